@@ -1,0 +1,216 @@
+//! TURN REST credentials: minted for clients, and turned back into passwords for the relay.
+//!
+//! The scheme is the one of draft-uberti-behave-turn-rest-00 as coturn, Synapse and Jitsi use it:
+//! `username = "<unix expiry>:<user>"`, `password = base64(HMAC-SHA1(secret, username))`.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use sha1::Sha1;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The secrets that sign TURN credentials: the first one mints, every one verifies.
+#[derive(Debug, Clone)]
+pub struct TurnSecrets(Arc<[SecretString]>);
+
+/// One `username`/`password` pair of the TURN REST scheme.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// `<unix expiry>:<user>`.
+    pub username: String,
+    /// Base64 of the HMAC-SHA1 over the username.
+    pub password: String,
+}
+
+/// What a REST username says, before anything proves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Username<'a> {
+    /// Unix seconds after which no new allocation is granted.
+    pub expiry: u64,
+    /// Whose quota and revocation apply: the part behind the colon, or the whole of a bare expiry.
+    pub user: &'a str,
+}
+
+impl<'a> Username<'a> {
+    /// Reads `<unix expiry>` or `<unix expiry>:<anything>`; `None` for any other form.
+    pub fn parse(username: &'a str) -> Option<Self> {
+        let (expiry, user) = match username.split_once(':') {
+            Some((expiry, user)) => (expiry, user),
+            None => (username, username),
+        };
+        // `u64::from_str` also takes a leading plus sign, which nobody mints.
+        if !expiry.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        Some(Self { expiry: expiry.parse().ok()?, user })
+    }
+}
+
+impl TurnSecrets {
+    /// Wraps the configured secrets, newest first; `None` if there are none.
+    pub fn new(secrets: Vec<SecretString>) -> Option<Self> {
+        (!secrets.is_empty()).then(|| Self(secrets.into()))
+    }
+
+    /// Mints a credential for `user`, good for new allocations until `expiry` (Unix seconds).
+    pub fn mint(&self, user: &str, expiry: u64) -> Credential {
+        let username = format!("{expiry}:{user}");
+        let password = password(&self.0[0], &username);
+        Credential { username, password }
+    }
+
+    /// The passwords that `username` may have been handed out with, newest secret first.
+    pub fn passwords(&self, username: &str) -> impl Iterator<Item = String> {
+        self.0.iter().map(move |secret| password(secret, username))
+    }
+}
+
+fn password(secret: &SecretString, username: &str) -> String {
+    let mut mac = Hmac::<Sha1>::new_from_slice(secret.expose_secret().as_bytes())
+        .expect("HMAC takes a key of any length");
+    mac.update(username.as_bytes());
+    BASE64_STANDARD.encode(mac.finalize().into_bytes())
+}
+
+/// One entry of a browser's `RTCConfiguration.iceServers`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IceServer {
+    /// URLs that share one credential, best first.
+    pub urls: Vec<String>,
+    /// Present for TURN only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Present for TURN only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+}
+
+/// The `iceServers` of one client and how long they are good for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IceServers {
+    /// At most one entry for STUN and one for TURN.
+    pub ice_servers: Vec<IceServer>,
+    /// Seconds from minting to expiry.
+    pub ttl: u64,
+    /// Unix seconds.
+    pub expires_at: u64,
+}
+
+/// Hands out `iceServers` with fresh credentials.
+#[derive(Debug, Clone)]
+pub struct IceIssuer {
+    /// `stun:` URLs, best first.
+    pub stun_urls: Vec<String>,
+    /// `turn:` and `turns:` URLs, best first; empty where the relay is off.
+    pub turn_urls: Vec<String>,
+    /// What signs the credentials.
+    pub secrets: TurnSecrets,
+    /// How long a credential may make new allocations.
+    pub ttl: Duration,
+}
+
+impl IceIssuer {
+    /// Tells whether a relay is on offer.
+    pub fn has_relay(&self) -> bool {
+        !self.turn_urls.is_empty()
+    }
+
+    /// Mints for `user` at `now` (Unix seconds). The expiry exceeds `above`, the highest one that
+    /// a revocation refuses, so that a user revoked within this second can come back.
+    pub fn issue(&self, user: &str, now: u64, above: Option<u64>) -> IceServers {
+        let expires_at =
+            (now + self.ttl.as_secs()).max(above.map_or(0, |floor| floor.saturating_add(1)));
+        let mut ice_servers = Vec::with_capacity(2);
+        if !self.stun_urls.is_empty() {
+            ice_servers.push(IceServer {
+                urls: self.stun_urls.clone(),
+                username: None,
+                credential: None,
+            });
+        }
+        if self.has_relay() {
+            let Credential { username, password } = self.secrets.mint(user, expires_at);
+            ice_servers.push(IceServer {
+                urls: self.turn_urls.clone(),
+                username: Some(username),
+                credential: Some(password),
+            });
+        }
+        IceServers { ice_servers, ttl: expires_at.saturating_sub(now), expires_at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secrets(list: &[&str]) -> TurnSecrets {
+        TurnSecrets::new(list.iter().map(|s| SecretString::from(*s)).collect()).unwrap()
+    }
+
+    /// Computed with `openssl dgst -sha1 -hmac north -binary | base64`.
+    #[test]
+    fn passwords_are_those_of_other_rest_implementations() {
+        let credential = secrets(&["north"]).mint("alice", 1_700_000_000);
+        assert_eq!(credential.username, "1700000000:alice");
+        assert_eq!(credential.password, "Cd/49soE35ICqcJF/bCTn8Z4OyE=");
+    }
+
+    #[test]
+    fn the_first_secret_mints_and_every_one_verifies() {
+        let old = secrets(&["old"]).mint("a", 10);
+        let rotated = secrets(&["new", "old"]);
+        assert!(rotated.passwords(&old.username).any(|p| p == old.password));
+        assert_ne!(rotated.mint("a", 10).password, old.password);
+        assert!(!secrets(&["new"]).passwords(&old.username).any(|p| p == old.password));
+    }
+
+    #[test]
+    fn usernames_of_other_programs_are_understood() {
+        let parse = |s| Username::parse(s).map(|u| (u.expiry, u.user));
+        assert_eq!(parse("17:alice"), Some((17, "alice")));
+        assert_eq!(parse("17:@u:example.org"), Some((17, "@u:example.org")));
+        assert_eq!(parse("17"), Some((17, "17")));
+        assert_eq!(parse("17:"), Some((17, "")));
+        for bad in ["", "alice", "alice:17", "+17:a", "-1:a", ":a", "99999999999999999999:a"] {
+            assert_eq!(parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_mint_after_a_revocation_exceeds_its_floor() {
+        let issuer = IceIssuer {
+            stun_urls: vec!["stun:h:3478".into()],
+            turn_urls: vec!["turn:h:3478?transport=udp".into()],
+            secrets: secrets(&["s"]),
+            ttl: Duration::from_secs(60),
+        };
+        assert_eq!(issuer.issue("u", 100, None).expires_at, 160);
+        assert_eq!(issuer.issue("u", 100, Some(160)).expires_at, 161);
+        assert_eq!(issuer.issue("u", 300, Some(160)).expires_at, 360);
+    }
+
+    #[test]
+    fn without_a_relay_only_stun_is_handed_out() {
+        let issuer = IceIssuer {
+            stun_urls: vec!["stun:h:3478".into()],
+            turn_urls: vec![],
+            secrets: secrets(&["s"]),
+            ttl: Duration::from_secs(60),
+        };
+        let json = serde_json::to_value(issuer.issue("u", 1, None)).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({"iceServers": [{"urls": ["stun:h:3478"]}], "ttl": 60, "expiresAt": 61})
+        );
+    }
+
+    #[test]
+    fn secrets_are_never_printed() {
+        assert!(!format!("{:?}", secrets(&["north"])).contains("north"));
+    }
+}

@@ -1,0 +1,8 @@
+//! Who may do what: signaling tokens become a [`Grant`], TURN credentials are minted and checked.
+//!
+//! Pure: the clock is an argument, and nothing here knows of rooms, sockets or relays.
+
+pub mod credential;
+mod grant;
+
+pub use grant::{Grant, Role, RoomScope};

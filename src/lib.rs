@@ -1,0 +1,10 @@
+//! callbox: signaling, STUN/TURN and short-lived credentials in one process.
+//!
+//! Two engines that never name each other, each a pure core with an I/O shell around it:
+//! [`signal`] (rooms and calls) and [`relay`] (STUN/TURN). [`app`] joins them.
+//! Knowledge flows one way: `main → app → {http, cli, signal, relay, net} → {protocol, auth, config}`.
+
+pub mod auth;
+pub mod protocol;
+pub mod relay;
+pub mod signal;

@@ -1,0 +1,1 @@
+//! The wire protocol of signaling: messages, limits, error and close codes.

@@ -1,0 +1,1 @@
+//! The STUN/TURN server as a state machine.

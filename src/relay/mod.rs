@@ -1,0 +1,3 @@
+//! STUN and TURN: a pure [`engine`] and the I/O shells around it.
+
+pub mod engine;

@@ -1,0 +1,1 @@
+//! Rooms and calls: a pure hub and its I/O shell.
