@@ -5,6 +5,7 @@
 //! Knowledge flows one way: `main → app → {http, cli, signal, relay, net} → {protocol, auth, config}`.
 
 pub mod auth;
+pub mod config;
 pub mod protocol;
 pub mod relay;
 pub mod signal;
