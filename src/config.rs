@@ -11,6 +11,7 @@ pub use raw::{Http, Log, LogFormat, LogLevel, Mode, Raw, Rooms, Signal, UniqueId
 pub use values::{BitRate, Frequency, Ports, Size, Span};
 
 use crate::auth::credential::TurnSecrets;
+use crate::auth::token::Verifier;
 use ipnet::IpNet;
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
@@ -78,14 +79,8 @@ pub enum AddressRule {
 pub struct Auth {
     /// Open, or by token.
     pub mode: Mode,
-    /// The shared secret of HS256 tokens.
-    pub secret: Option<SecretString>,
-    /// The only accepted `iss`.
-    pub issuer: Option<String>,
-    /// Accepted `aud`s; empty: not checked.
-    pub audience: Vec<String>,
-    /// Tolerance for `exp` and `nbf`.
-    pub leeway: Duration,
+    /// What tokens are checked against; present in `jwt` mode.
+    pub verifier: Option<Verifier>,
 }
 
 /// STUN and TURN.
@@ -144,9 +139,17 @@ impl Config {
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let layers = Layers::read(file, env)?;
-        let mut check = Check { layers: &layers, problems: vec![], warnings: vec![] };
+        let mut check = Check {
+            layers: &layers,
+            problems: vec![],
+            warnings: vec![],
+        };
         let config = check.config(layers.raw()?);
-        if check.problems.is_empty() { Ok(config) } else { Err(ConfigError(check.problems)) }
+        if check.problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError(check.problems))
+        }
     }
 
     /// The configuration as it applies, secrets redacted, as TOML.
@@ -203,14 +206,23 @@ impl Check<'_> {
     fn public(&mut self, raw: &Raw) -> Public {
         if let Some(host) = &raw.public.host {
             let is_name = !host.is_empty()
-                && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
+                && host
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
             if !is_name && host.parse::<IpAddr>().is_err() {
-                self.problem("public.host", format!("{host:?}"), "is no host name or IP address")
-                    .set_mend("write the bare name, e.g. \"call.example.org\": no scheme, no port");
+                self.problem(
+                    "public.host",
+                    format!("{host:?}"),
+                    "is no host name or IP address",
+                )
+                .set_mend("write the bare name, e.g. \"call.example.org\": no scheme, no port");
             }
         }
         for url in &raw.public.ice_urls {
-            if !["stun:", "turn:", "turns:"].iter().any(|scheme| url.starts_with(scheme)) {
+            if !["stun:", "turn:", "turns:"]
+                .iter()
+                .any(|scheme| url.starts_with(scheme))
+            {
                 self.problem("public.ice_urls", format!("{url:?}"), "is no ICE URL")
                     .set_mend("write e.g. \"turn:call.example.org:3478?transport=udp\"");
             }
@@ -218,15 +230,15 @@ impl Check<'_> {
         let mut addresses: Vec<AddressRule> = vec![];
         for entry in &raw.public.address {
             match (entry.strip_prefix("dns:"), entry.parse::<IpAddr>()) {
-                (Some(name), _) if !name.is_empty() => addresses.push(AddressRule::Dns(name.into())),
+                (Some(name), _) if !name.is_empty() => {
+                    addresses.push(AddressRule::Dns(name.into()))
+                }
                 (_, Ok(ip)) if ip.is_unspecified() || ip.is_multicast() => {
                     self.problem("public.address", entry, "is not an address of a host")
                         .set_mend("name the address that clients reach, or leave the key out");
                 }
                 (_, Ok(ip)) => {
-                    let taken = |rule: &AddressRule| {
-                        matches!(rule, AddressRule::Ip(other) if other.is_ipv4() == ip.is_ipv4())
-                    };
+                    let taken = |rule: &AddressRule| matches!(rule, AddressRule::Ip(other) if other.is_ipv4() == ip.is_ipv4());
                     if addresses.iter().any(taken) {
                         self.problem("public.address", entry, "is a second one of its family")
                             .set_mend("keep one IPv4 and one IPv6 address at most");
@@ -240,7 +252,9 @@ impl Check<'_> {
             }
         }
         if let Some(server) = &raw.public.stun
-            && server.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err())
+            && server
+                .rsplit_once(':')
+                .is_none_or(|(_, port)| port.parse::<u16>().is_err())
         {
             self.problem("public.stun", format!("{server:?}"), "has no port")
                 .set_mend("write HOST:PORT, e.g. \"stun.example.org:3478\"");
@@ -254,42 +268,85 @@ impl Check<'_> {
     }
 
     fn auth(&mut self, raw: &Raw, loopback: bool) -> Auth {
-        let secret = self.secret("auth.secret", raw.auth.secret.clone(), &raw.auth.secret_file);
+        let secret = self.secret(
+            "auth.secret",
+            raw.auth.secret.clone(),
+            &raw.auth.secret_file,
+        );
         let mode = raw.auth.mode.unwrap_or(Mode::Open);
         if raw.auth.mode.is_none() && !loopback {
-            self.problem("auth.mode", "", "is not set, and the box is reachable from outside")
-                .set_mend(
-                    "write two lines: [auth] and mode = \"open\" (anyone may join), \
+            self.problem(
+                "auth.mode",
+                "",
+                "is not set, and the box is reachable from outside",
+            )
+            .set_mend(
+                "write two lines: [auth] and mode = \"open\" (anyone may join), \
                      or mode = \"jwt\" beside secret = \"…\"",
-                );
+            );
         }
-        if mode == Mode::Jwt && secret.is_none() {
-            self.problem("auth.secret", "", "is not set, and auth.mode = \"jwt\" needs a key")
-                .set_mend("set auth.secret (or auth.secret_file); `openssl rand -hex 32` makes one");
+        let has_key = secret.is_some() || raw.auth.public_key.is_some() || raw.auth.jwks.is_some();
+        match mode {
+            Mode::Jwt if !has_key => self
+                .problem("auth.secret", "", "is not set, and auth.mode = \"jwt\" needs a key")
+                .set_mend("set auth.secret, auth.public_key or auth.jwks; `openssl rand -hex 32` makes a secret"),
+            Mode::Open if has_key => self.warnings.push(
+                "auth has a key, but auth.mode is \"open\": tokens are not asked for".into(),
+            ),
+            _ => {}
         }
-        if let Some(secret) = &secret {
+        let verifier = self.verifier(&raw.auth, secret);
+        Auth {
+            mode,
+            verifier: (mode == Mode::Jwt).then_some(verifier),
+        }
+    }
+
+    fn verifier(&mut self, auth: &raw::Auth, secret: Option<SecretString>) -> Verifier {
+        let mut verifier = Verifier::new(
+            auth.issuer.clone(),
+            auth.audience.clone(),
+            auth.leeway.0.as_secs(),
+        );
+        if let Some(secret) = secret {
             let length = secret.expose_secret().len();
             if length == 0 {
-                self.problem("auth.secret", "", "is empty, and anyone could sign with that")
-                    .set_mend("`openssl rand -hex 32` makes one");
+                self.problem(
+                    "auth.secret",
+                    "",
+                    "is empty, and anyone could sign with that",
+                )
+                .set_mend("`openssl rand -hex 32` makes one");
             } else if length < 32 {
                 self.warnings.push(format!(
                     "auth.secret has {length} bytes; RFC 7518 section 3.2 asks for 32 with HS256"
                 ));
             }
-            if mode == Mode::Open {
-                self.warnings.push(
-                    "auth.secret is set, but auth.mode is \"open\": tokens are not asked for".into(),
-                );
+            verifier.add_secret(&secret);
+        }
+        if let Some(key) = &auth.public_key {
+            let pem = if key.trim_start().starts_with("-----BEGIN") {
+                Some(key.clone())
+            } else {
+                self.read("auth.public_key", Path::new(key))
+            };
+            if let Some(Err(reason)) = pem.map(|pem| verifier.add_pem(&pem)) {
+                self.problem("auth.public_key", "", reason)
+                    .set_mend("name a PEM file, or paste one that begins with BEGIN PUBLIC KEY");
             }
         }
-        Auth {
-            mode,
-            secret,
-            issuer: raw.auth.issuer.clone(),
-            audience: raw.auth.audience.clone(),
-            leeway: raw.auth.leeway.0,
+        if let Some(path) = &auth.jwks
+            && let Some(json) = self.read("auth.jwks", path)
+            && let Err(reason) = verifier.add_jwks(&json)
+        {
+            self.problem("auth.jwks", path.display(), reason)
+                .set_mend("name a file as your identity provider serves at jwks_uri");
         }
+        if let Err(reason) = verifier.restrict(&auth.algorithms) {
+            self.problem("auth.algorithms", "", reason)
+                .set_mend("name what your tokens are signed with, e.g. [\"HS256\"]");
+        }
+        verifier
     }
 
     fn turn(&mut self, raw: &Raw, loopback: bool) -> Turn {
@@ -313,8 +370,12 @@ impl Check<'_> {
             }
         }
         if secrets.iter().any(|s| s.expose_secret().is_empty()) {
-            self.problem("turn.secrets", "", "has an empty entry, and anyone could mint with that")
-                .set_mend("`openssl rand -hex 20` makes a secret");
+            self.problem(
+                "turn.secrets",
+                "",
+                "has an empty entry, and anyone could mint with that",
+            )
+            .set_mend("`openssl rand -hex 20` makes a secret");
         }
         let made_secret = secrets.is_empty();
         let secrets = TurnSecrets::new(secrets)
@@ -366,7 +427,8 @@ impl Check<'_> {
             ("turn.max_session", raw.turn.max_session),
         ] {
             if value.0 < Duration::from_secs(1) {
-                self.problem(key, value, "is shorter than a second").set_mend("write e.g. \"30s\"");
+                self.problem(key, value, "is shorter than a second")
+                    .set_mend("write e.g. \"30s\"");
             }
         }
         for (key, value) in [
@@ -379,7 +441,8 @@ impl Check<'_> {
             ("turn.total_quota", raw.turn.total_quota),
         ] {
             if value == 0 {
-                self.problem(key, 0, "would refuse everybody").set_mend("write 1 or more");
+                self.problem(key, 0, "would refuse everybody")
+                    .set_mend("write 1 or more");
             }
         }
         let frame = signal.max_frame;
@@ -422,8 +485,12 @@ impl Check<'_> {
     }
 
     fn both(&mut self, key: &str) {
-        self.problem(&format!("{key}_file"), "", format!("is set, and so is {key}"))
-            .set_mend("keep one of the two");
+        self.problem(
+            &format!("{key}_file"),
+            "",
+            format!("is set, and so is {key}"),
+        )
+        .set_mend("keep one of the two");
     }
 
     fn problem(
@@ -441,12 +508,20 @@ impl Check<'_> {
 fn made_secret_text() -> SecretString {
     let mut bytes = [0; MADE_SECRET_BYTES];
     rand::rng().fill_bytes(&mut bytes);
-    bytes.iter().map(|b| format!("{b:02x}")).collect::<String>().into()
+    bytes
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect::<String>()
+        .into()
 }
 
 impl Problem {
     /// States what is wrong with the value of `key`.
-    pub fn new(key: impl fmt::Display, value: impl fmt::Display, reason: impl fmt::Display) -> Self {
+    pub fn new(
+        key: impl fmt::Display,
+        value: impl fmt::Display,
+        reason: impl fmt::Display,
+    ) -> Self {
         Self {
             key: key.to_string(),
             value: value.to_string(),

@@ -60,6 +60,9 @@ tables! {
         #[serde(serialize_with = "redact")]
         secret: Option<SecretString> = None,
         secret_file: Option<PathBuf> = None,
+        public_key: Option<String> = None,
+        jwks: Option<PathBuf> = None,
+        algorithms: Vec<String> = vec![],
         issuer: Option<String> = None,
         #[serde(deserialize_with = "one_or_many")]
         audience: Vec<String> = vec![],
@@ -177,7 +180,10 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 fn one_or_many_secrets<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<SecretString>, D::Error> {
-    Ok(one_or_many(deserializer)?.into_iter().map(SecretString::from).collect())
+    Ok(one_or_many(deserializer)?
+        .into_iter()
+        .map(SecretString::from)
+        .collect())
 }
 
 const REDACTED: &str = "(redacted)";

@@ -22,8 +22,14 @@ impl Layers {
     ) -> Result<Self, ConfigError> {
         let known = known_keys();
         let environment = Environment {
-            lists: known.iter().filter(|(_, v)| v.is_array()).map(|(k, _)| k.clone()).collect(),
-            variables: env.filter_map(|(name, value)| Some((key_of(&name)?, name, value))).collect(),
+            lists: known
+                .iter()
+                .filter(|(_, v)| v.is_array())
+                .map(|(k, _)| k.clone())
+                .collect(),
+            variables: env
+                .filter_map(|(name, value)| Some((key_of(&name)?, name, value)))
+                .collect(),
         };
         let mut builder = config::Config::builder();
         if let Some(path) = file {
@@ -36,10 +42,19 @@ impl Layers {
                 Problem::new("--config", path.display(), format!("is no TOML: {error}"))
                     .mend("correct the line; values are TOML, strings in double quotes")
             })?;
-            builder = builder.add_source(NamedFile { path: path.display().to_string(), text });
+            builder = builder.add_source(NamedFile {
+                path: path.display().to_string(),
+                text,
+            });
         }
-        let merged = builder.add_source(environment).build().map_err(|e| foreign(&e))?;
-        Ok(Self { root: merged.cache, known })
+        let merged = builder
+            .add_source(environment)
+            .build()
+            .map_err(|e| foreign(&e))?;
+        Ok(Self {
+            root: merged.cache,
+            known,
+        })
     }
 
     /// Types the merged values.
@@ -48,14 +63,19 @@ impl Layers {
         if !unknown.is_empty() {
             return Err(ConfigError(unknown));
         }
-        self.root.clone().try_deserialize().map_err(|error| self.mistyped(&error))
+        self.root
+            .clone()
+            .try_deserialize()
+            .map_err(|error| self.mistyped(&error))
     }
 
     /// Where `key` was written: a file's path or a variable's name.
     pub(super) fn origin(&self, key: &str) -> Option<String> {
         let mut value = &self.root;
         for part in key.split('.') {
-            let ValueKind::Table(table) = &value.kind else { break };
+            let ValueKind::Table(table) = &value.kind else {
+                break;
+            };
             value = table.get(part)?;
         }
         value.origin().map(str::to_owned)
@@ -80,9 +100,12 @@ impl Layers {
 
     fn mistyped(&self, error: &config::ConfigError) -> ConfigError {
         let (key, reason) = match error {
-            config::ConfigError::Type { key, unexpected, expected, .. } => {
-                (key.clone(), format!("{unexpected} is not {expected}"))
-            }
+            config::ConfigError::Type {
+                key,
+                unexpected,
+                expected,
+                ..
+            } => (key.clone(), format!("{unexpected} is not {expected}")),
             config::ConfigError::At { error, key, .. } => (key.clone(), error.to_string()),
             other => (None, other.to_string()),
         };
@@ -92,7 +115,10 @@ impl Layers {
             Some(default) if !default.is_null() => format!("write it like its default, {default}"),
             _ => "config/callbox.toml shows how it is written".into(),
         };
-        Problem::new(key, "", reason).origin(origin).mend(mend).into()
+        Problem::new(key, "", reason)
+            .origin(origin)
+            .mend(mend)
+            .into()
     }
 }
 
@@ -109,14 +135,20 @@ pub(super) fn known_keys() -> BTreeMap<String, serde_json::Value> {
 }
 
 fn foreign(error: &config::ConfigError) -> ConfigError {
-    Problem::new("", "", error).mend("config/callbox.toml shows how each key is written").into()
+    Problem::new("", "", error)
+        .mend("config/callbox.toml shows how each key is written")
+        .into()
 }
 
 fn flatten<'v>(prefix: &str, value: &'v Value, out: &mut Vec<(String, &'v Value)>) {
     match &value.kind {
         ValueKind::Table(table) => {
             for (key, inner) in table {
-                let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                let path = if prefix.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{prefix}.{key}")
+                };
                 flatten(&path, inner, out);
             }
         }
@@ -145,7 +177,11 @@ fn nearest<'k>(key: &str, known: impl Iterator<Item = &'k String>) -> Option<&'k
 /// somebody else: Kubernetes sets `CALLBOX_PORT` for a service of that name.
 fn key_of(variable: &str) -> Option<String> {
     let (table, key) = variable.strip_prefix(PREFIX)?.split_once("__")?;
-    Some(format!("{}.{}", table.to_lowercase(), key.replace("__", ".").to_lowercase()))
+    Some(format!(
+        "{}.{}",
+        table.to_lowercase(),
+        key.replace("__", ".").to_lowercase()
+    ))
 }
 
 /// A file read beforehand, so that reading and parsing errors are ours to word.
@@ -162,7 +198,9 @@ impl Source for NamedFile {
 
     fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
         let mut tables = File::from_str(&self.text, FileFormat::Toml).collect()?;
-        tables.values_mut().for_each(|value| name_origin(value, &self.path));
+        tables
+            .values_mut()
+            .for_each(|value| name_origin(value, &self.path));
         Ok(tables)
     }
 }
@@ -195,7 +233,10 @@ impl Source for Environment {
         for (key, name, text) in &self.variables {
             let kind = if self.lists.contains(key) || text.trim_start().starts_with('[') {
                 ValueKind::Array(
-                    list(text).into_iter().map(|item| Value::new(Some(name), item)).collect(),
+                    list(text)
+                        .into_iter()
+                        .map(|item| Value::new(Some(name), item))
+                        .collect(),
                 )
             } else {
                 ValueKind::String(text.clone())
@@ -216,5 +257,9 @@ fn list(text: &str) -> Vec<String> {
             })
             .collect();
     }
-    text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect()
+    text.split(',')
+        .map(str::trim)
+        .filter(|s| !s.is_empty())
+        .map(str::to_owned)
+        .collect()
 }

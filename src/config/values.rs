@@ -42,10 +42,19 @@ impl fmt::Display for Span {
     }
 }
 
-const SIZES: &[(&str, u64)] =
-    &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1), ("", 1)];
-const BIT_RATES: &[(&str, u64)] =
-    &[("Gbit", 1_000_000_000), ("Mbit", 1_000_000), ("kbit", 1_000), ("bit", 1)];
+const SIZES: &[(&str, u64)] = &[
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+    ("", 1),
+];
+const BIT_RATES: &[(&str, u64)] = &[
+    ("Gbit", 1_000_000_000),
+    ("Mbit", 1_000_000),
+    ("kbit", 1_000),
+    ("bit", 1),
+];
 
 impl FromStr for Size {
     type Err = String;
@@ -98,7 +107,10 @@ impl FromStr for Ports {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
         let ends = s.split_once('-').and_then(|(low, high)| {
-            Some((low.trim().parse::<u16>().ok()?, high.trim().parse::<u16>().ok()?))
+            Some((
+                low.trim().parse::<u16>().ok()?,
+                high.trim().parse::<u16>().ok()?,
+            ))
         });
         match ends {
             Some((low, high)) if 0 < low && low <= high => Ok(Self(low..=high)),
@@ -117,7 +129,9 @@ fn scaled(s: &str, units: &[(&str, u64)]) -> Option<u64> {
     let s = s.trim();
     let digits = s.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = s.split_at(digits);
-    let (_, factor) = units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()))?;
+    let (_, factor) = units
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()))?;
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
@@ -157,7 +171,8 @@ impl<T: FromStr<Err = String>> de::Visitor<'_> for Text<T> {
     }
 
     fn visit_str<E: de::Error>(self, s: &str) -> Result<T, E> {
-        s.parse().map_err(|reason| E::custom(format!("{s:?} {reason}")))
+        s.parse()
+            .map_err(|reason| E::custom(format!("{s:?} {reason}")))
     }
 
     fn visit_i64<E: de::Error>(self, n: i64) -> Result<T, E> {
@@ -179,12 +194,23 @@ mod tests {
         assert_eq!(size("64KiB"), Ok((65_536, "64KiB".into())));
         assert_eq!(size("256 MiB"), Ok((256 << 20, "256MiB".into())));
         assert_eq!(size("1500"), Ok((1500, "1500B".into())));
-        for bad in ["", "KiB", "-1", "1.5MiB", "64KB", "99999999999999999999", "99999999999GiB"] {
+        for bad in [
+            "",
+            "KiB",
+            "-1",
+            "1.5MiB",
+            "64KB",
+            "99999999999999999999",
+            "99999999999GiB",
+        ] {
             assert!(size(bad).is_err(), "{bad:?}");
         }
         let rate = |s: &str| s.parse::<BitRate>().map(|v| (v.0, v.to_string()));
         assert_eq!(rate("5Mbit"), Ok((5_000_000, "5Mbit".into())));
-        assert!(rate("5").is_err(), "a rate without a unit could be bits or bytes");
+        assert!(
+            rate("5").is_err(),
+            "a rate without a unit could be bits or bytes"
+        );
         assert_eq!("100/s".parse::<Frequency>().unwrap().to_string(), "100/s");
         assert!("0/s".parse::<Frequency>().is_err());
         assert_eq!("100-200".parse::<Ports>().unwrap().0, 100..=200);
