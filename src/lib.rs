@@ -6,6 +6,7 @@
 
 pub mod auth;
 pub mod config;
+pub mod net;
 pub mod protocol;
 pub mod relay;
 pub mod signal;
