@@ -1,1 +1,3 @@
 //! The STUN/TURN server as a state machine.
+
+pub mod policy;
