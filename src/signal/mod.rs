@@ -1,1 +1,3 @@
 //! Rooms and calls: a pure hub and its I/O shell.
+
+pub mod hub;
