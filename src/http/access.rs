@@ -50,7 +50,9 @@ pub(super) fn token_of(parts: &Parts) -> Option<String> {
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim().to_owned());
-    bearer.or_else(|| query(parts, "token")).filter(|token| !token.is_empty())
+    bearer
+        .or_else(|| query(parts, "token"))
+        .filter(|token| !token.is_empty())
 }
 
 /// The value of one query parameter.

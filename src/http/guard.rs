@@ -28,7 +28,7 @@ pub struct Guard {
 
 /// The client's address: the socket's, or what a trusted proxy says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientAddr(pub IpAddr);
+pub(super) struct ClientAddr(pub(super) IpAddr);
 
 /// Middleware that applies a [`Guard`].
 pub(super) async fn check(
@@ -55,7 +55,10 @@ pub(super) async fn check(
         next.run(request).await
     };
     let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -81,8 +84,14 @@ impl Guard {
         let known = host.is_none_or(|host| {
             let name = without_port(host);
             name.eq_ignore_ascii_case("localhost")
-                || name.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-                || self.public_host.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name))
+                || name
+                    .trim_matches(['[', ']'])
+                    .parse()
+                    .is_ok_and(|ip: IpAddr| ip.is_loopback())
+                || self
+                    .public_host
+                    .as_deref()
+                    .is_some_and(|own| own.eq_ignore_ascii_case(name))
         });
         if !self.loopback || known {
             return Ok(());
@@ -96,7 +105,9 @@ impl Guard {
 
     /// The Origin to echo in CORS headers, if there is one and it is welcome.
     fn check_origin(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, Problem> {
-        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(None) };
+        let Some(origin) = headers.get(header::ORIGIN) else {
+            return Ok(None);
+        };
         let text = origin.to_str().unwrap_or_default();
         let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
         let listed = self
@@ -115,16 +126,17 @@ impl Guard {
 
     /// Same origin: what the client called this box, or `public.host` where a proxy rewrote it.
     fn is_own(&self, origin: &str, host: Option<&str>) -> bool {
-        let Some((scheme, authority)) = origin.split_once("://") else { return false };
+        let Some((scheme, authority)) = origin.split_once("://") else {
+            return false;
+        };
         let bare = match scheme {
             "https" => authority.strip_suffix(":443"),
             "http" => authority.strip_suffix(":80"),
             _ => return false,
         }
         .unwrap_or(authority);
-        let same = |own: &str| {
-            own.eq_ignore_ascii_case(authority) || own.eq_ignore_ascii_case(bare)
-        };
+        let same =
+            |own: &str| own.eq_ignore_ascii_case(authority) || own.eq_ignore_ascii_case(bare);
         host.is_some_and(same)
             || self
                 .public_host
@@ -172,38 +184,71 @@ mod tests {
     }
 
     fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
-        list.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect()
+        list.iter()
+            .map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap()))
+            .collect()
     }
 
     #[test]
     fn a_loopback_listener_refuses_foreign_hosts() {
         let ok = |host| guard().check_host(&headers(&[("host", host)])).is_ok();
-        for own in ["localhost:8080", "127.0.0.1", "127.9.9.9:1", "[::1]:8080", "call.example.org"] {
+        for own in [
+            "localhost:8080",
+            "127.0.0.1",
+            "127.9.9.9:1",
+            "[::1]:8080",
+            "call.example.org",
+        ] {
             assert!(ok(own), "{own}");
         }
-        for foreign in ["evil.example", "localhost.evil.example", "10.0.0.1:8080", ""] {
+        for foreign in [
+            "evil.example",
+            "localhost.evil.example",
+            "10.0.0.1:8080",
+            "",
+        ] {
             assert!(!ok(foreign), "{foreign}");
         }
-        let open = Guard { loopback: false, ..guard() };
-        assert!(open.check_host(&headers(&[("host", "evil.example")])).is_ok());
+        let open = Guard {
+            loopback: false,
+            ..guard()
+        };
+        assert!(
+            open.check_host(&headers(&[("host", "evil.example")]))
+                .is_ok()
+        );
     }
 
     #[test]
     fn origins_are_the_same_or_listed() {
         let ok = |origin, host| {
-            guard().check_origin(&headers(&[("origin", origin), ("host", host)])).is_ok()
+            guard()
+                .check_origin(&headers(&[("origin", origin), ("host", host)]))
+                .is_ok()
         };
         assert!(ok("http://localhost:8080", "localhost:8080"));
         assert!(ok("https://box.example", "box.example"));
         assert!(ok("https://box.example:443", "box.example"));
         assert!(ok("https://app.example.org", "anything"));
-        assert!(ok("https://call.example.org", "upstream:8080"), "a proxy rewrote Host");
+        assert!(
+            ok("https://call.example.org", "upstream:8080"),
+            "a proxy rewrote Host"
+        );
         assert!(!ok("http://localhost:9999", "localhost:8080"));
         assert!(!ok("https://evil.example", "localhost:8080"));
         assert!(!ok("null", "null"));
-        assert!(guard().check_origin(&headers(&[("host", "x")])).is_ok(), "not a browser");
-        let any = Guard { allowed_origins: vec!["*".into()], ..guard() };
-        assert!(any.check_origin(&headers(&[("origin", "https://evil.example")])).is_ok());
+        assert!(
+            guard().check_origin(&headers(&[("host", "x")])).is_ok(),
+            "not a browser"
+        );
+        let any = Guard {
+            allowed_origins: vec!["*".into()],
+            ..guard()
+        };
+        assert!(
+            any.check_origin(&headers(&[("origin", "https://evil.example")]))
+                .is_ok()
+        );
     }
 
     #[test]
@@ -213,14 +258,29 @@ mod tests {
             for line in lines {
                 headers.append("x-forwarded-for", line.parse().unwrap());
             }
-            guard().client(socket.parse().unwrap(), &headers).to_string()
+            guard()
+                .client(socket.parse().unwrap(), &headers)
+                .to_string()
         };
-        assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1", "not a proxy of ours");
+        assert_eq!(
+            client("192.0.2.1", &["198.51.100.7"]),
+            "192.0.2.1",
+            "not a proxy of ours"
+        );
         assert_eq!(client("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
-        assert_eq!(client("10.0.0.1", &["6.6.6.6, 198.51.100.7, 10.0.0.2"]), "198.51.100.7");
-        assert_eq!(client("10.0.0.1", &["6.6.6.6", "198.51.100.7"]), "198.51.100.7");
+        assert_eq!(
+            client("10.0.0.1", &["6.6.6.6, 198.51.100.7, 10.0.0.2"]),
+            "198.51.100.7"
+        );
+        assert_eq!(
+            client("10.0.0.1", &["6.6.6.6", "198.51.100.7"]),
+            "198.51.100.7"
+        );
         assert_eq!(client("10.0.0.1", &["nonsense"]), "10.0.0.1");
-        assert_eq!(client("::ffff:10.0.0.1", &["::ffff:198.51.100.7"]), "198.51.100.7");
+        assert_eq!(
+            client("::ffff:10.0.0.1", &["::ffff:198.51.100.7"]),
+            "198.51.100.7"
+        );
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
     }
 }

@@ -22,7 +22,10 @@ impl<S: Sync> FromRequestParts<S> for Asked {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self { token: token_of(parts), format: query(parts, "format") })
+        Ok(Self {
+            token: token_of(parts),
+            format: query(parts, "format"),
+        })
     }
 }
 
@@ -39,12 +42,17 @@ pub(super) async fn ice_servers(
             "the box is shutting down",
         ));
     }
-    let name = grant.identity.unwrap_or_else(|| format!("{:032x}", rand::rng().next_u64()));
+    let name = grant
+        .identity
+        .unwrap_or_else(|| format!("{:032x}", rand::rng().next_u64()));
     let servers = context.ice.issue(&format!("http-{name}"), now, None);
     let body = match asked.format.as_deref() {
         None | Some("") => json!(servers),
         Some("rest") => {
-            let relay = servers.ice_servers.iter().find(|server| server.username.is_some());
+            let relay = servers
+                .ice_servers
+                .iter()
+                .find(|server| server.username.is_some());
             json!({
                 "username": relay.and_then(|r| r.username.as_deref()),
                 "password": relay.and_then(|r| r.credential.as_deref()),
@@ -61,7 +69,10 @@ pub(super) async fn ice_servers(
         }
     };
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     Ok((headers, body.to_string()).into_response())

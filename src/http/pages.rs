@@ -29,7 +29,17 @@ macro_rules! pages {
 }
 
 const PAGES: &[Page] = pages! {
-@@PAGES@@
+    "call.js" => "text/javascript; charset=utf-8",
+    "callbox.js" => "text/javascript; charset=utf-8",
+    "check.html" => "text/html; charset=utf-8",
+    "check.js" => "text/javascript; charset=utf-8",
+    "i18n.js" => "text/javascript; charset=utf-8",
+    "icon.svg" => "image/svg+xml",
+    "index.html" => "text/html; charset=utf-8",
+    "link.js" => "text/javascript; charset=utf-8",
+    "media.js" => "text/javascript; charset=utf-8",
+    "stage.js" => "text/javascript; charset=utf-8",
+    "style.css" => "text/css; charset=utf-8",
 };
 
 pub(super) async fn call() -> Response {
@@ -53,7 +63,10 @@ fn page(name: &str) -> Response {
         // They change with the binary: a browser asks each time.
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
-        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (
+            header::REFERRER_POLICY,
+            HeaderValue::from_static("no-referrer"),
+        ),
     ];
     (headers, page.text).into_response()
 }

@@ -80,7 +80,13 @@ impl Driver {
             draining: false,
         };
         let live = watch::Sender::new(0);
-        Self { state: Mutex::new(state), rearm: Notify::new(), live, limits, on_revoke }
+        Self {
+            state: Mutex::new(state),
+            rearm: Notify::new(),
+            live,
+            limits,
+            on_revoke,
+        }
     }
 
     /// Counts a connection in, before its WebSocket exists.
@@ -107,7 +113,13 @@ impl Driver {
         let outbox = Arc::new(Outbox::new(self.limits.outbox));
         state.outboxes.insert(conn, Arc::clone(&outbox));
         self.live.send_replace(state.outboxes.len());
-        Ok(Admission { conn, client, source, outbox, driver: Arc::clone(self) })
+        Ok(Admission {
+            conn,
+            client,
+            source,
+            outbox,
+            driver: Arc::clone(self),
+        })
     }
 
     /// Hands one input to the hub and its effects to the outboxes.
@@ -139,7 +151,10 @@ impl Driver {
     /// Refuses newcomers and tells everybody; `grace_ends` is when the rest is closed.
     pub fn drain(&self, grace_ends: Instant, alternate: bool) {
         self.lock().draining = true;
-        self.input(Input::Drain { grace_ends, alternate });
+        self.input(Input::Drain {
+            grace_ends,
+            alternate,
+        });
     }
 
     /// Waits until the last connection is gone.
@@ -162,7 +177,10 @@ impl Driver {
                 }
                 Effect::Close { conn, code, reason } => {
                     if let Some(outbox) = state.outboxes.get(&conn) {
-                        outbox.close(Closing { code, reason: reason.into() });
+                        outbox.close(Closing {
+                            code,
+                            reason: reason.into(),
+                        });
                     }
                 }
                 Effect::Revoke { user, floor } => (self.on_revoke)(&user.to_string(), floor),
@@ -221,7 +239,9 @@ fn source(client: IpAddr) -> IpAddr {
 }
 
 fn now() -> Now {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let unix = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Now {
         instant: Instant::now(),
         unix_ms: unix.as_millis().try_into().unwrap_or(u64::MAX),
@@ -241,8 +261,17 @@ mod tests {
             secrets: TurnSecrets::new(vec!["s".into()]).unwrap(),
             ttl: Duration::from_secs(60),
         };
-        let limits = ConnectionLimits { per_ip, total, outbox: 1 << 16 };
-        Arc::new(Driver::new(Settings::default(), ice, limits, Box::new(|_, _| {})))
+        let limits = ConnectionLimits {
+            per_ip,
+            total,
+            outbox: 1 << 16,
+        };
+        Arc::new(Driver::new(
+            Settings::default(),
+            ice,
+            limits,
+            Box::new(|_, _| {}),
+        ))
     }
 
     #[test]
@@ -251,13 +280,22 @@ mod tests {
         let ip = |s: &str| s.parse::<IpAddr>().unwrap();
         let first = driver.admit(ip("2001:db8::1")).unwrap();
         let _second = driver.admit(ip("2001:db8::ffff")).unwrap();
-        assert_eq!(driver.admit(ip("2001:db8::2")).err(), Some(ConnectError::PerIp));
+        assert_eq!(
+            driver.admit(ip("2001:db8::2")).err(),
+            Some(ConnectError::PerIp)
+        );
         let _other = driver.admit(ip("2001:db8:0:1::1")).unwrap();
-        assert_eq!(driver.admit(ip("192.0.2.1")).err(), Some(ConnectError::Total));
+        assert_eq!(
+            driver.admit(ip("192.0.2.1")).err(),
+            Some(ConnectError::Total)
+        );
         drop(first);
         assert!(driver.admit(ip("2001:db8::2")).is_ok());
         drop((_second, _other));
-        assert!(driver.lock().per_ip.is_empty(), "nothing is left of clients that are gone");
+        assert!(
+            driver.lock().per_ip.is_empty(),
+            "nothing is left of clients that are gone"
+        );
     }
 
     #[test]

@@ -131,8 +131,14 @@ mod tests {
     fn the_first_reason_to_close_stands_and_frames_before_it_go_out() {
         let outbox = Outbox::new(100);
         outbox.push(frame(10));
-        outbox.close(Closing { code: CloseCode::Kicked, reason: "spam".into() });
-        outbox.close(Closing { code: CloseCode::Normal, reason: String::new() });
+        outbox.close(Closing {
+            code: CloseCode::Kicked,
+            reason: "spam".into(),
+        });
+        outbox.close(Closing {
+            code: CloseCode::Normal,
+            reason: String::new(),
+        });
         outbox.push(frame(10));
         let (frames, closing) = outbox.take();
         assert_eq!(frames.len(), 1);

@@ -42,8 +42,19 @@ pub async fn run(
 ) {
     let (conn, client) = (admission.conn, admission.client);
     admission.driver().input(Input::Connected { conn, client });
-    let heartbeat = Heartbeat { at: Instant::now() + settings.heartbeat, beats: 0, ping: None };
-    let mut session = Session { socket, admission, token, settings, sent: 0, heartbeat };
+    let heartbeat = Heartbeat {
+        at: Instant::now() + settings.heartbeat,
+        beats: 0,
+        ping: None,
+    };
+    let mut session = Session {
+        socket,
+        admission,
+        token,
+        settings,
+        sent: 0,
+        heartbeat,
+    };
     let end = session.exchange().await;
     if let Some(loss) = end.loss() {
         session.driver().input(Input::Closed { conn, loss });
@@ -88,7 +99,13 @@ impl End {
     }
 
     fn broken(code: CloseCode, reason: &str) -> Self {
-        Self::Lost(Loss::Disconnected, Some(Closing { code, reason: reason.into() }))
+        Self::Lost(
+            Loss::Disconnected,
+            Some(Closing {
+                code,
+                reason: reason.into(),
+            }),
+        )
     }
 }
 
@@ -143,7 +160,10 @@ impl Session {
         let conn = self.admission.conn;
         match message {
             Message::Text(text) if text.len() > self.settings.max_frame => {
-                return Err(End::broken(CloseCode::TooLarge, "the frame is over signal.max_frame"));
+                return Err(End::broken(
+                    CloseCode::TooLarge,
+                    "the frame is over signal.max_frame",
+                ));
             }
             Message::Text(text) => self.frame(text.as_str()),
             Message::Binary(_) => self.driver().input(Input::Frame {
@@ -177,7 +197,11 @@ impl Session {
             }
             _ => Ok(Grant::open()),
         };
-        self.driver().input(Input::Frame { conn: self.admission.conn, message, grant });
+        self.driver().input(Input::Frame {
+            conn: self.admission.conn,
+            message,
+            grant,
+        });
     }
 
     /// Writes all that waits in the outbox, watching the clock and the outbox meanwhile.
@@ -211,7 +235,9 @@ impl Session {
                 // Another session begins: the ping that is out confirms nothing of it.
                 ping.confirms = None;
             }
-            self.socket.feed(Message::Text(Utf8Bytes::from(text))).await?;
+            self.socket
+                .feed(Message::Text(Utf8Bytes::from(text)))
+                .await?;
             if batch >= WRITE_BATCH {
                 self.socket.flush().await?;
                 self.admission.outbox.written(std::mem::take(&mut batch));
@@ -233,13 +259,18 @@ impl Session {
         self.heartbeat = Heartbeat {
             at: Instant::now() + self.settings.timeout,
             beats: self.heartbeat.beats + 1,
-            ping: Some(Ping { confirms: Some(self.sent) }),
+            ping: Some(Ping {
+                confirms: Some(self.sent),
+            }),
         };
         let ping = Message::Ping(self.heartbeat.beats.to_be_bytes().to_vec().into());
         match timeout(self.settings.timeout, self.socket.send(ping)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::lost()),
-            Err(_) => Err(End::broken(CloseCode::SlowConsumer, "too slow: a ping found no room")),
+            Err(_) => Err(End::broken(
+                CloseCode::SlowConsumer,
+                "too slow: a ping found no room",
+            )),
         }
     }
 
@@ -262,9 +293,15 @@ impl Session {
     /// Sends the close frame, and reads on until the client has answered it: dropping a socket
     /// with unread bytes resets the connection, and the client would never learn why.
     async fn say_goodbye(mut self, Closing { code, reason }: Closing) {
-        let frame = CloseFrame { code: code as u16, reason: reason.into() };
-        let patience =
-            if code == CloseCode::SlowConsumer { self.settings.timeout } else { CLOSE_WAIT };
+        let frame = CloseFrame {
+            code: code as u16,
+            reason: reason.into(),
+        };
+        let patience = if code == CloseCode::SlowConsumer {
+            self.settings.timeout
+        } else {
+            CLOSE_WAIT
+        };
         let farewell = async {
             self.socket.send(Message::Close(Some(frame))).await?;
             while let Some(Ok(_)) = self.socket.recv().await {}
