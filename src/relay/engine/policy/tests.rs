@@ -23,7 +23,6 @@ fn embeddings(v4: Ipv4Addr) -> Vec<String> {
         format!("::ffff:0:{v4}"),
         format!("64:ff9b::{v4}"),
         format!("64:ff9b:1::{v4}"),
-        format!("64:ff9b:1:{hi:x}:{c:x}:{d:x}00::"),
         format!("2002:{hi:x}:{lo:x}::1"),
         format!("2001:0:808:808:8000:63bf:{:x}:{:x}", !hi, !lo),
     ]
@@ -139,7 +138,6 @@ fn public_addresses_are_reachable_in_every_form() {
         assert_eq!(judge(&plain, ip), Verdict::Allow, "{ip}");
         if let Ok(v4) = ip.parse() {
             for embedded in embeddings(v4) {
-                // The places of RFC 8215 prefixes overlap; one address of the list reads as 10/8.
                 assert_eq!(
                     judge(&plain, &embedded),
                     Verdict::Allow,
@@ -217,6 +215,28 @@ fn never_peers_stay_shut_even_when_own_or_listed() {
         "::ffff:0.0.0.0",
     ] {
         assert!(matches!(judge(&open, ip), Verdict::Deny(_)), "{ip}");
+    }
+}
+
+#[test]
+fn local_use_translation_prefixes_are_read_at_every_length() {
+    let plain = policy(&[], &[], &[]);
+    for ip in [
+        "64:ff9b:1:808:8:800::",
+        "64:ff9b:1:8:8:808::",
+        "64:ff9b:1:0:8:808:800::",
+        "64:ff9b:1::808:808",
+    ] {
+        assert_eq!(judge(&plain, ip), Verdict::Allow, "{ip}");
+    }
+    for ip in [
+        "64:ff9b:1:a01:1:100::",
+        "64:ff9b:1:a:1:101::",
+        "64:ff9b:1:0:a:101:100::",
+        "64:ff9b:1::a01:101",
+        "64:ff9b:1::",
+    ] {
+        assert!(matches!(judge(&plain, ip), Verdict::Deny(_)), "{ip}");
     }
 }
 
