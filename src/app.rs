@@ -11,7 +11,7 @@ use crate::config::{Config, Mode, UniqueIdentity};
 use crate::http::{self, Access, Context, Guard, Phase};
 use crate::net::{self, Announced};
 use crate::protocol::{ErrorCode, Refusal};
-use crate::relay::engine::policy::{PeerPolicy, Verdict};
+use crate::relay::engine::{PeerPolicy, Verdict};
 use crate::relay::{RelayAddress, RelayConfig, RelayHandle};
 use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, Driver, SessionSettings};

@@ -1,7 +1,7 @@
 //! The sockets under `turn::server`: errors of one datagram never end a listener, peers are judged
 //! on the way out and in, and two relays of this box meet inside the process.
 
-use super::engine::policy::Verdict;
+use super::engine::Verdict;
 use super::server::Shared;
 use async_trait::async_trait;
 use std::any::Any;

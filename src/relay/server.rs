@@ -4,7 +4,7 @@
 //! only the first secret verifies, and its known faults are left as they are.
 
 use super::conn::{ClientConn, Directory, RelayConn};
-use super::engine::policy::PeerPolicy;
+use super::engine::PeerPolicy;
 use crate::auth::credential::{TurnSecrets, Username};
 use async_trait::async_trait;
 use rand::RngExt;

@@ -111,3 +111,6 @@ enum Embedded {
     /// A form that carries IPv4; the readings that could be a host.
     Some([Option<Ipv4Addr>; 4]),
 }
+
+#[cfg(test)]
+mod tests;
