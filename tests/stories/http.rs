@@ -1,6 +1,6 @@
 //! The HTTP surface, spoken by hand.
 
-use crate::harness::{Callbox, PATIENCE};
+use crate::harness::{Callbox, PATIENCE, Reachable};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
