@@ -2,13 +2,14 @@
 
 mod banner;
 mod ice_urls;
+mod metrics;
 
 pub use banner::Banner;
 
 use crate::auth::credential::IceIssuer;
 use crate::auth::token::TokenError;
 use crate::config::{Config, Mode, UniqueIdentity};
-use crate::http::{self, Access, Context, Guard, Phase};
+use crate::http::{self, Access, AdminToken, Context, Guard, Phase, RelayAdmin};
 use crate::net::{self, Announced};
 use crate::protocol::{ErrorCode, Refusal};
 use crate::relay::engine::{PeerPolicy, Verdict};
@@ -16,6 +17,7 @@ use crate::relay::{RelayAddress, RelayConfig, RelayHandle};
 use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, Driver, SessionSettings};
 use anyhow::{Context as _, Result};
+use secrecy::ExposeSecret;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -105,6 +107,16 @@ impl App {
             driver: Arc::clone(&driver),
             phase: phase_seen,
             pages: config.http.pages,
+            admin_token: config
+                .auth
+                .admin_token
+                .as_ref()
+                .map(|token| AdminToken::new(token.expose_secret())),
+            relays: RelayAdmin {
+                list: Box::new(|| Box::pin(async { vec![] })),
+                revoke: Box::new(|_| {}),
+            },
+            scrape: metrics::scraper(Arc::clone(&driver)),
         });
         let mut tasks = JoinSet::new();
         let timers = Arc::clone(&driver);
@@ -118,6 +130,11 @@ impl App {
             };
             let router = http::router(Arc::clone(&context), guard);
             tasks.spawn(http::serve(listener, router, stop_seen.clone()));
+        }
+        if let Some(address) = config.metrics {
+            let listener = TcpListener::from_std(net::tcp(address, "metrics.listen")?)?;
+            let router = http::metrics_router(Arc::clone(&context));
+            tasks.spawn(http::serve(listener, router, stop_seen));
         }
         phase.send_replace(Phase::Ready);
         Ok(Self {

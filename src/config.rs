@@ -45,6 +45,8 @@ pub struct Config {
     pub turn: Turn,
     /// How long a drain waits for calls to end.
     pub drain_grace: Duration,
+    /// Where metrics are served without a token.
+    pub metrics: Option<SocketAddr>,
     /// What is written to the log.
     pub log: Log,
     /// What an operator may not have meant.
@@ -81,6 +83,8 @@ pub struct Auth {
     pub mode: Mode,
     /// What tokens are checked against; present in `jwt` mode.
     pub verifier: Option<Verifier>,
+    /// What the admin API asks for; without one it does not exist.
+    pub admin_token: Option<SecretString>,
 }
 
 /// STUN and TURN.
@@ -197,6 +201,7 @@ impl Check<'_> {
             signal: raw.signal,
             turn,
             drain_grace: raw.drain.grace.0,
+            metrics: raw.metrics.listen,
             log: raw.log,
             warnings: std::mem::take(&mut self.warnings),
             effective,
@@ -296,9 +301,26 @@ impl Check<'_> {
             _ => {}
         }
         let verifier = self.verifier(&raw.auth, secret);
+        let admin_token = self.secret(
+            "auth.admin_token",
+            raw.auth.admin_token.clone(),
+            &raw.auth.admin_token_file,
+        );
+        if admin_token
+            .as_ref()
+            .is_some_and(|token| token.expose_secret().is_empty())
+        {
+            self.problem(
+                "auth.admin_token",
+                "",
+                "is empty, and anyone could send that",
+            )
+            .set_mend("`openssl rand -hex 32` makes one; without the key there is no admin API");
+        }
         Auth {
             mode,
             verifier: (mode == Mode::Jwt).then_some(verifier),
+            admin_token,
         }
     }
 
