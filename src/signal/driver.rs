@@ -305,7 +305,8 @@ fn now() -> Now {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     Now {
-        instant: Instant::now(),
+        // The runtime's clock, which a test may hold still or move.
+        instant: tokio::time::Instant::now().into_std(),
         unix_ms: unix.as_millis().try_into().unwrap_or(u64::MAX),
     }
 }
