@@ -28,7 +28,7 @@ impl Hub {
         });
         self.away += 1;
         self.timers.set(until, Timer::WindowEnds(peer));
-        self.show_state(cx, peer, None);
+        self.show_state(cx, peer, Some(peer));
     }
 
     pub(super) fn resume(

@@ -1,4 +1,10 @@
 use super::*;
 
+mod calls;
 mod harness;
+mod limits;
 mod membership;
+mod moderation;
+mod operator;
+mod resume;
+mod routing;
