@@ -1,9 +1,12 @@
 use super::*;
+use crate::auth::Grant;
+use crate::protocol::{FrameError, MessageType};
 
 mod calls;
 mod harness;
 mod limits;
 mod membership;
+mod model;
 mod moderation;
 mod operator;
 mod resume;
