@@ -237,6 +237,3 @@ impl fmt::Debug for Key {
         f.write_str("Key(…)")
     }
 }
-
-#[cfg(test)]
-mod tests;
