@@ -20,7 +20,7 @@ fn a_success_says_where_and_for_how_long() {
     let mut boxed = TestBox::new();
     let mut client = Client::challenged(&mut boxed, CLIENT, "a");
     let request = client.request(METHOD_ALLOCATE).udp().signed(&client);
-    let outs = boxed.from_client(&client.five_tuple, &request);
+    let outs = boxed.client_sends(&client.five_tuple, &request);
     let [
         Out::Event(Event::Opened {
             user,
@@ -385,7 +385,7 @@ fn a_system_without_sockets_is_a_508_and_loses_nothing() {
     boxed.ports.borrow_mut().broken = true;
     let mut client = Client::challenged(&mut boxed, CLIENT, "a");
     let request = client.request(METHOD_ALLOCATE).udp().signed(&client);
-    let outs = boxed.from_client(&client.five_tuple, &request);
+    let outs = boxed.client_sends(&client.five_tuple, &request);
     assert!(matches!(
         events(&outs)[..],
         [Event::Refused {

@@ -78,7 +78,8 @@ fn integrity_without_its_companions_is_a_400() {
 fn wrong_credentials_are_a_401() {
     let mut boxed = TestBox::new();
     let good = Client::challenged(&mut boxed, CLIENT, "a");
-    let cases: [(&str, fn(&mut Client)); 5] = [
+    type Spoil = fn(&mut Client);
+    let cases: [(&str, Spoil); 5] = [
         ("password", |c| c.password.push('x')),
         ("username", |c| c.username.push('x')),
         ("not REST", |c| c.username = "alice".into()),
@@ -89,7 +90,7 @@ fn wrong_credentials_are_a_401() {
         let mut client = good.clone();
         spoil(&mut client);
         let request = client.request(METHOD_ALLOCATE).udp().signed(&client);
-        let outs = boxed.from_client(&client.five_tuple, &request);
+        let outs = boxed.client_sends(&client.five_tuple, &request);
         let [event] = events(&outs)[..] else {
             panic!("{name}: {outs:?}")
         };
@@ -241,7 +242,8 @@ fn bidding_down_is_a_400() {
     let mut boxed = TestBox::new();
     let client = Client::challenged(&mut boxed, CLIENT, "a");
     let list = &[0, 2, 0, 0, 0, 1, 0, 0][..];
-    let cases: [(&str, Option<&[u8]>, Option<&[u8]>); 6] = [
+    type Value<'a> = Option<&'a [u8]>;
+    let cases: [(&str, Value, Value); 6] = [
         ("no list", Some(&[0, 1, 0, 0]), None),
         ("no choice", None, Some(list)),
         ("MD5 only", Some(&[0, 1, 0, 0]), Some(&[0, 1, 0, 0])),
@@ -323,7 +325,7 @@ fn an_expired_credential_makes_nothing_new_and_keeps_what_lives() {
 
     let mut late = Client::challenged(&mut boxed, "198.51.100.7:5001", "a");
     let request = late.request(METHOD_ALLOCATE).udp().signed(&late);
-    let outs = boxed.from_client(&late.five_tuple, &request);
+    let outs = boxed.client_sends(&late.five_tuple, &request);
     assert!(matches!(
         events(&outs)[..],
         [Event::Refused {
@@ -414,7 +416,7 @@ fn no_unauthenticated_answer_amplifies_more_than_threefold() {
                 .unsigned();
             let binding = client.request(METHOD_BINDING).unsigned();
             for request in [bare, usual, broken, unknown, binding] {
-                for out in boxed.from_client(&client.five_tuple, &request) {
+                for out in boxed.client_sends(&client.five_tuple, &request) {
                     let Out::Reply(_, reply) = out else { continue };
                     let (asked, got) = (headers + request.len(), headers + reply.len());
                     assert!(got <= 3 * asked, "{got} for {asked}");
@@ -441,7 +443,7 @@ fn the_usual_first_request_is_answered_even_with_a_long_realm() {
         ..settings()
     };
     boxed.engines[0].reconfigure(Arc::new(quiet));
-    assert_eq!(boxed.from_client(&bare.five_tuple, &request), []);
+    assert_eq!(boxed.client_sends(&bare.five_tuple, &request), []);
     assert_eq!(boxed.stats().dropped.amplification, 1);
     // A stream cannot be spoofed.
     let tcp = FiveTuple {

@@ -76,13 +76,13 @@ fn a_wrong_or_misplaced_fingerprint_is_dropped() {
     let mut client = Client::new("198.51.100.7:5000", "a");
     let mut wrong = binding(&mut client).fingerprinted();
     *wrong.last_mut().unwrap() ^= 1;
-    assert_eq!(boxed.from_client(&client.five_tuple, &wrong), []);
+    assert_eq!(boxed.client_sends(&client.five_tuple, &wrong), []);
     let mut misplaced = Message::new();
     misplaced
         .unmarshal_binary(&binding(&mut client).fingerprinted())
         .unwrap();
     misplaced.add(ATTR_SOFTWARE, b"late");
-    assert_eq!(boxed.from_client(&client.five_tuple, &misplaced.raw), []);
+    assert_eq!(boxed.client_sends(&client.five_tuple, &misplaced.raw), []);
     assert_eq!(boxed.stats().dropped.malformed, 2);
 }
 
@@ -111,7 +111,7 @@ fn malformed_input_is_dropped_without_a_reply() {
     ];
     for case in &cases {
         assert_eq!(
-            boxed.from_client(&client.five_tuple, case),
+            boxed.client_sends(&client.five_tuple, case),
             [],
             "{case:02x?}"
         );
@@ -136,7 +136,7 @@ fn what_no_server_gets_is_dropped_without_a_reply() {
     for kind in kinds {
         let message = client.message(kind).udp().signed(&client);
         assert_eq!(
-            boxed.from_client(&client.five_tuple, &message),
+            boxed.client_sends(&client.five_tuple, &message),
             [],
             "{kind}"
         );
@@ -145,7 +145,7 @@ fn what_no_server_gets_is_dropped_without_a_reply() {
     let keep_alive = client
         .message(MessageType::new(METHOD_BINDING, CLASS_INDICATION))
         .unsigned();
-    assert_eq!(boxed.from_client(&client.five_tuple, &keep_alive), []);
+    assert_eq!(boxed.client_sends(&client.five_tuple, &keep_alive), []);
 }
 
 #[test]

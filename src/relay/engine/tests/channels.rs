@@ -14,14 +14,14 @@ fn a_channel_carries_data_both_ways_and_permits_its_peer() {
     client.bind(&mut boxed, 0x4000, PEER).success();
     let out = client.channel(&mut boxed, 0x4000, b"out");
     assert_eq!(sent(&out), (relayed, addr(PEER), b"out".to_vec()));
-    let back = boxed.from_peer(relayed, addr(PEER), b"in");
+    let back = boxed.peer_sends(relayed, addr(PEER), b"in");
     assert_eq!(
         received(&back, &client.five_tuple),
         Received::Channel(0x4000, b"in".to_vec())
     );
     // Another port of the peer is permitted, but has no channel.
     let other = addr("8.8.8.8:4001");
-    let back = boxed.from_peer(relayed, other, b"in");
+    let back = boxed.peer_sends(relayed, other, b"in");
     assert_eq!(
         received(&back, &client.five_tuple),
         Received::Data(other, b"in".to_vec())
@@ -116,7 +116,7 @@ fn a_channel_lasts_ten_minutes_and_its_permission_five() {
     client.permit(&mut boxed, PEER).success();
     assert_eq!(client.channel(&mut boxed, 0x4000, b"x").len(), 1);
     boxed.advance(Duration::from_millis(299_999));
-    let back = boxed.from_peer(relayed, addr(PEER), b"x");
+    let back = boxed.peer_sends(relayed, addr(PEER), b"x");
     assert!(matches!(
         received(&back, &client.five_tuple),
         Received::Channel(..)
@@ -128,7 +128,7 @@ fn a_channel_lasts_ten_minutes_and_its_permission_five() {
         [],
         "the channel has expired"
     );
-    let back = boxed.from_peer(relayed, addr(PEER), b"x");
+    let back = boxed.peer_sends(relayed, addr(PEER), b"x");
     assert!(matches!(
         received(&back, &client.five_tuple),
         Received::Data(..)
@@ -186,19 +186,19 @@ fn broken_channel_data_is_dropped() {
         &[0x40, 0, 0, 1],
         &[0x40, 0, 0, 9, 1, 2, 3, 4],
     ] {
-        assert_eq!(boxed.from_client(&tuple, bytes), [], "{bytes:?}");
+        assert_eq!(boxed.client_sends(&tuple, bytes), [], "{bytes:?}");
     }
     assert_eq!(
-        boxed.from_client(&tuple, &channel_data(0x4001, b"unbound")),
+        boxed.client_sends(&tuple, &channel_data(0x4001, b"unbound")),
         []
     );
     assert_eq!(
-        boxed.from_client(&tuple, &channel_data(0x8000, b"reserved")),
+        boxed.client_sends(&tuple, &channel_data(0x8000, b"reserved")),
         []
     );
     let stranger = udp("198.51.100.9:1");
     assert_eq!(
-        boxed.from_client(&stranger, &channel_data(0x4000, b"x")),
+        boxed.client_sends(&stranger, &channel_data(0x4000, b"x")),
         []
     );
 }
@@ -208,10 +208,10 @@ fn padding_over_udp_is_taken_off_and_empty_data_is_data() {
     let mut boxed = TestBox::new();
     let (mut client, relayed) = Client::allocated(&mut boxed, CLIENT, "a");
     client.bind(&mut boxed, 0x4000, PEER).success();
-    let padded = boxed.from_client(&client.five_tuple, &[0x40, 0, 0, 1, 7, 0, 0, 0]);
+    let padded = boxed.client_sends(&client.five_tuple, &[0x40, 0, 0, 1, 7, 0, 0, 0]);
     assert_eq!(sent(&padded).2, [7]);
     assert!(sent(&client.channel(&mut boxed, 0x4000, b"")).2.is_empty());
-    let back = boxed.from_peer(relayed, addr(PEER), b"");
+    let back = boxed.peer_sends(relayed, addr(PEER), b"");
     assert_eq!(
         received(&back, &client.five_tuple),
         Received::Channel(0x4000, vec![])
@@ -235,14 +235,14 @@ fn over_streams_channel_data_is_padded_both_ways() {
         for length in 0..9 {
             let data = vec![7; length];
             // The harness checks the padding.
-            let back = boxed.from_peer(relayed, addr(PEER), &data);
+            let back = boxed.peer_sends(relayed, addr(PEER), &data);
             assert_eq!(
                 received(&back, &client.five_tuple),
                 Received::Channel(0x4000, data)
             );
             let mut framed = channel_data(0x4000, &vec![7; length]);
             framed.resize(framed.len().next_multiple_of(4), 0);
-            let out = boxed.from_client(&client.five_tuple, &framed);
+            let out = boxed.client_sends(&client.five_tuple, &framed);
             assert_eq!(sent(&out).2.len(), length);
         }
     }

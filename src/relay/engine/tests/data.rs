@@ -22,7 +22,7 @@ fn dont_fragment_reaches_the_socket() {
         if wanted {
             send = send.attr(ATTR_DONT_FRAGMENT, &[]);
         }
-        let outs = boxed.from_client(&client.five_tuple, &send.unsigned());
+        let outs = boxed.client_sends(&client.five_tuple, &send.unsigned());
         let [Out::ToPeer { dont_fragment, .. }] = outs[..] else {
             panic!("{outs:?}")
         };
@@ -51,7 +51,7 @@ fn incomplete_and_odd_sends_are_dropped() {
     ];
     for build in cases {
         let send = build(client.send_indication()).unsigned();
-        assert_eq!(boxed.from_client(&client.five_tuple, &send), []);
+        assert_eq!(boxed.client_sends(&client.five_tuple, &send), []);
     }
     let mut stranger = Client::new("198.51.100.9:1", "a");
     assert_eq!(stranger.send(&mut boxed, PEER, b"x"), []);
@@ -61,7 +61,7 @@ fn incomplete_and_odd_sends_are_dropped() {
         .attr(ATTR_DATA, b"x")
         .fingerprinted();
     assert_eq!(
-        boxed.from_client(&client.five_tuple, &fingerprinted).len(),
+        boxed.client_sends(&client.five_tuple, &fingerprinted).len(),
         1
     );
 }
@@ -73,14 +73,14 @@ fn payloads_of_every_length_come_through_unchanged() {
     for length in [0, 1, 2, 3, 4, 1_199, 1_200, 9_000, 65_400] {
         let data: Vec<u8> = (0..length).map(|i| i as u8).collect();
         assert_eq!(sent(&client.send(&mut boxed, PEER, &data)).2, data);
-        let back = boxed.from_peer(relayed, addr(PEER), &data);
+        let back = boxed.peer_sends(relayed, addr(PEER), &data);
         assert_eq!(
             received(&back, &client.five_tuple),
             Received::Data(addr(PEER), data)
         );
     }
     // No STUN message has room for it.
-    assert_eq!(boxed.from_peer(relayed, addr(PEER), &[0; 65_535]), []);
+    assert_eq!(boxed.peer_sends(relayed, addr(PEER), &[0; 65_535]), []);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn data_indications_over_streams_and_from_ipv6_peers_are_whole_messages() {
     client.permit(&mut boxed, PEER6).success();
     for length in 0..6 {
         let data = vec![9; length];
-        let back = boxed.from_peer(relayed, addr(PEER6), &data);
+        let back = boxed.peer_sends(relayed, addr(PEER6), &data);
         assert_eq!(
             received(&back, &client.five_tuple),
             Received::Data(addr(PEER6), data)
@@ -125,7 +125,7 @@ fn scope_and_flow_of_a_peer_address_do_not_matter() {
         scoped.set_scope_id(7);
         scoped.set_flowinfo(9);
     }
-    let back = boxed.from_peer(relayed, scoped, b"x");
+    let back = boxed.peer_sends(relayed, scoped, b"x");
     assert_eq!(
         received(&back, &client.five_tuple),
         Received::Channel(0x4000, b"x".to_vec())
@@ -137,7 +137,7 @@ fn indications_have_transaction_ids_of_their_own() {
     let mut boxed = TestBox::new();
     let (_, relayed) = permitted(&mut boxed);
     let ids: std::collections::BTreeSet<_> = (0..100)
-        .map(|_| match &boxed.from_peer(relayed, addr(PEER), b"x")[..] {
+        .map(|_| match &boxed.peer_sends(relayed, addr(PEER), b"x")[..] {
             [Out::ToClient(_, bytes)] => bytes[8..20].to_vec(),
             outs => panic!("{outs:?}"),
         })

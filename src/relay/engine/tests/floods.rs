@@ -12,7 +12,7 @@ fn a_hundred_thousand_unauthenticated_allocates_leave_nothing_behind() {
     let request = client.request(METHOD_ALLOCATE).udp().unsigned();
     let mut replies = 0;
     for _ in 0..100_000 {
-        replies += boxed.from_client(&client.five_tuple, &request).len();
+        replies += boxed.client_sends(&client.five_tuple, &request).len();
     }
     assert_eq!(replies, 1_000, "the burst of one source");
     assert_eq!(boxed.stats().dropped.throttled, 99_000);
@@ -35,7 +35,7 @@ fn a_hundred_thousand_sources_leave_nothing_behind() {
     for i in 0..100_000u32 {
         let [_, b, c, d] = i.to_be_bytes();
         let tuple = udp(&format!("11.{b}.{c}.{d}:5000"));
-        replies += boxed.from_client(&tuple, &request).len();
+        replies += boxed.client_sends(&tuple, &request).len();
     }
     assert_eq!(replies, 100_000, "each source asked once");
     boxed.assert_empty();
@@ -144,7 +144,7 @@ proptest! {
                 1 => bytes.insert(at, value),
                 _ => bytes[at] = value,
             }
-            for out in boxed.from_client(&client.five_tuple, &bytes) {
+            for out in boxed.client_sends(&client.five_tuple, &bytes) {
                 if let Out::ToPeer { from, to, .. } = out {
                     prop_assert_eq!((from, to.ip()), (relayed, ip("8.8.8.8")));
                 }

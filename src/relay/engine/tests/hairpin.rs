@@ -98,7 +98,7 @@ fn ports_where_no_relay_lives_are_never_reached() {
         a.permit(&mut boxed, &peer).success();
         assert_eq!(a.send(&mut boxed, &peer, b"x"), []);
         // Nor does a service of the box reach the client through its relay.
-        assert_eq!(boxed.from_peer(at, addr(&peer), b"x"), []);
+        assert_eq!(boxed.peer_sends(at, addr(&peer), b"x"), []);
     }
     assert_eq!(boxed.stats().dropped.own_address, 8);
     assert_eq!(boxed.stats().to_peers.packets, 0);
@@ -126,7 +126,7 @@ fn a_listed_own_address_is_reached_by_socket_where_no_relay_lives() {
     let [(mut a, at), (b, bt)] = pair(&mut boxed, [0, 0]);
     let service = format!("{V4}:9000");
     assert_eq!(sent(&a.send(&mut boxed, &service, b"x")).1, addr(&service));
-    let back = boxed.from_peer(at, addr(&service), b"y");
+    let back = boxed.peer_sends(at, addr(&service), b"y");
     assert!(matches!(received(&back, &a.five_tuple), Received::Data(..)));
     let outs = a.send(&mut boxed, &bt.to_string(), b"x");
     assert!(matches!(received(&outs, &b.five_tuple), Received::Data(..)));

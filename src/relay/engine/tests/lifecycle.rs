@@ -99,7 +99,7 @@ fn views_and_events_tell_bytes_and_ages() {
     client.permit(&mut boxed, "1.1.1.1:1").success();
     client.channel(&mut boxed, 0x4000, b"12345");
     client.send(&mut boxed, "1.1.1.1:1", b"123");
-    boxed.from_peer(relayed, addr(PEER), b"1234567");
+    boxed.peer_sends(relayed, addr(PEER), b"1234567");
     boxed.advance(Duration::from_secs(100));
     let (sent, received) = (
         Flow {
@@ -127,7 +127,7 @@ fn views_and_events_tell_bytes_and_ages() {
         }]
     );
     let request = client.request(METHOD_REFRESH).lifetime(0).signed(&client);
-    let outs = boxed.from_client(&client.five_tuple, &request);
+    let outs = boxed.client_sends(&client.five_tuple, &request);
     let [
         Event::Closed {
             sent: s,

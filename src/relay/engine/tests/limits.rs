@@ -16,7 +16,7 @@ fn quotas(user: u32, ip: u32, total: u32) -> Settings {
 fn ask(boxed: &mut TestBox, address: &str, user: &str) -> (u16, Option<Refusal>) {
     let mut client = Client::challenged(boxed, address, user);
     let request = client.request(METHOD_ALLOCATE).udp().signed(&client);
-    let outs = boxed.from_client(&client.five_tuple, &request);
+    let outs = boxed.client_sends(&client.five_tuple, &request);
     let refusal = events(&outs).iter().find_map(|event| match event {
         Event::Refused {
             refusal,
@@ -133,7 +133,7 @@ fn passed(settings: Settings, clients: u16) -> u64 {
         boxed.advance(Duration::from_millis(10));
         for (client, relayed) in &pairs {
             client.channel(&mut boxed, 0x4000, &[0; 1_000]);
-            boxed.from_peer(*relayed, addr(PEER), &[0; 1_000]);
+            boxed.peer_sends(*relayed, addr(PEER), &[0; 1_000]);
         }
     }
     let stats = boxed.stats();

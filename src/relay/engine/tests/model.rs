@@ -354,7 +354,7 @@ impl World {
                     .iter()
                     .find(|r| r.is_ipv4() == peer.is_ipv4());
                 let Some(&at) = family else { return };
-                let outs = self.boxed.from_peer(at, peer, b"data");
+                let outs = self.boxed.peer_sends(at, peer, b"data");
                 if self.permits(client, peer.ip()) && peer.ip() != ip(V4) {
                     self.expect_received(client, peer, &outs);
                 } else {
@@ -368,7 +368,7 @@ impl World {
                     return;
                 }
                 self.boxed
-                    .from_client_of(self.clients[client].worker, &tuple, &bytes);
+                    .client_sends_to(self.clients[client].worker, &tuple, &bytes);
                 let living = self.model[client].is_some();
                 let worker = &self.boxed.engines[self.clients[client].worker];
                 let now = self.boxed.now.instant;
@@ -385,7 +385,7 @@ impl World {
                 let tuple = self.clients[client].five_tuple;
                 let outs = self
                     .boxed
-                    .from_client_of(self.clients[client].worker, &tuple, &bytes);
+                    .client_sends_to(self.clients[client].worker, &tuple, &bytes);
                 assert!(!outs.iter().any(|out| matches!(out, Out::Event(_))));
             }
             Op::Revoke { user: who } => {

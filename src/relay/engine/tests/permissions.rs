@@ -13,19 +13,19 @@ fn a_permission_is_by_address_for_every_port_both_ways() {
     let mut boxed = TestBox::new();
     let (mut client, relayed) = Client::allocated(&mut boxed, CLIENT, "a");
     assert_eq!(client.send(&mut boxed, PEER, b"early"), []);
-    assert_eq!(boxed.from_peer(relayed, addr(PEER), b"early"), []);
+    assert_eq!(boxed.peer_sends(relayed, addr(PEER), b"early"), []);
     client.permit(&mut boxed, "8.8.8.8:0").success();
     for peer in ["8.8.8.8:1", "8.8.8.8:65535"] {
         let out = client.send(&mut boxed, peer, b"out");
         assert_eq!(sent(&out), (relayed, addr(peer), b"out".to_vec()));
-        let back = boxed.from_peer(relayed, addr(peer), b"in");
+        let back = boxed.peer_sends(relayed, addr(peer), b"in");
         assert_eq!(
             received(&back, &client.five_tuple),
             Received::Data(addr(peer), b"in".to_vec())
         );
     }
     assert_eq!(client.send(&mut boxed, "8.8.8.9:1", b"other"), []);
-    assert_eq!(boxed.from_peer(relayed, addr("8.8.8.9:1"), b"other"), []);
+    assert_eq!(boxed.peer_sends(relayed, addr("8.8.8.9:1"), b"other"), []);
     assert_eq!(boxed.stats().dropped.no_permission, 4);
 }
 
@@ -37,10 +37,10 @@ fn a_permission_lasts_five_minutes_and_traffic_does_not_prolong_it() {
     client.permit(&mut boxed, PEER).success();
     boxed.advance(Duration::from_millis(299_999));
     assert_eq!(client.send(&mut boxed, PEER, b"last").len(), 1);
-    assert_eq!(boxed.from_peer(relayed, addr(PEER), b"last").len(), 1);
+    assert_eq!(boxed.peer_sends(relayed, addr(PEER), b"last").len(), 1);
     boxed.advance(Duration::from_millis(1));
     assert_eq!(client.send(&mut boxed, PEER, b"late"), []);
-    assert_eq!(boxed.from_peer(relayed, addr(PEER), b"late"), []);
+    assert_eq!(boxed.peer_sends(relayed, addr(PEER), b"late"), []);
     client.permit(&mut boxed, PEER).success();
     boxed.advance(Duration::from_secs(200));
     client.permit(&mut boxed, PEER).success();
@@ -152,7 +152,7 @@ fn a_tightened_policy_cuts_off_what_lives() {
     }));
     assert_eq!(client.channel(&mut boxed, 0x4000, b"x"), []);
     assert_eq!(client.send(&mut boxed, PEER, b"x"), []);
-    assert_eq!(boxed.from_peer(relayed, addr(PEER), b"x"), []);
+    assert_eq!(boxed.peer_sends(relayed, addr(PEER), b"x"), []);
     assert_eq!(client.send(&mut boxed, "1.1.1.1:1", b"x").len(), 1);
     assert_eq!(client.permit(&mut boxed, PEER).code(), 403);
 }

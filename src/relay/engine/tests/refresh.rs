@@ -53,7 +53,7 @@ fn lifetime_zero_deletes_at_once_and_the_five_tuple_is_free() {
     let mut boxed = TestBox::new();
     let (mut client, _) = Client::allocated(&mut boxed, CLIENT, "a");
     let request = client.request(METHOD_REFRESH).lifetime(0).signed(&client);
-    let outs = boxed.from_client(&client.five_tuple, &request);
+    let outs = boxed.client_sends(&client.five_tuple, &request);
     let [
         Out::Event(Event::Closed {
             reason: CloseReason::Client,
@@ -108,7 +108,7 @@ fn an_expired_allocation_answers_nothing_however_late_the_timer_is() {
     client.bind(&mut boxed, 0x4000, PEER).success();
     boxed.skip(Duration::from_secs(310));
     assert_eq!(client.channel(&mut boxed, 0x4000, b"late"), []);
-    assert_eq!(boxed.from_peer(relayed, addr(PEER), b"late"), []);
+    assert_eq!(boxed.peer_sends(relayed, addr(PEER), b"late"), []);
     assert_eq!(client.refresh(&mut boxed, 600).code(), 437);
     boxed.assert_empty();
 }
