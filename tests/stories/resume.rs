@@ -104,8 +104,12 @@ async fn a_repeated_request_has_one_effect_even_across_a_resume() {
     drop(first);
     other.until("message").await;
     let mut back = Client::connect(&callbox).await;
-    back.request(resume(&joined, 100_000)).await;
-    back.request(resume(&joined, 3)).await;
+    assert_eq!(
+        back.refused(resume(&joined, 100_000)).await,
+        "resume-failed",
+        "never sent"
+    );
+    assert_eq!(back.request(resume(&joined, 2)).await["type"], "resumed");
     back.send(message).await;
     assert_eq!(back.until("ack").await["id"], "same");
     back.request(json!({"type": "message", "content": "next"}))
