@@ -10,6 +10,7 @@ mod values;
 pub use raw::{Http, Log, LogFormat, LogLevel, Mode, Raw, Rooms, Signal, UniqueIdentity};
 pub use values::{BitRate, Frequency, Ports, Size, Span};
 
+use crate::auth::Signer;
 use crate::auth::credential::TurnSecrets;
 use crate::auth::token::Verifier;
 use ipnet::IpNet;
@@ -81,6 +82,8 @@ pub struct Auth {
     pub mode: Mode,
     /// What tokens are checked against; present in `jwt` mode.
     pub verifier: Option<Verifier>,
+    /// What mints tokens; present where there is a shared secret that may sign.
+    pub signer: Option<Signer>,
 }
 
 /// STUN and TURN.
@@ -295,10 +298,15 @@ impl Check<'_> {
             ),
             _ => {}
         }
+        let signer = secret.as_ref().and_then(|secret| {
+            let (issuer, audience) = (raw.auth.issuer.clone(), raw.auth.audience.clone());
+            Signer::new(secret, &raw.auth.algorithms, issuer, audience)
+        });
         let verifier = self.verifier(&raw.auth, secret);
         Auth {
             mode,
             verifier: (mode == Mode::Jwt).then_some(verifier),
+            signer,
         }
     }
 
