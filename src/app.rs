@@ -47,9 +47,7 @@ impl App {
     /// # Errors
     /// A listener cannot be bound, or no address can be announced; the message names the mend.
     pub async fn start(config: Config) -> Result<Self> {
-        let judge = PeerPolicy::new(vec![], vec![], vec![]);
-        let is_public = |ip| judge.judge(ip) == Verdict::Allow;
-        let announced = net::discover(&config.public, config.loopback, is_public).await;
+        let announced = announced(&config).await;
 
         let web = bind_web(&config)?;
         let relay_sockets = if config.turn.enabled {
@@ -66,13 +64,7 @@ impl App {
             .map(std::net::UdpSocket::local_addr)
             .collect::<Result<Vec<_>, _>>()?;
 
-        let urls = ice_urls::of(&config.public, &announced, &udp);
-        let ice = IceIssuer {
-            stun_urls: urls.stun,
-            turn_urls: urls.turn,
-            secrets: config.turn.secrets.clone(),
-            ttl: config.turn.ttl,
-        };
+        let ice = issuer(&config, &announced, &udp);
         let banner = Banner::new(&config, &http, &announced, &ice);
 
         let relay = if config.turn.enabled {
@@ -166,6 +158,29 @@ impl App {
         if let Some(relay) = &self.relay {
             relay.close().await;
         }
+    }
+}
+
+/// The issuer of a box that runs by `config`, without binding a port: one of port 0 is left out.
+pub async fn ice_issuer(config: &Config) -> IceIssuer {
+    let mut udp = config.turn.udp.addresses.clone();
+    udp.retain(|address| config.turn.enabled && address.port() != 0);
+    issuer(config, &announced(config).await, &udp)
+}
+
+async fn announced(config: &Config) -> Vec<Announced> {
+    let judge = PeerPolicy::new(vec![], vec![], vec![]);
+    let is_public = |ip| judge.judge(ip) == Verdict::Allow;
+    net::discover(&config.public, config.loopback, is_public).await
+}
+
+fn issuer(config: &Config, announced: &[Announced], udp: &[SocketAddr]) -> IceIssuer {
+    let urls = ice_urls::of(&config.public, announced, udp);
+    IceIssuer {
+        stun_urls: urls.stun,
+        turn_urls: urls.turn,
+        secrets: config.turn.secrets.clone(),
+        ttl: config.turn.ttl,
     }
 }
 

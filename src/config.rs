@@ -10,6 +10,7 @@ mod values;
 pub use raw::{Http, Log, LogFormat, LogLevel, Mode, Raw, Rooms, Signal, UniqueIdentity};
 pub use values::{BitRate, Frequency, Ports, Size, Span};
 
+use crate::auth::Signer;
 use crate::auth::credential::TurnSecrets;
 use crate::auth::token::Verifier;
 use ipnet::IpNet;
@@ -85,6 +86,8 @@ pub struct Auth {
     pub verifier: Option<Verifier>,
     /// What the admin API asks for; without one it does not exist.
     pub admin_token: Option<SecretString>,
+    /// What mints tokens; present where there is a shared secret that may sign.
+    pub signer: Option<Signer>,
 }
 
 /// STUN and TURN.
@@ -300,6 +303,10 @@ impl Check<'_> {
             ),
             _ => {}
         }
+        let signer = secret.as_ref().and_then(|secret| {
+            let (issuer, audience) = (raw.auth.issuer.clone(), raw.auth.audience.clone());
+            Signer::new(secret, &raw.auth.algorithms, issuer, audience)
+        });
         let verifier = self.verifier(&raw.auth, secret);
         let admin_token = self.secret(
             "auth.admin_token",
@@ -321,6 +328,7 @@ impl Check<'_> {
             mode,
             verifier: (mode == Mode::Jwt).then_some(verifier),
             admin_token,
+            signer,
         }
     }
 

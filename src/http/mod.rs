@@ -143,7 +143,7 @@ async fn readyz(State(context): State<Arc<Context>>) -> Response {
 }
 
 /// Unix seconds.
-pub(crate) fn unix_now() -> u64 {
+pub fn unix_now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
