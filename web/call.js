@@ -1,0 +1,499 @@
+/**
+ * The call page: lobby, mesh, chat and controls. It wires the signaling client to one `Link` and one `Tile` a peer, and
+ * owns nothing that those modules own.
+ */
+
+import { Callbox } from './callbox.js';
+import { has, localise, t } from './i18n.js';
+import { Link } from './link.js';
+import { Media } from './media.js';
+import { drawAvatar, Tile } from './stage.js';
+
+const PATH_POLL = 2_000; // ms between two looks at the selected paths
+const NOTICE_FOR = 6_000; // ms that a notice stays
+
+const $ = (id) => document.getElementById(id);
+const media = new Media(mediaChanged);
+/** peerId → `{peer, link, tile, path}` */
+const peers = new Map();
+let box = null;
+let self = null; // `{peerId, identity, role, room}` while in a room
+let ownTile = null;
+let token = null;
+let sharedState = '';
+let noticeTimer = 0;
+let pathTimer = 0;
+
+start();
+
+function start() {
+  const address = new URLSearchParams(location.search);
+  const hash = decodeURIComponent(location.hash.slice(1));
+  const inHash = new URLSearchParams(hash.includes('=') ? hash : '');
+  token = inHash.get('token') ?? address.get('token') ?? sessionStorage.getItem('callbox.token');
+  $('room').value = inHash.get('room') ?? (hash.includes('=') ? null : hash || null) ?? address.get('room') ?? freshRoom();
+  $('name').value = localStorage.getItem('callbox.name') ?? '';
+  $('relay-only').checked = localStorage.getItem('callbox.relay') === 'true';
+  if (token) keepToken(token);
+  rememberRoom($('room').value);
+
+  $('join').addEventListener('submit', join);
+  $('name').addEventListener('input', drawLobby);
+  $('relay-only').addEventListener('change', ({ target }) => setRelayOnly(target.checked));
+  $('relay-toggle').addEventListener('click', () => setRelayOnly(!$('relay-only').checked));
+  for (const button of document.querySelectorAll('[data-toggle]')) button.addEventListener('click', () => toggle(button.dataset.toggle));
+  $('share-screen').hidden = !Media.canShareScreen;
+  $('share-screen').addEventListener('click', () => media.toggleScreen());
+  $('copy-link').addEventListener('click', copyLink);
+  $('copy-invite').addEventListener('click', copyLink);
+  $('chat-toggle').addEventListener('click', () => showChat($('chat').hidden));
+  $('chat-close').addEventListener('click', () => showChat(false));
+  $('chat').addEventListener('keydown', ({ key }) => key === 'Escape' && showChat(false));
+  $('chat-form').addEventListener('submit', sendChat);
+  $('leave').addEventListener('click', leave);
+  $('warning-close').addEventListener('click', () => warn(''));
+  addEventListener('pagehide', () => box?.leave());
+
+  localise($('language'), redraw);
+  Promise.all([Media.granted('audio'), Media.granted('video')]).then((granted) => granted.every(Boolean) && openMedia());
+}
+
+// ---- Lobby ----
+
+async function join(event) {
+  event.preventDefault();
+  const roomId = $('room').value.trim();
+  const name = $('name').value.trim();
+  if (!roomId || $('join-button').disabled) return;
+  localStorage.setItem('callbox.name', name);
+  if (!$('token-field').hidden) keepToken($('token').value.trim());
+  setJoining(true);
+  note('');
+  await openMedia();
+  if (!box || box.status === 'closed') box = connect();
+  try {
+    await box.join({
+      roomId,
+      ...(name && { identity: name }),
+      ...(token && { token }),
+      ...($('password').value && { password: $('password').value }),
+    });
+  } catch (error) {
+    refused(error.code, error.message);
+  }
+  setJoining(false);
+}
+
+function refused(code, message) {
+  if (code === 'closed') return; // the `closed` event says why
+  if (['unauthorized', 'token-expired', 'forbidden'].includes(code)) reveal('token');
+  if (code === 'bad-password') reveal('password');
+  note(has(`error.${code}`) ? t(`error.${code}`) : message);
+}
+
+function reveal(field) {
+  $(`${field}-field`).hidden = false;
+  $(field).focus();
+}
+
+function setJoining(joining) {
+  $('join-button').disabled = joining;
+  $('join-button').textContent = t(joining ? 'joining' : 'join');
+}
+
+function note(text) {
+  $('join-note').textContent = text;
+  $('join-note').hidden = !text;
+}
+
+/** A room name that is easy to read out and hard to guess. */
+function freshRoom() {
+  const letters = 'abcdefghjkmnpqrstuvwxyz23456789';
+  const part = () => Array.from(crypto.getRandomValues(new Uint8Array(4)), (byte) => letters[byte % letters.length]).join('');
+  return `${part()}-${part()}-${part()}`;
+}
+
+/** The token stays out of the address bar, where it would be shared with the room's link, and lasts as long as the tab. */
+function keepToken(value) {
+  token = value || null;
+  sessionStorage.setItem('callbox.token', value);
+}
+
+function rememberRoom(roomId) {
+  history.replaceState(null, '', `${location.pathname}#${encodeURIComponent(roomId)}`);
+}
+
+// ---- Signaling ----
+
+function connect() {
+  const box = new Callbox();
+  box.on('status', drawStatus);
+  box.on('joined', entered);
+  box.on('resumed', resumed);
+  box.on('peer-joined', ({ peer }) => {
+    // Who comes offers; a viewer may only answer, so it is offered to.
+    addPeer(peer, peer.role === 'viewer');
+    tell('came', t('came', { name: nameOf(peer) }));
+  });
+  box.on('peer-left', ({ peerId, reason }) => {
+    const name = nameOf(peers.get(peerId)?.peer);
+    if (removePeer(peerId)) tell('left', t(has(`gone.${reason}`) ? `gone.${reason}` : 'gone.left', { name }));
+  });
+  box.on('peer-state', ({ peerId, state, connection }) => {
+    const entry = peers.get(peerId);
+    if (!entry) return;
+    Object.assign(entry.peer, { state, connection });
+    drawPeer(entry);
+  });
+  for (const type of ['offer', 'answer', 'candidate']) box.on(type, (message) => peers.get(message.from)?.link.receive(message));
+  box.on('message', ({ from, content }) => {
+    const text = typeof content === 'string' ? content : content?.text;
+    if (typeof text === 'string') chatLine(nameOf(peers.get(from)?.peer), text);
+  });
+  box.on('notify', ({ content }) => tell('notify', typeof content === 'string' ? content : JSON.stringify(content)));
+  box.on('mute', ({ from, kind }) => {
+    if (!media.on(kind)) return;
+    if (kind === 'screen') media.toggleScreen();
+    else toggle(kind);
+    tell('mute', t('askedToMute', { name: nameOf(peers.get(from)?.peer) }));
+  });
+  box.on('room-updated', ({ room }) => Object.assign(self, { room }));
+  box.on('draining', () => tell('draining', t('draining')));
+  box.on('ice', applyIce);
+  box.on('closed', ended);
+  return box;
+}
+
+/** In a room: for the first time, or anew after a reconnection that could not resume. */
+function entered({ peerId, identity, role, room, peers: others }) {
+  clearPeers();
+  self = { peerId, identity, role, room };
+  sharedState = '';
+  ownTile = new Tile(peerId, { local: true });
+  rememberRoom(room.roomId);
+  $('lobby').hidden = true;
+  $('call').hidden = $('room-bar').hidden = $('signal').hidden = false;
+  for (const peer of others) addPeer(peer, role !== 'viewer');
+  const names = others.map(nameOf).join(', ');
+  tell('entered', t(others.length ? 'entered.others' : 'entered.alone', { room: room.roomId, names }));
+  clearInterval(pathTimer);
+  pathTimer = setInterval(lookAtPaths, PATH_POLL);
+  navigator.wakeLock?.request('screen').catch(() => {});
+  redraw();
+  shareState();
+}
+
+/** Back under the same peer id. Where messages were lost, who is here is learnt anew and every path is negotiated again. */
+function resumed({ gap, peers: others }) {
+  if (gap) {
+    for (const id of [...peers.keys()]) if (!others.some(({ peerId }) => peerId === id)) removePeer(id);
+    for (const peer of others) if (!peers.has(peer.peerId)) addPeer(peer, true);
+  }
+  for (const { link } of peers.values()) if (gap || link.state !== 'connected') link.restart();
+}
+
+function ended({ code, reason }) {
+  if (!self) return code === 4001 || has(`error.${reason}`) ? refused(has(`error.${reason}`) ? reason : 'unauthorized') : note(t('ended.lost'));
+  const why = { 4002: 'kicked', 4004: 'replaced', 4007: 'room-closed' }[code] ?? 'lost';
+  leave();
+  if (has(`error.${reason}`) || code === 4001) refused(has(`error.${reason}`) ? reason : 'unauthorized');
+  else note(t(`ended.${why}`));
+}
+
+function leave() {
+  const leaving = box;
+  self = box = null;
+  leaving?.leave();
+  clearPeers();
+  clearInterval(pathTimer);
+  media.close();
+  showChat(false);
+  $('chat-log').replaceChildren();
+  $('call').hidden = $('room-bar').hidden = $('signal').hidden = true;
+  $('lobby').hidden = false;
+  drawLobby();
+  $('join-button').focus();
+}
+
+// ---- Mesh ----
+
+function addPeer(peer, offers) {
+  removePeer(peer.peerId);
+  const entry = { peer, path: null, tile: new Tile(peer.peerId) };
+  entry.link = new Link({
+    polite: self.peerId < peer.peerId,
+    offers,
+    config: rtcConfig(),
+    outgoing: media.outgoing,
+    signal: (type, fields) => box?.request(type, { ...fields, to: peer.peerId }).catch(({ code }) => console.info(`${type}: ${code}`)),
+    changed: () => {
+      drawPeer(entry);
+      if (entry.link.state === 'connected') lookAtPath(entry);
+    },
+  });
+  peers.set(peer.peerId, entry);
+  drawPeer(entry);
+}
+
+function removePeer(peerId) {
+  const entry = peers.get(peerId);
+  entry?.link.close();
+  entry?.tile.remove();
+  return peers.delete(peerId);
+}
+
+function clearPeers() {
+  for (const peerId of [...peers.keys()]) removePeer(peerId);
+  ownTile?.remove();
+  ownTile = null;
+}
+
+function lookAtPaths() {
+  for (const entry of peers.values()) if (entry.link.state === 'connected') lookAtPath(entry);
+}
+
+async function lookAtPath(entry) {
+  entry.path = await entry.link.path();
+  entry.link.shareAmong(peers.size);
+  if (peers.get(entry.peer.peerId) === entry) drawPeer(entry);
+}
+
+function rtcConfig() {
+  const { iceServers, iceTransportPolicy } = box.ice;
+  const policy = $('relay-only').checked ? 'relay' : iceTransportPolicy;
+  return { iceServers, iceTransportPolicy: policy, bundlePolicy: 'max-bundle' };
+}
+
+/** Fresh credentials serve the next gathering; a room that became relay only moves every path at once. */
+function applyIce({ iceTransportPolicy }) {
+  const forced = iceTransportPolicy === 'relay';
+  const became = forced && !$('relay-toggle').disabled;
+  $('relay-toggle').disabled = forced;
+  $('relay-toggle').title = forced ? t('relayForced') : '';
+  for (const { link } of peers.values()) {
+    link.configure(rtcConfig());
+    if (became) link.restart();
+  }
+  drawControls();
+}
+
+function setRelayOnly(on) {
+  $('relay-only').checked = on;
+  localStorage.setItem('callbox.relay', on);
+  drawControls();
+  if (!self) return;
+  const relays = box.ice.iceServers.flatMap(({ urls }) => urls).some((url) => /^turns?:/.test(url));
+  tell('relay', t(!on ? 'relayOff' : relays ? 'relayOn' : 'noRelayHere'));
+  for (const { link } of peers.values()) {
+    link.configure(rtcConfig());
+    link.restart();
+  }
+}
+
+// ---- Own devices ----
+
+async function openMedia() {
+  explain(await media.open());
+}
+
+async function toggle(kind) {
+  explain(await media.toggle(kind));
+}
+
+function explain(reason) {
+  if (!reason) return warn('');
+  if (reason === 'insecure') {
+    const local = `http://localhost${location.port && `:${location.port}`}/`;
+    return warn(isSecureContext ? t('noMediaApi') : t('insecure', { local }));
+  }
+  const [why, kind] = reason.split('-');
+  warn(t(`media.${why}`, { what: t({ audio: 'deviceAudio', video: 'deviceVideo', both: 'deviceBoth' }[kind]) }));
+}
+
+function warn(text) {
+  $('warning-text').textContent = text;
+  $('warning').hidden = !text;
+}
+
+function mediaChanged() {
+  for (const { link } of peers.values()) {
+    for (const [kind, track] of Object.entries(media.outgoing)) link.send(kind, track);
+  }
+  redraw();
+  shareState();
+}
+
+/** Tells the others what is muted; a box without `state` still carries the call. */
+function shareState() {
+  if (!self) return;
+  const state = { muted: { audio: !media.on('audio'), video: !media.on('video') }, screen: media.on('screen') };
+  if (JSON.stringify(state) === sharedState) return;
+  sharedState = JSON.stringify(state);
+  box.request('state', { state }).catch(({ code }) => console.info(`state: ${code}`));
+}
+
+// ---- Chat and notices ----
+
+async function sendChat(event) {
+  event.preventDefault();
+  const text = $('chat-text').value.trim();
+  if (!text) return;
+  $('chat-text').value = '';
+  const line = chatLine(nameOf(self), text, true);
+  try {
+    await box.request('message', { content: { text } });
+  } catch {
+    line.dataset.failed = t('notSent');
+  }
+}
+
+function chatLine(name, text, own = false) {
+  const line = logLine(own ? 'own' : 'chat');
+  const who = document.createElement('b');
+  who.textContent = name;
+  const said = document.createElement('p');
+  said.textContent = text;
+  line.append(who, timeNow(), said);
+  if (own) return line;
+  announce(`${name}: ${text}`);
+  if ($('chat').hidden) {
+    $('unread').hidden = false;
+    showNotice(`${name}: ${text}`);
+  }
+  return line;
+}
+
+/** Says an event of the room: in the log, as a notice that passes, and to a screen reader. */
+function tell(event, text) {
+  logLine(event).append(text);
+  announce(text);
+  showNotice(text);
+}
+
+function logLine(event) {
+  const line = document.createElement('li');
+  line.dataset.event = event;
+  $('chat-log').append(line);
+  requestAnimationFrame(() => ($('chat-log').scrollTop = $('chat-log').scrollHeight));
+  return line;
+}
+
+function timeNow() {
+  const time = document.createElement('time');
+  time.textContent = new Date().toLocaleTimeString(document.documentElement.lang, { hour: '2-digit', minute: '2-digit' });
+  return time;
+}
+
+function announce(text) {
+  $('live').textContent = text;
+}
+
+function showNotice(text) {
+  clearTimeout(noticeTimer);
+  $('notice').textContent = text;
+  $('notice').classList.add('shown');
+  noticeTimer = setTimeout(() => $('notice').classList.remove('shown'), NOTICE_FOR);
+}
+
+function showChat(show) {
+  $('chat').hidden = !show;
+  $('call').classList.toggle('with-chat', show);
+  $('chat-toggle').setAttribute('aria-expanded', show);
+  if (!self) return;
+  if (show) $('unread').hidden = true;
+  $(show ? 'chat-text' : 'chat-toggle').focus();
+}
+
+async function copyLink() {
+  $('invite-link').select();
+  if (navigator.clipboard) await navigator.clipboard.writeText(roomLink()).catch(() => document.execCommand('copy'));
+  else document.execCommand('copy'); // plain http has no clipboard API
+  showNotice(t('copied'));
+  announce(t('copied'));
+}
+
+function roomLink() {
+  return new URL(`#${encodeURIComponent(self.room.roomId)}`, location.href).href;
+}
+
+// ---- Drawing ----
+
+function redraw() {
+  drawControls();
+  if (!self) return drawLobby();
+  $('room-name').textContent = self.room.roomId;
+  document.title = `${self.room.roomId} · callbox`;
+  $('invite-link').value = roomLink();
+  drawStatus(box.status);
+  const stream = ownStream();
+  ownTile.draw({
+    name: t('you', { name: nameOf(self) }),
+    state: 'local',
+    stream,
+    video: Boolean(stream),
+    muted: !media.on('audio'),
+    screen: media.on('screen'),
+  });
+  for (const entry of peers.values()) drawPeer(entry);
+}
+
+function drawLobby() {
+  const stream = ownStream();
+  document.title = 'callbox';
+  $('preview-video').hidden = !stream;
+  if ($('preview-video').srcObject !== stream) $('preview-video').srcObject = stream;
+  $('preview-hint').hidden = !Media.possible || media.on('audio') || media.on('video') || !(media.wanted.audio || media.wanted.video);
+  drawAvatar($('preview-avatar'), $('name').value.trim() || '·');
+  if (!globalThis.RTCPeerConnection) {
+    warn(t('noWebrtc'));
+    $('join-button').disabled = true;
+  } else if (!Media.possible) {
+    explain('insecure');
+  }
+}
+
+function drawPeer({ peer, link, tile, path }) {
+  const [picture] = link.stream.getVideoTracks();
+  const { muted, screen } = peer.state ?? {};
+  tile.draw({
+    name: nameOf(peer),
+    state: peer.connection === 'away' && link.state !== 'connected' ? 'away' : link.state,
+    path: path?.path,
+    rtt: path?.rtt ?? null,
+    stream: link.stream,
+    video: Boolean(picture && !picture.muted && (screen || !muted?.video)),
+    muted: Boolean(muted?.audio),
+    screen: Boolean(screen),
+  });
+}
+
+function drawControls() {
+  for (const button of document.querySelectorAll('[data-toggle]')) {
+    const kind = button.dataset.toggle;
+    const on = media.wanted[kind];
+    button.classList.toggle('off', !on);
+    button.setAttribute('aria-label', t(`toggle.${kind}.${on ? 'on' : 'off'}`));
+    button.title = button.getAttribute('aria-label');
+  }
+  $('share-screen').setAttribute('aria-pressed', media.on('screen'));
+  $('relay-toggle').setAttribute('aria-pressed', $('relay-only').checked || $('relay-toggle').disabled);
+}
+
+function drawStatus(status) {
+  $('signal').dataset.status = status;
+  $('signal').textContent = has(`status.${status}`) ? t(`status.${status}`) : '';
+  if (!self) note(status === 'reconnecting' ? t('notAnswering') : '');
+}
+
+/** The stream of one's own picture, kept while its track stays the same, so that the element does not flicker. */
+function ownStream() {
+  const { video } = media.outgoing;
+  if (!video) return null;
+  if (ownStream.last?.getTracks()[0] !== video) ownStream.last = new MediaStream([video]);
+  return ownStream.last;
+}
+
+function nameOf(peer) {
+  if (!peer) return '';
+  return peer.identity === peer.peerId ? t('guest', { id: peer.peerId.slice(0, 4) }) : peer.identity;
+}
