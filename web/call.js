@@ -146,6 +146,7 @@ function connect() {
     drawPeer(entry);
   });
   for (const type of ['offer', 'answer', 'candidate']) box.on(type, (message) => peers.get(message.from)?.link.receive(message));
+  box.on('hangup', hungUp);
   box.on('message', ({ from, content }) => {
     const text = typeof content === 'string' ? content : content?.text;
     if (typeof text === 'string') chatLine(nameOf(peers.get(from)?.peer), text);
@@ -219,20 +220,42 @@ function leave() {
 
 function addPeer(peer, offers) {
   removePeer(peer.peerId);
-  const entry = { peer, path: null, tile: new Tile(peer.peerId) };
-  entry.link = new Link({
-    polite: self.peerId < peer.peerId,
+  const entry = { peer, path: null, link: null, tile: new Tile(peer.peerId) };
+  peers.set(peer.peerId, entry);
+  connectTo(entry, offers);
+}
+
+function connectTo(entry, offers) {
+  const { peerId } = entry.peer;
+  entry.link?.close();
+  entry.path = null;
+  const link = new Link({
+    polite: self.peerId < peerId,
     offers,
     config: rtcConfig(),
     outgoing: media.outgoing,
-    signal: (type, fields) => box?.request(type, { ...fields, to: peer.peerId }).catch(({ code }) => console.info(`${type}: ${code}`)),
+    signal: (type, fields) => box?.request(type, { ...fields, to: peerId }).catch(({ code }) => console.info(`${type}: ${code}`)),
     changed: () => {
+      if (entry.link !== link || !peers.has(peerId)) return;
       drawPeer(entry);
-      if (entry.link.state === 'connected') lookAtPath(entry);
+      if (link.state === 'connected') lookAtPath(entry);
     },
   });
-  peers.set(peer.peerId, entry);
+  entry.link = link;
   drawPeer(entry);
+}
+
+/** Connects anew under the present policy: a browser keeps a working direct path through any ICE restart. */
+function reconnect(entry) {
+  box.request('hangup', { to: entry.peer.peerId }).catch(({ code }) => console.info(`hangup: ${code}`));
+  connectTo(entry, self.role !== 'viewer');
+}
+
+/** The peer will offer anew, or be offered to if it is a viewer. Where both sides began anew at once, the impolite side's offer stands. */
+function hungUp({ from, callId }) {
+  const entry = peers.get(from);
+  if (callId || !entry || (entry.link.unanswered && self.peerId > from)) return;
+  connectTo(entry, entry.peer.role === 'viewer');
 }
 
 function removePeer(peerId) {
@@ -253,9 +276,12 @@ function lookAtPaths() {
 }
 
 async function lookAtPath(entry) {
-  entry.path = await entry.link.path();
-  entry.link.shareAmong(peers.size);
-  if (peers.get(entry.peer.peerId) === entry) drawPeer(entry);
+  const { link } = entry;
+  const path = await link.path();
+  if (entry.link !== link || peers.get(entry.peer.peerId) !== entry) return;
+  entry.path = path;
+  link.shareAmong(peers.size);
+  drawPeer(entry);
 }
 
 function rtcConfig() {
@@ -269,10 +295,9 @@ function applyIce({ iceTransportPolicy }) {
   const forced = iceTransportPolicy === 'relay';
   const became = forced && !$('relay-toggle').disabled;
   $('relay-toggle').disabled = forced;
-  $('relay-toggle').title = forced ? t('relayForced') : '';
-  for (const { link } of peers.values()) {
-    link.configure(rtcConfig());
-    if (became) link.restart();
+  for (const entry of peers.values()) {
+    entry.link.configure(rtcConfig());
+    if (became && self.peerId > entry.peer.peerId) reconnect(entry);
   }
   drawControls();
 }
@@ -284,16 +309,14 @@ function setRelayOnly(on) {
   if (!self) return;
   const relays = box.ice.iceServers.flatMap(({ urls }) => urls).some((url) => /^turns?:/.test(url));
   tell('relay', t(!on ? 'relayOff' : relays ? 'relayOn' : 'noRelayHere'));
-  for (const { link } of peers.values()) {
-    link.configure(rtcConfig());
-    link.restart();
-  }
+  for (const entry of peers.values()) reconnect(entry);
 }
 
 // ---- Own devices ----
 
 async function openMedia() {
-  explain(await media.open());
+  const reason = await media.open();
+  if (reason) explain(reason);
 }
 
 async function toggle(kind) {
@@ -477,6 +500,7 @@ function drawControls() {
   }
   $('share-screen').setAttribute('aria-pressed', media.on('screen'));
   $('relay-toggle').setAttribute('aria-pressed', $('relay-only').checked || $('relay-toggle').disabled);
+  $('relay-toggle').title = t($('relay-toggle').disabled ? 'relayForced' : 'relayOnlyHint');
 }
 
 function drawStatus(status) {

@@ -57,5 +57,5 @@ export function drawAvatar(element, name) {
 }
 
 function countTiles() {
-  stage.dataset.count = stage.querySelectorAll('.tile').length;
+  stage.dataset.others = stage.querySelectorAll('.tile:not(.local)').length;
 }
