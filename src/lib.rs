@@ -4,7 +4,12 @@
 //! [`signal`] (rooms and calls) and [`relay`] (STUN/TURN). [`app`] joins them.
 //! Knowledge flows one way: `main → app → {http, cli, signal, relay, net} → {protocol, auth, config}`.
 
+pub mod app;
 pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod net;
 pub mod protocol;
 pub mod relay;
 pub mod signal;

@@ -45,7 +45,10 @@ impl<'a> Username<'a> {
         if !expiry.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
-        Some(Self { expiry: expiry.parse().ok()?, user })
+        Some(Self {
+            expiry: expiry.parse().ok()?,
+            user,
+        })
     }
 }
 
@@ -140,7 +143,11 @@ impl IceIssuer {
                 credential: Some(password),
             });
         }
-        IceServers { ice_servers, ttl: expires_at.saturating_sub(now), expires_at }
+        IceServers {
+            ice_servers,
+            ttl: expires_at.saturating_sub(now),
+            expires_at,
+        }
     }
 }
 
@@ -166,7 +173,11 @@ mod tests {
         let rotated = secrets(&["new", "old"]);
         assert!(rotated.passwords(&old.username).any(|p| p == old.password));
         assert_ne!(rotated.mint("a", 10).password, old.password);
-        assert!(!secrets(&["new"]).passwords(&old.username).any(|p| p == old.password));
+        assert!(
+            !secrets(&["new"])
+                .passwords(&old.username)
+                .any(|p| p == old.password)
+        );
     }
 
     #[test]
@@ -176,7 +187,15 @@ mod tests {
         assert_eq!(parse("17:@u:example.org"), Some((17, "@u:example.org")));
         assert_eq!(parse("17"), Some((17, "17")));
         assert_eq!(parse("17:"), Some((17, "")));
-        for bad in ["", "alice", "alice:17", "+17:a", "-1:a", ":a", "99999999999999999999:a"] {
+        for bad in [
+            "",
+            "alice",
+            "alice:17",
+            "+17:a",
+            "-1:a",
+            ":a",
+            "99999999999999999999:a",
+        ] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
     }

@@ -30,7 +30,9 @@ impl RoomScope {
     pub fn allows(&self, room: &str) -> bool {
         match self {
             Self::Any => true,
-            Self::Matching(patterns) => patterns.iter().any(|p| glob(p.as_bytes(), room.as_bytes())),
+            Self::Matching(patterns) => {
+                patterns.iter().any(|p| glob(p.as_bytes(), room.as_bytes()))
+            }
         }
     }
 }

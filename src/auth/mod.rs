@@ -4,5 +4,6 @@
 
 pub mod credential;
 mod grant;
+pub mod token;
 
 pub use grant::{Grant, Role, RoomScope};

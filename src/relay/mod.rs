@@ -1,3 +1,9 @@
-//! STUN and TURN: a pure [`engine`] and the I/O shells around it.
+//! STUN and TURN: a pure [`engine`], the box-wide [`ledger`] its workers share, and the I/O
+//! shells around them.
 
+mod conn;
 pub mod engine;
+pub mod ledger;
+mod server;
+
+pub use server::{RelayAddress, RelayConfig, RelayHandle};

@@ -1,1 +1,9 @@
-//! Rooms and calls: a pure hub and its I/O shell.
+//! Rooms and calls: a pure [`hub`] and the I/O shell around it.
+
+mod driver;
+pub mod hub;
+mod outbox;
+mod session;
+
+pub use driver::{Admission, ConnectError, ConnectionLimits, Driver, OnRevoke};
+pub use session::{SessionSettings, run};

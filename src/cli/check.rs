@@ -1,0 +1,34 @@
+//! `callbox check`: the effective configuration, and what would surprise.
+
+use crate::config::{Config, ConfigError};
+use serde_json::json;
+
+/// Renders the outcome of loading a configuration: the text, and whether it is valid.
+pub fn check(loaded: Result<Config, ConfigError>, as_json: bool) -> (String, bool) {
+    match loaded {
+        Ok(config) if as_json => {
+            let report = json!({
+                "ok": true,
+                "config": config.to_json(),
+                "warnings": config.warnings,
+            });
+            (format!("{report}\n"), true)
+        }
+        Ok(config) => {
+            let mut text = config.to_toml();
+            for warning in &config.warnings {
+                text += &format!("\n# warning: {warning}");
+            }
+            text += "\n# the configuration is valid\n";
+            (text, true)
+        }
+        Err(error) if as_json => {
+            let errors: Vec<String> = error.0.iter().map(ToString::to_string).collect();
+            (
+                format!("{}\n", json!({ "ok": false, "errors": errors })),
+                false,
+            )
+        }
+        Err(error) => (format!("{error}\n"), false),
+    }
+}

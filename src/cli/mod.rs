@@ -1,0 +1,44 @@
+//! The command line: what a person types, and what they read back.
+
+mod check;
+
+pub use check::check;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// The one box that a WebRTC app needs: signaling, STUN/TURN, and the credentials between them.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `serve` if nothing is named.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The configuration of `serve`.
+    #[command(flatten)]
+    pub source: Source,
+}
+
+/// What there is to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the box (the default).
+    Serve(Source),
+    /// Validates the configuration without binding a port, and prints what applies.
+    Check {
+        /// The configuration.
+        #[command(flatten)]
+        source: Source,
+        /// Prints one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, Args)]
+pub struct Source {
+    /// A TOML file; CALLBOX_TABLE__KEY in the environment overrides it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}

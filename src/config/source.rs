@@ -1,0 +1,265 @@
+//! Where a configuration comes from: a TOML file beneath `CALLBOX_…` variables.
+
+use super::raw::Raw;
+use super::{ConfigError, Problem};
+use config::{File, FileFormat, Map, Source, Value, ValueKind};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const PREFIX: &str = "CALLBOX_";
+
+/// The merged tables, kept so that an error can tell where a value was written.
+pub(super) struct Layers {
+    root: Value,
+    known: BTreeMap<String, serde_json::Value>,
+}
+
+impl Layers {
+    /// Reads `file` (if any) and lays `env` over it.
+    pub(super) fn read(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let known = known_keys();
+        let environment = Environment {
+            lists: known
+                .iter()
+                .filter(|(_, v)| v.is_array())
+                .map(|(k, _)| k.clone())
+                .collect(),
+            variables: env
+                .filter_map(|(name, value)| Some((key_of(&name)?, name, value)))
+                .collect(),
+        };
+        let mut builder = config::Config::builder();
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Problem::new("--config", path.display(), error)
+                    .mend("name a file that this user can read")
+            })?;
+            // Parsed by itself first: this error shows the line, the merged one would not.
+            text.parse::<toml::Table>().map_err(|error| {
+                Problem::new("--config", path.display(), format!("is no TOML: {error}"))
+                    .mend("correct the line; values are TOML, strings in double quotes")
+            })?;
+            builder = builder.add_source(NamedFile {
+                path: path.display().to_string(),
+                text,
+            });
+        }
+        let merged = builder
+            .add_source(environment)
+            .build()
+            .map_err(|e| foreign(&e))?;
+        Ok(Self {
+            root: merged.cache,
+            known,
+        })
+    }
+
+    /// Types the merged values.
+    pub(super) fn raw(&self) -> Result<Raw, ConfigError> {
+        let unknown = self.unknown_keys();
+        if !unknown.is_empty() {
+            return Err(ConfigError(unknown));
+        }
+        self.root
+            .clone()
+            .try_deserialize()
+            .map_err(|error| self.mistyped(&error))
+    }
+
+    /// Where `key` was written: a file's path or a variable's name.
+    pub(super) fn origin(&self, key: &str) -> Option<String> {
+        let mut value = &self.root;
+        for part in key.split('.') {
+            let ValueKind::Table(table) = &value.kind else {
+                break;
+            };
+            value = table.get(part)?;
+        }
+        value.origin().map(str::to_owned)
+    }
+
+    fn unknown_keys(&self) -> Vec<Problem> {
+        let mut written = Vec::new();
+        flatten("", &self.root, &mut written);
+        written
+            .into_iter()
+            .filter(|(key, _)| !self.known.contains_key(key))
+            .map(|(key, value)| {
+                let problem = Problem::new(&key, shown(value), "is not a key of callbox")
+                    .origin(value.origin().map(str::to_owned));
+                match nearest(&key, self.known.keys()) {
+                    Some(known) => problem.mend(format!("did you mean {known}?")),
+                    None => problem.mend("config/callbox.toml lists every key"),
+                }
+            })
+            .collect()
+    }
+
+    fn mistyped(&self, error: &config::ConfigError) -> ConfigError {
+        let (key, reason) = match error {
+            config::ConfigError::Type {
+                key,
+                unexpected,
+                expected,
+                ..
+            } => (key.clone(), format!("{unexpected} is not {expected}")),
+            config::ConfigError::At { error, key, .. } => (key.clone(), error.to_string()),
+            other => (None, other.to_string()),
+        };
+        let key = key.unwrap_or_default();
+        let origin = self.origin(key.split('[').next().unwrap_or_default());
+        let mend = match self.known.get(key.split('[').next().unwrap_or_default()) {
+            Some(default) if !default.is_null() => format!("write it like its default, {default}"),
+            _ => "config/callbox.toml shows how it is written".into(),
+        };
+        Problem::new(key, "", reason)
+            .origin(origin)
+            .mend(mend)
+            .into()
+    }
+}
+
+/// Every key there is with its default, for instance `turn.user_quota` → 128.
+pub(super) fn known_keys() -> BTreeMap<String, serde_json::Value> {
+    let defaults = serde_json::to_value(Raw::default()).expect("the defaults are plain data");
+    let mut keys = BTreeMap::new();
+    for (table, entries) in defaults.as_object().into_iter().flatten() {
+        for (key, default) in entries.as_object().into_iter().flatten() {
+            keys.insert(format!("{table}.{key}"), default.clone());
+        }
+    }
+    keys
+}
+
+fn foreign(error: &config::ConfigError) -> ConfigError {
+    Problem::new("", "", error)
+        .mend("config/callbox.toml shows how each key is written")
+        .into()
+}
+
+fn flatten<'v>(prefix: &str, value: &'v Value, out: &mut Vec<(String, &'v Value)>) {
+    match &value.kind {
+        ValueKind::Table(table) => {
+            for (key, inner) in table {
+                let path = if prefix.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{prefix}.{key}")
+                };
+                flatten(&path, inner, out);
+            }
+        }
+        _ => out.push((prefix.to_owned(), value)),
+    }
+}
+
+/// A value whose key is unknown may be a misspelt secret: only its kind is told.
+fn shown(value: &Value) -> &'static str {
+    match value.kind {
+        ValueKind::String(_) => "a string",
+        ValueKind::Array(_) => "a list",
+        _ => "a value",
+    }
+}
+
+fn nearest<'k>(key: &str, known: impl Iterator<Item = &'k String>) -> Option<&'k String> {
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(key, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len() / 3)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// `CALLBOX_TURN__USER_QUOTA` → `turn.user_quota`. Names without a double underscore belong to
+/// somebody else: Kubernetes sets `CALLBOX_PORT` for a service of that name.
+fn key_of(variable: &str) -> Option<String> {
+    let (table, key) = variable.strip_prefix(PREFIX)?.split_once("__")?;
+    Some(format!(
+        "{}.{}",
+        table.to_lowercase(),
+        key.replace("__", ".").to_lowercase()
+    ))
+}
+
+/// A file read beforehand, so that reading and parsing errors are ours to word.
+#[derive(Debug, Clone)]
+struct NamedFile {
+    path: String,
+    text: String,
+}
+
+impl Source for NamedFile {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
+        let mut tables = File::from_str(&self.text, FileFormat::Toml).collect()?;
+        tables
+            .values_mut()
+            .for_each(|value| name_origin(value, &self.path));
+        Ok(tables)
+    }
+}
+
+fn name_origin(value: &mut Value, origin: &str) {
+    let mut kind = std::mem::replace(&mut value.kind, ValueKind::Nil);
+    match &mut kind {
+        ValueKind::Table(table) => table.values_mut().for_each(|v| name_origin(v, origin)),
+        ValueKind::Array(items) => items.iter_mut().for_each(|v| name_origin(v, origin)),
+        _ => {}
+    }
+    *value = Value::new(Some(&origin.to_owned()), kind);
+}
+
+/// The `CALLBOX_…` variables: a list is TOML (`["a", "b"]`) or separated by commas, anything else
+/// is taken as text and converted by the type of its key.
+#[derive(Debug, Clone)]
+struct Environment {
+    lists: Vec<String>,
+    variables: Vec<(String, String, String)>,
+}
+
+impl Source for Environment {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
+        let mut values = Map::new();
+        for (key, name, text) in &self.variables {
+            let kind = if self.lists.contains(key) || text.trim_start().starts_with('[') {
+                ValueKind::Array(
+                    list(text)
+                        .into_iter()
+                        .map(|item| Value::new(Some(name), item))
+                        .collect(),
+                )
+            } else {
+                ValueKind::String(text.clone())
+            };
+            values.insert(key.clone(), Value::new(Some(name), kind));
+        }
+        Ok(values)
+    }
+}
+
+fn list(text: &str) -> Vec<String> {
+    if let Ok(toml::Value::Array(items)) = text.trim().parse::<toml::Value>() {
+        return items
+            .into_iter()
+            .map(|item| match item {
+                toml::Value::String(s) => s,
+                other => other.to_string(),
+            })
+            .collect();
+    }
+    text.split(',')
+        .map(str::trim)
+        .filter(|s| !s.is_empty())
+        .map(str::to_owned)
+        .collect()
+}

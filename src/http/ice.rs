@@ -1,0 +1,79 @@
+//! `GET /v1/ice-servers`: credentials for clients that signal elsewhere.
+
+use super::access::{query, token_of};
+use super::problem::Problem;
+use super::{Context, unix_now};
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use rand::Rng;
+use serde_json::json;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+/// The token and the wished format of a request.
+pub(super) struct Asked {
+    token: Option<String>,
+    format: Option<String>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Asked {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self {
+            token: token_of(parts),
+            format: query(parts, "format"),
+        })
+    }
+}
+
+pub(super) async fn ice_servers(
+    State(context): State<Arc<Context>>,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    let now = unix_now();
+    let grant = context.access.grant(asked.token.as_deref(), now)?;
+    if context.is_draining() {
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "draining",
+            "the box is shutting down",
+        ));
+    }
+    let name = grant
+        .identity
+        .unwrap_or_else(|| format!("{:032x}", rand::rng().next_u64()));
+    let servers = context.ice.issue(&format!("http-{name}"), now, None);
+    let body = match asked.format.as_deref() {
+        None | Some("") => json!(servers),
+        Some("rest") => {
+            let relay = servers
+                .ice_servers
+                .iter()
+                .find(|server| server.username.is_some());
+            json!({
+                "username": relay.and_then(|r| r.username.as_deref()),
+                "password": relay.and_then(|r| r.credential.as_deref()),
+                "ttl": servers.ttl,
+                "uris": relay.map(|r| r.urls.as_slice()).unwrap_or_default(),
+            })
+        }
+        Some(_) => {
+            return Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                "unknown-format",
+                "format is \"rest\", or left out",
+            ));
+        }
+    };
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((headers, body.to_string()).into_response())
+}

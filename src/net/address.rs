@@ -1,0 +1,220 @@
+//! Where this box is found from outside, and how that was found out.
+
+use crate::config::{AddressRule, Public};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+use stun::message::{BINDING_REQUEST, Getter, Message};
+use stun::xoraddr::XorMappedAddress;
+use tokio::net::{UdpSocket, lookup_host};
+use tokio::time::timeout;
+
+/// RFC 8489 section 6.2.1: the first retransmissions of a STUN request come after 0.5 s, 1 s …
+const STUN_WAITS: [Duration; 3] = [
+    Duration::from_millis(500),
+    Duration::from_millis(1000),
+    Duration::from_millis(1500),
+];
+
+/// An address that clients reach, and the local one behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// What clients are told.
+    pub address: IpAddr,
+    /// What sockets bind to: differs behind 1:1 NAT.
+    pub local: IpAddr,
+    /// How it was found, in words for the banner.
+    pub how: String,
+}
+
+/// Finds at most one address a family, in the order of the operating contract: what is
+/// configured, a public interface, a STUN server where one is named, and else whatever interface
+/// the default route takes.
+///
+/// `is_public` judges whether an address can be reached from the whole Internet.
+pub async fn discover(
+    public: &Public,
+    loopback: bool,
+    is_public: impl Fn(IpAddr) -> bool,
+) -> Vec<Announced> {
+    if loopback {
+        return [
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            Ipv6Addr::LOCALHOST.into(),
+        ]
+        .into_iter()
+        .map(|ip| Announced {
+            address: ip,
+            local: ip,
+            how: "loopback".into(),
+        })
+        .collect();
+    }
+    let interfaces: Vec<IpAddr> = if_addrs::get_if_addrs()
+        .unwrap_or_default()
+        .iter()
+        .map(|i| i.ip())
+        .collect();
+    let mut found: Vec<Announced> = vec![];
+    let mut add = |address: IpAddr, how: &str| {
+        if found
+            .iter()
+            .all(|known| known.address.is_ipv4() != address.is_ipv4())
+        {
+            let local = match interfaces.contains(&address) {
+                true => Some(address),
+                false => outbound(address.is_ipv4()),
+            };
+            let Some(local) = local else { return };
+            found.push(Announced {
+                address,
+                local,
+                how: how.into(),
+            });
+        }
+    };
+    for rule in &public.addresses {
+        match rule {
+            AddressRule::Ip(ip) => add(*ip, "public.address"),
+            AddressRule::Dns(name) => match lookup_host((name.as_str(), 0)).await {
+                Ok(addresses) => {
+                    addresses.for_each(|a| add(a.ip(), &format!("DNS lookup of {name}")));
+                }
+                Err(error) => tracing::warn!("public.address: cannot look up {name}: {error}"),
+            },
+        }
+    }
+    if public.addresses.is_empty() {
+        interfaces
+            .iter()
+            .filter(|ip| is_public(**ip))
+            .for_each(|ip| add(*ip, "network interface"));
+        if let Some(server) = &public.stun {
+            match ask(server).await {
+                Ok(addresses) => {
+                    addresses
+                        .into_iter()
+                        .for_each(|ip| add(ip, &format!("STUN by {server}")));
+                }
+                Err(error) => tracing::warn!("public.stun: no answer of {server}: {error}"),
+            }
+        }
+        for ipv4 in [true, false] {
+            if let Some(ip) = outbound(ipv4).filter(|ip| !ip.is_loopback()) {
+                add(
+                    ip,
+                    "interface of the default route; not public, so set public.address",
+                );
+            }
+        }
+    }
+    found
+}
+
+/// The local address that packets to the Internet would leave from. Connecting a UDP socket
+/// sends nothing.
+fn outbound(ipv4: bool) -> Option<IpAddr> {
+    let (any, somewhere): (SocketAddr, SocketAddr) = if ipv4 {
+        (
+            (Ipv4Addr::UNSPECIFIED, 0).into(),
+            (Ipv4Addr::new(192, 0, 2, 1), 9).into(),
+        )
+    } else {
+        let documentation = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+        ((Ipv6Addr::UNSPECIFIED, 0).into(), (documentation, 9).into())
+    };
+    let socket = std::net::UdpSocket::bind(any).ok()?;
+    socket.connect(somewhere).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+/// Asks a STUN server over each family that its name has.
+async fn ask(server: &str) -> io::Result<Vec<IpAddr>> {
+    let mut answers: Vec<IpAddr> = vec![];
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in lookup_host(server).await? {
+        if answers
+            .iter()
+            .any(|known| known.is_ipv4() == address.is_ipv4())
+        {
+            continue;
+        }
+        match ask_one(address).await {
+            Ok(ip) => answers.push(ip),
+            Err(error) => failure = error,
+        }
+    }
+    if answers.is_empty() {
+        Err(failure)
+    } else {
+        Ok(answers)
+    }
+}
+
+async fn ask_one(server: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(server).await?;
+    let mut request = Message::new();
+    request
+        .build(&[
+            Box::new(stun::agent::TransactionId::new()),
+            Box::new(BINDING_REQUEST),
+        ])
+        .map_err(io::Error::other)?;
+    let mut buffer = [0; 1500];
+    for wait in STUN_WAITS {
+        socket.send(&request.raw).await?;
+        let Ok(received) = timeout(wait, socket.recv(&mut buffer)).await else {
+            continue;
+        };
+        let mut response = Message {
+            raw: buffer[..received?].to_vec(),
+            ..Message::default()
+        };
+        let mut mapped = XorMappedAddress::default();
+        if response.decode().is_ok()
+            && response.transaction_id == request.transaction_id
+            && mapped.get_from(&response).is_ok()
+        {
+            return Ok(mapped.ip);
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn public(addresses: Vec<AddressRule>) -> Public {
+        Public {
+            host: None,
+            ice_urls: vec![],
+            addresses,
+            stun: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_loopback_box_is_found_on_loopback_only() {
+        let found = discover(&public(vec![]), true, |_| true).await;
+        assert!(
+            found
+                .iter()
+                .all(|a| a.address.is_loopback() && a.how == "loopback")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_configured_address_is_announced_and_the_local_one_bound() {
+        let rule = AddressRule::Ip("127.0.0.1".parse().unwrap());
+        let found = discover(&public(vec![rule]), false, |_| false).await;
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].local, found[0].address);
+        assert_eq!(found[0].how, "public.address");
+    }
+}

@@ -1,0 +1,123 @@
+//! Binding listeners, with errors that name the port's holder and the key to change.
+
+use super::owner;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+/// Connections that wait for `accept`; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// A listener that could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct BindError {
+    message: String,
+    /// What the kernel said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl BindError {
+    /// Tells whether the machine lacks this address or its whole family.
+    pub fn is_absent_address(&self) -> bool {
+        matches!(
+            self.source.raw_os_error(),
+            Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)
+        )
+    }
+}
+
+/// Binds a TCP listener for the configuration key `key`.
+///
+/// # Errors
+/// The address is taken, absent or not permitted; the message says which, and the mend.
+pub fn tcp(address: SocketAddr, key: &str) -> Result<TcpListener, BindError> {
+    let bind = || {
+        let socket = open(address, Type::STREAM, Protocol::TCP)?;
+        // Connections of an earlier run in TIME_WAIT do not hold the port; a listener still does.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    bind().map_err(|source| worded("tcp", address, key, source))
+}
+
+/// Binds a UDP socket for the configuration key `key`.
+///
+/// # Errors
+/// As [`tcp`].
+pub fn udp(address: SocketAddr, key: &str) -> Result<UdpSocket, BindError> {
+    let bind = || {
+        let socket = open(address, Type::DGRAM, Protocol::UDP)?;
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    };
+    bind().map_err(|source| worded("udp", address, key, source))
+}
+
+fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        // `0.0.0.0` and `[::]` are listed and bound side by side.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn worded(protocol: &str, address: SocketAddr, key: &str, source: io::Error) -> BindError {
+    let port = address.port();
+    let message = match source.kind() {
+        io::ErrorKind::AddrInUse => match owner::of_port(protocol, port) {
+            Some(owner) => {
+                format!("port {port}/{protocol} is taken by {owner}: stop it, or set {key}")
+            }
+            None => format!(
+                "port {port}/{protocol} is taken by another process: \
+                 `ss -lpn sport = {port}` as root names it; stop it, or set {key}"
+            ),
+        },
+        io::ErrorKind::PermissionDenied => format!(
+            "port {port}/{protocol} needs a privilege below 1024: grant CAP_NET_BIND_SERVICE \
+             (the systemd unit does), or set {key} to a higher port"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("{key} names {address}, but no interface of this machine has that address")
+        }
+        _ => format!("{key} names {address}, which could not be bound: {source}"),
+    };
+    BindError { message, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_names_its_holder_and_the_key() {
+        let held = udp("127.0.0.1:0".parse().unwrap(), "turn.udp").unwrap();
+        let error = udp(held.local_addr().unwrap(), "turn.udp")
+            .unwrap_err()
+            .to_string();
+        let port = held.local_addr().unwrap().port();
+        let pid = std::process::id();
+        assert!(
+            error.starts_with(&format!("port {port}/udp is taken by pid {pid} (")),
+            "{error}"
+        );
+        assert!(error.ends_with("stop it, or set turn.udp"), "{error}");
+        let held = tcp("127.0.0.1:0".parse().unwrap(), "http.listen").unwrap();
+        let error = tcp(held.local_addr().unwrap(), "http.listen").unwrap_err();
+        assert!(error.to_string().contains("set http.listen"));
+        assert!(!error.is_absent_address());
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_told() {
+        let error = udp("192.0.2.1:0".parse().unwrap(), "turn.udp").unwrap_err();
+        assert!(error.is_absent_address());
+        assert!(error.to_string().contains("192.0.2.1"));
+    }
+}

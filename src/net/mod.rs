@@ -1,0 +1,10 @@
+//! Sockets and addresses: listeners, and where this box is found from outside.
+//!
+//! Knows nothing of signaling or TURN.
+
+mod address;
+mod listen;
+mod owner;
+
+pub use address::{Announced, discover};
+pub use listen::{BindError, tcp, udp};

@@ -1,0 +1,87 @@
+//! Who holds a port, as `/proc` tells: for the error of a listener that could not be bound.
+
+use std::fmt;
+use std::fs;
+
+/// A process that holds a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owner {
+    pid: u32,
+    name: String,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {} ({})", self.pid, self.name)
+    }
+}
+
+/// Finds the process with a listening or bound socket on `port`; `protocol` is `tcp` or `udp`.
+///
+/// `None` where it belongs to another user, or to another network namespace.
+pub(super) fn of_port(protocol: &str, port: u16) -> Option<Owner> {
+    let inodes: Vec<String> = ["", "6"]
+        .iter()
+        .filter_map(|family| fs::read_to_string(format!("/proc/net/{protocol}{family}")).ok())
+        .flat_map(|table| inodes_of(&table, protocol, port))
+        .map(|inode| format!("socket:[{inode}]"))
+        .collect();
+    if inodes.is_empty() {
+        return None;
+    }
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let holds = fs::read_dir(entry.path().join("fd"))
+            .ok()?
+            .flatten()
+            .any(|fd| {
+                fs::read_link(fd.path())
+                    .is_ok_and(|to| inodes.iter().any(|i| to.as_os_str() == i.as_str()))
+            });
+        let name = || {
+            Some(
+                fs::read_to_string(entry.path().join("comm"))
+                    .ok()?
+                    .trim()
+                    .to_owned(),
+            )
+        };
+        holds.then(name).flatten().map(|name| Owner { pid, name })
+    })
+}
+
+/// Reads one table of proc_net(5): the second column is the local `ADDRESS:PORT` in hex, the
+/// fourth the state, the tenth the inode.
+fn inodes_of(table: &str, protocol: &str, port: u16) -> Vec<String> {
+    const TCP_LISTEN: &str = "0A";
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            let (_, local_port) = columns.get(1)?.rsplit_once(':')?;
+            let holds = u16::from_str_radix(local_port, 16).ok()? == port
+                && (protocol == "udp" || *columns.get(3)? == TCP_LISTEN);
+            holds
+                .then(|| columns.get(9).map(|inode| (*inode).to_owned()))
+                .flatten()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_port_is_found() {
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let owner = of_port("udp", udp.local_addr().unwrap().port()).unwrap();
+        assert_eq!(owner.pid, std::process::id());
+        let tcp = std::net::TcpListener::bind("[::1]:0")
+            .or_else(|_| std::net::TcpListener::bind("127.0.0.1:0"))
+            .unwrap();
+        let owner = of_port("tcp", tcp.local_addr().unwrap().port()).unwrap();
+        assert_eq!(owner.pid, std::process::id());
+    }
+}

@@ -1,1 +1,0 @@
-//! The wire protocol of signaling: messages, limits, error and close codes.

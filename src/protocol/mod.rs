@@ -1,0 +1,246 @@
+//! The wire protocol of signaling: messages, ids, limits, error and close codes.
+//!
+//! Pure: text in, types out, and back. It knows no rooms, sessions, sockets or clocks.
+
+mod client;
+mod id;
+mod server;
+
+pub use client::{
+    CallSignal, ClientMessage, FrameError, Join, Media, Payload, Relay, Request, RoomPatch, parse,
+};
+pub use id::{CallId, PeerId, ResumeToken};
+pub use server::{
+    Body, Entry, Ice, PeerView, Presence, Resumption, RoomView, ServerMessage, StateView,
+    TransportPolicy, frame, write_json_str,
+};
+
+use serde::{Serialize, Serializer};
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// The version that `welcome` announces.
+pub const PROTOCOL_VERSION: u8 = 1;
+/// Longest `id` of a request, bytes: room for a UUID with a prefix.
+pub const MAX_ID: usize = 64;
+/// Longest `roomId`, `identity` or `to`, bytes of UTF-8.
+pub const MAX_NAME: usize = 128;
+/// Largest `metadata` and largest `state` of a peer, bytes of JSON.
+pub const MAX_METADATA: usize = 8 * 1024;
+/// Longest room password, bytes: beyond any passphrase that is typed.
+pub const MAX_PASSWORD: usize = 256;
+/// Longest `reason`, bytes: one line of text.
+pub const MAX_REASON: usize = 256;
+
+/// Defines an enum whose values have one fixed name on the wire each.
+macro_rules! named {
+    ($(#[$meta:meta])* pub enum $name:ident {
+        $($(#[$doc:meta])* $variant:ident = $text:literal,)+
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// Every value, in declaration order: `ALL[v as usize] == v`.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The name on the wire.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// The value of that name; `None` for any other text.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($text => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+
+named! {
+    /// The `type` of a client message.
+    pub enum MessageType {
+        /// Takes a name without entering a room.
+        Register = "register",
+        /// Enters a room.
+        Join = "join",
+        /// Takes a session over from a lost connection.
+        Resume = "resume",
+        /// Ends the session.
+        Leave = "leave",
+        /// Relays an SDP offer.
+        Offer = "offer",
+        /// Relays an SDP answer.
+        Answer = "answer",
+        /// Relays an ICE candidate or the end of them.
+        Candidate = "candidate",
+        /// Rings an identity.
+        Call = "call",
+        /// Takes a call.
+        Accept = "accept",
+        /// Declines a call.
+        Reject = "reject",
+        /// Ends a call, or tells peers that media ends.
+        Hangup = "hangup",
+        /// Relays anything.
+        Message = "message",
+        /// Merges into the peer's own state.
+        State = "state",
+        /// Marks a kind of media muted, or asks a peer to mute.
+        Mute = "mute",
+        /// The reverse of `mute`.
+        Unmute = "unmute",
+        /// Relays a description of published tracks.
+        Publish = "publish",
+        /// Relays a wish for tracks.
+        Subscribe = "subscribe",
+        /// Asks for the members of the room.
+        List = "list",
+        /// Asks for the rooms of the server.
+        Rooms = "rooms",
+        /// Asks for fresh TURN credentials.
+        IceServers = "ice",
+        /// Removes a member.
+        Kick = "kick",
+        /// Changes the room.
+        Room = "room",
+        /// Changes a member's role.
+        Grant = "grant",
+        /// Asks for a `pong`.
+        Ping = "ping",
+    }
+}
+
+named! {
+    /// The `code` of an `error`.
+    pub enum ErrorCode {
+        /// Not JSON.
+        InvalidJson = "invalid-json",
+        /// JSON, but not a message of its type.
+        InvalidMessage = "invalid-message",
+        /// A `type` that the server does not know.
+        UnknownType = "unknown-type",
+        /// A frame or field over its limit.
+        TooLarge = "too-large",
+        /// Too many messages; `retryAfter` says when to go on.
+        RateLimited = "rate-limited",
+        /// No token, or one that does not verify.
+        Unauthorized = "unauthorized",
+        /// A token past its `exp`.
+        TokenExpired = "token-expired",
+        /// Not within the sender's rights.
+        Forbidden = "forbidden",
+        /// The request needs a room (or at least a registration).
+        NotInRoom = "not-in-room",
+        /// The room, or the server, holds as many as it may.
+        RoomFull = "room-full",
+        /// The host has locked the room.
+        RoomLocked = "room-locked",
+        /// The room's password is missing or wrong.
+        BadPassword = "bad-password",
+        /// The target is absent.
+        NoSuchPeer = "no-such-peer",
+        /// The room does not exist.
+        NoSuchRoom = "no-such-room",
+        /// The call does not exist, or not for the sender.
+        NoSuchCall = "no-such-call",
+        /// Another session holds the identity.
+        IdentityTaken = "identity-taken",
+        /// The session to resume is gone.
+        ResumeFailed = "resume-failed",
+        /// `relayOnly` on a server without a relay.
+        NoRelay = "no-relay",
+        /// The server is shutting down.
+        Draining = "draining",
+        /// A fault of the server.
+        Internal = "internal",
+    }
+}
+
+named! {
+    /// Why a peer left its room.
+    pub enum LeaveReason {
+        /// By its own `leave`, or by joining elsewhere.
+        Left = "left",
+        /// Its socket was lost and the resume window ended.
+        Disconnected = "disconnected",
+        /// A host or the operator removed it.
+        Kicked = "kicked",
+        /// A newer session of its identity took its place.
+        Replaced = "replaced",
+        /// Its socket fell silent and the resume window ended.
+        Timeout = "timeout",
+        /// The operator closed the room.
+        RoomClosed = "room-closed",
+        /// The server shut down.
+        Draining = "draining",
+    }
+}
+
+/// Status codes of a WebSocket close frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum CloseCode {
+    /// Nothing is wrong.
+    Normal = 1000,
+    /// The server shuts down.
+    Draining = 1001,
+    /// A text frame that is not UTF-8.
+    BadUtf8 = 1007,
+    /// Ten malformed frames in a row.
+    Malformed = 1008,
+    /// A frame over the limit.
+    TooLarge = 1009,
+    /// No session within the deadline, or a token that does not verify.
+    Unauthorized = 4001,
+    /// Removed by a host or the operator.
+    Kicked = 4002,
+    /// The client does not read fast enough.
+    SlowConsumer = 4003,
+    /// Another connection or session took its place.
+    Replaced = 4004,
+    /// No pong within the deadline.
+    HeartbeatTimeout = 4005,
+    /// The client went on in spite of `rate-limited`.
+    RateLimited = 4006,
+    /// The operator closed the room.
+    RoomClosed = 4007,
+}
+
+/// Why a request was not granted: what the client is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Machine-readable reason.
+    pub code: ErrorCode,
+    /// One sentence for a developer's eyes.
+    pub message: Cow<'static, str>,
+    /// When trying again makes sense.
+    pub retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// Refuses for good.
+    pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+
+    /// Refuses with `rate-limited` until `retry_after` has passed.
+    pub fn slow_down(retry_after: Duration) -> Self {
+        Self {
+            code: ErrorCode::RateLimited,
+            message: "too many requests".into(),
+            retry_after: Some(retry_after),
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! What the server says: messages as serialisable types, and the text that goes on the wire.
+
+use super::{CallId, ErrorCode, LeaveReason, PeerId, ResumeToken};
+use crate::auth::Role;
+use crate::auth::credential::IceServers;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// The text of one JSON object, serialised once and shared by everyone it goes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body(Arc<str>);
+
+impl Body {
+    /// Renders a message, with the `id` of the request it answers where there is one.
+    pub fn new(message: &ServerMessage<'_>, id: Option<&str>) -> Self {
+        let mut text = serde_json::to_string(message)
+            .expect("server messages have string keys and no failing Serialize");
+        if let Some(id) = id {
+            text.pop();
+            text.push_str(",\"id\":");
+            write_json_str(&mut text, id);
+            text.push('}');
+        }
+        Self(text.into())
+    }
+
+    /// Wraps the text of a JSON object that has at least one field.
+    pub fn from_object(text: String) -> Self {
+        debug_assert!(text.starts_with("{\"") && text.ends_with('}'));
+        Self(text.into())
+    }
+
+    /// The text without `seq`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Bytes of the text without `seq`.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Always false: a body has at least its braces.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The text of the WebSocket frame that carries `body` as number `seq` of its session.
+pub fn frame(seq: Option<u64>, body: &Body) -> String {
+    let Some(seq) = seq else {
+        return body.as_str().to_owned();
+    };
+    // 28 bytes hold `{"seq":`, 20 digits and the comma.
+    let mut text = String::with_capacity(body.len() + 28);
+    write!(text, "{{\"seq\":{seq},").expect("writing to a String succeeds");
+    text.push_str(&body.as_str()[1..]);
+    text
+}
+
+/// Appends `value` to JSON text as a quoted and escaped string.
+pub fn write_json_str(out: &mut String, value: &str) {
+    if value.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+        out.push('"');
+        out.push_str(value);
+        out.push('"');
+    } else {
+        out.push_str(&serde_json::to_string(value).expect("a string is always serialisable"));
+    }
+}
+
+/// Every message that the server makes itself; relayed ones are composed from the client's text.
+#[derive(Debug, Serialize)]
+#[serde(
+    tag = "type",
+    rename_all = "kebab-case",
+    rename_all_fields = "camelCase"
+)]
+#[allow(
+    missing_docs,
+    reason = "each variant and field is documented in docs/protocol.md"
+)]
+pub enum ServerMessage<'a> {
+    Welcome {
+        peer_id: PeerId,
+        protocol: u8,
+        heartbeat: u64,
+        server_time: u64,
+    },
+    Joined(Entry<'a>),
+    Registered(Entry<'a>),
+    Resumed(Entry<'a>),
+    Left,
+    Ack {
+        #[serde(flatten)]
+        ice: Option<Ice>,
+    },
+    Pong {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        t: Option<&'a RawValue>,
+    },
+    Calling {
+        call_id: CallId,
+    },
+    PeerJoined {
+        peer: PeerView<'a>,
+        peer_id: PeerId,
+        identity: &'a str,
+    },
+    PeerLeft {
+        peer_id: PeerId,
+        identity: &'a str,
+        reason: LeaveReason,
+    },
+    PeerState {
+        peer_id: PeerId,
+        identity: &'a str,
+        role: Role,
+        state: StateView<'a>,
+        connection: Presence,
+    },
+    Peers {
+        peers: Vec<PeerView<'a>>,
+    },
+    Rooms {
+        rooms: Vec<RoomView<'a>>,
+        truncated: bool,
+    },
+    RoomUpdated {
+        room: RoomView<'a>,
+    },
+    Notify {
+        content: &'a RawValue,
+    },
+    IceServers(Ice),
+    Kicked {
+        reason: &'a str,
+    },
+    Draining {
+        reconnect_in: u64,
+    },
+    Hangup {
+        call_id: CallId,
+        reason: &'a str,
+        ts: u64,
+    },
+    Error {
+        code: ErrorCode,
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after: Option<u64>,
+    },
+}
+
+/// What `joined`, `registered` and `resumed` tell a client about its session.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry<'a> {
+    /// The room; absent for a registration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub room_id: Option<&'a str>,
+    /// The session.
+    pub peer_id: PeerId,
+    /// The name others see.
+    pub identity: &'a str,
+    /// The role in the room; absent for a registration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// The other members; absent for a registration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Vec<PeerView<'a>>>,
+    /// The room's settings; absent for a registration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub room: Option<RoomView<'a>>,
+    /// Servers and credentials.
+    #[serde(flatten)]
+    pub ice: Ice,
+    /// What `resume` takes.
+    pub resume_token: ResumeToken,
+    /// Seconds that a lost connection may stay away.
+    pub resume_window: u64,
+    /// Present in `resumed` only.
+    #[serde(flatten)]
+    pub resumption: Option<Resumption>,
+}
+
+/// What a resume found in the ring.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Resumption {
+    /// Frames that follow.
+    pub replayed: usize,
+    /// Whether frames before those were lost.
+    pub gap: bool,
+}
+
+/// `iceServers` with the policy to use them by.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ice {
+    /// Servers, TTL and expiry.
+    #[serde(flatten)]
+    pub servers: IceServers,
+    /// The value for `RTCConfiguration.iceTransportPolicy`.
+    #[serde(rename = "iceTransportPolicy")]
+    pub policy: TransportPolicy,
+}
+
+/// `RTCConfiguration.iceTransportPolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportPolicy {
+    /// Any candidate.
+    All,
+    /// Relayed candidates only.
+    Relay,
+}
+
+/// Whether a session has a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// It has.
+    Online,
+    /// It lost it, and may yet resume.
+    Away,
+}
+
+/// A peer's state: an object, empty until something was set.
+#[derive(Debug, Clone, Copy)]
+pub struct StateView<'a>(pub Option<&'a RawValue>);
+
+impl Serialize for StateView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(state) => state.serialize(serializer),
+            None => serializer.serialize_map(Some(0))?.end(),
+        }
+    }
+}
+
+/// A member as others see it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerView<'a> {
+    /// The session.
+    pub peer_id: PeerId,
+    /// Its name.
+    pub identity: &'a str,
+    /// What it may do.
+    pub role: Role,
+    /// What it says of itself.
+    pub state: StateView<'a>,
+    /// What it joined with; `null` if nothing.
+    pub metadata: Option<&'a RawValue>,
+    /// Unix milliseconds.
+    pub joined_at: u64,
+    /// Whether it is there.
+    pub connection: Presence,
+}
+
+/// A room as its members see it.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RoomView<'a> {
+    /// Its name.
+    pub room_id: &'a str,
+    /// Whether newcomers are refused.
+    pub locked: bool,
+    /// How many it holds at most.
+    pub max_peers: u32,
+    /// Whether newcomers need a password.
+    pub has_password: bool,
+    /// What its host says of it; `null` if nothing.
+    pub metadata: Option<&'a RawValue>,
+    /// Whether media and signaling are kept from showing addresses.
+    pub relay_only: bool,
+    /// Unix milliseconds.
+    pub created_at: u64,
+    /// Members, where the reader is not one of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peers: Option<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_carries_its_number_first_and_the_id_of_its_request() {
+        let body = Body::new(&ServerMessage::Ack { ice: None }, Some("a\"b"));
+        assert_eq!(body.as_str(), r#"{"type":"ack","id":"a\"b"}"#);
+        assert_eq!(
+            frame(Some(7), &body),
+            r#"{"seq":7,"type":"ack","id":"a\"b"}"#
+        );
+        assert_eq!(frame(None, &body), body.as_str());
+    }
+
+    #[test]
+    fn strings_are_escaped_as_serde_would() {
+        for text in [
+            "",
+            "plain",
+            "q\"uote",
+            "back\\slash",
+            "new\nline",
+            "\u{1}",
+            "été 中文 🎉",
+        ] {
+            let mut out = String::new();
+            write_json_str(&mut out, text);
+            assert_eq!(out, serde_json::to_string(text).unwrap());
+        }
+    }
+
+    #[test]
+    fn an_empty_state_is_an_object() {
+        assert_eq!(serde_json::to_string(&StateView(None)).unwrap(), "{}");
+    }
+}

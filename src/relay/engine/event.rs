@@ -1,0 +1,256 @@
+//! What the engine tells its shell beside datagrams: allocation lifecycle, refusals, counters.
+//!
+//! Nothing here is decided on; it feeds logs, metrics and the admin API.
+
+use super::addr::FiveTuple;
+use super::policy::Denial;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Payload of one direction or one path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Datagrams.
+    pub packets: u64,
+    /// Bytes of payload, headers not counted.
+    pub bytes: u64,
+}
+
+impl Flow {
+    pub(super) fn count(&mut self, payload: &[u8]) {
+        self.packets += 1;
+        self.bytes += payload.len() as u64;
+    }
+}
+
+impl std::ops::AddAssign for Flow {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Something worth a log line or a dashboard row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// An allocation came to life.
+    Opened {
+        /// `<user>` of the REST username.
+        user: Arc<str>,
+        /// Where the client is.
+        five_tuple: FiveTuple,
+        /// Announced relayed addresses, one or two.
+        relayed: Vec<SocketAddr>,
+    },
+    /// An allocation is gone, with everything it held.
+    Closed {
+        /// `<user>` of the REST username.
+        user: Arc<str>,
+        /// Where the client was.
+        five_tuple: FiveTuple,
+        /// Announced relayed addresses it still had.
+        relayed: Vec<SocketAddr>,
+        /// From the client towards peers.
+        sent: Flow,
+        /// From peers towards the client.
+        received: Flow,
+        /// How long it lived.
+        lived: Duration,
+        /// Why it ended.
+        reason: CloseReason,
+    },
+    /// An authenticated request was refused for a reason that an operator may want to see.
+    Refused {
+        /// Who asked.
+        five_tuple: FiveTuple,
+        /// `<user>`, where the request proved one.
+        user: Option<Arc<str>>,
+        /// Which limit or rule.
+        refusal: Refusal,
+    },
+}
+
+/// Why an allocation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client refreshed with lifetime 0.
+    Client,
+    /// The lifetime ran out without a refresh.
+    Expired,
+    /// `turn.max_session` was reached.
+    SessionEnd,
+    /// The user was revoked.
+    Revoked,
+    /// The stream under it closed.
+    Disconnected,
+}
+
+/// Which limit or rule refused a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Wrong password, or a username that is none of ours.
+    Credentials,
+    /// The credential has expired.
+    Expired,
+    /// The credential was revoked.
+    Revoked,
+    /// `turn.user_quota`.
+    UserQuota,
+    /// `turn.ip_quota`.
+    IpQuota,
+    /// `turn.total_quota`.
+    TotalQuota,
+    /// No relay port fits the request.
+    NoPort,
+    /// The socket of a relay port could not be opened.
+    Socket,
+    /// Too many permissions on one allocation.
+    Permissions,
+    /// Too many channels on one allocation.
+    Channels,
+    /// Too many reservations, or the token names none.
+    Reservation,
+    /// New allocations are refused while draining.
+    Draining,
+    /// Peer policy.
+    Peer(Denial),
+}
+
+/// One living allocation, for the admin API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllocationView {
+    /// `<user>` of the REST username.
+    pub user: Arc<str>,
+    /// Where the client is.
+    pub five_tuple: FiveTuple,
+    /// Announced relayed addresses, one or two.
+    pub relayed: Vec<SocketAddr>,
+    /// From the client towards peers.
+    pub sent: Flow,
+    /// From peers towards the client.
+    pub received: Flow,
+    /// How long it has lived.
+    pub age: Duration,
+    /// How long it still lives without a refresh.
+    pub expires_in: Duration,
+    /// Live permissions.
+    pub permissions: usize,
+    /// Live channels.
+    pub channels: usize,
+}
+
+/// Plain counters of one engine; sums over the workers are the box's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Payload from clients to peers by socket.
+    pub to_peers: Flow,
+    /// Payload to clients, from sockets and hairpins alike.
+    pub to_clients: Flow,
+    /// Payload handed from relay to relay inside the process.
+    pub hairpinned: Flow,
+    /// Binding requests answered.
+    pub bindings: u64,
+    /// Successful requests other than Binding.
+    pub requests: u64,
+    /// Allocations made since the start.
+    pub allocations_opened: u64,
+    /// Allocations gone since the start.
+    pub allocations_closed: u64,
+    /// Refused requests by STUN error code.
+    pub refused: RefusedByCode,
+    /// Peers refused by policy, in requests.
+    pub policy_denials: u64,
+    /// What was thrown away, by cause.
+    pub dropped: Dropped,
+}
+
+macro_rules! counters {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct $name { $($(#[$doc])* pub $field: u64,)* }
+
+        impl $name {
+            /// Every counter with its name, for export.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((stringify!($field), self.$field)),*].into_iter()
+            }
+        }
+
+        impl std::ops::AddAssign for $name {
+            fn add_assign(&mut self, other: Self) { $(self.$field += other.$field;)* }
+        }
+    };
+}
+
+counters! {
+    /// Datagrams thrown away, by cause.
+    Dropped {
+        /// Neither STUN nor ChannelData, or broken.
+        malformed,
+        /// A good message that a server has no business with.
+        unexpected,
+        /// For an allocation, channel or relay that does not exist.
+        no_allocation,
+        /// No live permission for the peer.
+        no_permission,
+        /// From or towards the box's own addresses without a live relay there.
+        own_address,
+        /// Over `turn.max_rate`.
+        allocation_rate,
+        /// Over `turn.total_rate`.
+        total_rate,
+        /// 401s and the like withheld from a source that asked for too many.
+        throttled,
+        /// Replies withheld because they would amplify.
+        amplification,
+    }
+}
+
+counters! {
+    /// Error responses, by STUN code.
+    RefusedByCode {
+        /// Try Alternate.
+        code_300,
+        /// Bad Request.
+        code_400,
+        /// Unauthenticated.
+        code_401,
+        /// Forbidden.
+        code_403,
+        /// Unknown Attribute.
+        code_420,
+        /// Allocation Mismatch.
+        code_437,
+        /// Stale Nonce.
+        code_438,
+        /// Address Family not Supported.
+        code_440,
+        /// Wrong Credentials.
+        code_441,
+        /// Unsupported Transport Protocol.
+        code_442,
+        /// Peer Address Family Mismatch.
+        code_443,
+        /// Allocation Quota Reached.
+        code_486,
+        /// Insufficient Capacity.
+        code_508,
+    }
+}
+
+impl std::ops::AddAssign<&Stats> for Stats {
+    fn add_assign(&mut self, other: &Self) {
+        self.to_peers += other.to_peers;
+        self.to_clients += other.to_clients;
+        self.hairpinned += other.hairpinned;
+        self.bindings += other.bindings;
+        self.requests += other.requests;
+        self.allocations_opened += other.allocations_opened;
+        self.allocations_closed += other.allocations_closed;
+        self.refused += other.refused;
+        self.policy_denials += other.policy_denials;
+        self.dropped += other.dropped;
+    }
+}

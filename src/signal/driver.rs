@@ -1,0 +1,308 @@
+//! Owns the [`Hub`] and carries out its effects.
+//!
+//! One lock guards the hub and the connections' outboxes together: effects reach the outboxes in
+//! the order in which the hub gave them, which is what makes a session's frames arrive in order.
+//! Nothing is awaited under it. Sessions parse before they take it and write after it.
+
+use super::hub::{ConnId, Effect, Hub, Input, Now, Settings};
+use super::outbox::{Closing, Outbox, Outgoing};
+use crate::auth::credential::IceIssuer;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Notify, watch};
+
+/// How many connections there may be, and how much may wait for one.
+#[derive(Debug, Clone)]
+pub struct ConnectionLimits {
+    /// From one IPv4 address or IPv6 /64.
+    pub per_ip: u32,
+    /// In all.
+    pub total: u32,
+    /// Bytes of frames waiting to be written to one connection.
+    pub outbox: usize,
+}
+
+/// Called with a user whose relays must end and the highest expiry minted for it.
+pub type OnRevoke = Box<dyn Fn(&str, u64) + Send + Sync>;
+
+/// Why a connection was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// `signal.connections_per_ip`.
+    #[error("too many connections from this address")]
+    PerIp,
+    /// `signal.max_connections`.
+    #[error("the box holds as many connections as it may")]
+    Total,
+    /// The box is shutting down.
+    #[error("the box is shutting down")]
+    Draining,
+}
+
+/// The shared handle to signaling.
+pub struct Driver {
+    state: Mutex<State>,
+    rearm: Notify,
+    live: watch::Sender<usize>,
+    limits: ConnectionLimits,
+    on_revoke: OnRevoke,
+}
+
+struct State {
+    hub: Hub,
+    outboxes: HashMap<ConnId, Arc<Outbox>>,
+    per_ip: HashMap<IpAddr, u32>,
+    /// Kept between calls for its capacity.
+    effects: Vec<Effect>,
+    next_conn: u64,
+    /// When [`Driver::run_timers`] will wake by itself.
+    armed: Option<Instant>,
+    draining: bool,
+}
+
+impl Driver {
+    /// Starts without rooms or connections.
+    pub fn new(
+        settings: Settings,
+        ice: IceIssuer,
+        limits: ConnectionLimits,
+        on_revoke: OnRevoke,
+    ) -> Self {
+        let state = State {
+            hub: Hub::new(settings, ice, rand::random()),
+            outboxes: HashMap::new(),
+            per_ip: HashMap::new(),
+            effects: vec![],
+            next_conn: 0,
+            armed: None,
+            draining: false,
+        };
+        let live = watch::Sender::new(0);
+        Self {
+            state: Mutex::new(state),
+            rearm: Notify::new(),
+            live,
+            limits,
+            on_revoke,
+        }
+    }
+
+    /// Counts a connection in, before its WebSocket exists.
+    ///
+    /// # Errors
+    /// A limit is reached, or the box is shutting down.
+    pub fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Admission, ConnectError> {
+        let mut state = self.lock();
+        if state.draining {
+            return Err(ConnectError::Draining);
+        }
+        let total: u32 = state.outboxes.len().try_into().unwrap_or(u32::MAX);
+        if total >= self.limits.total {
+            return Err(ConnectError::Total);
+        }
+        let source = source(client);
+        let count = state.per_ip.entry(source).or_insert(0);
+        if *count >= self.limits.per_ip {
+            return Err(ConnectError::PerIp);
+        }
+        *count += 1;
+        let conn = ConnId(state.next_conn);
+        state.next_conn += 1;
+        let outbox = Arc::new(Outbox::new(self.limits.outbox));
+        state.outboxes.insert(conn, Arc::clone(&outbox));
+        self.live.send_replace(state.outboxes.len());
+        Ok(Admission {
+            conn,
+            client,
+            source,
+            outbox,
+            driver: Arc::clone(self),
+        })
+    }
+
+    /// Hands one input to the hub and its effects to the outboxes.
+    pub fn input(&self, input: Input) {
+        self.with_hub(|hub, effects| hub.handle(now(), input, effects));
+    }
+
+    /// Calls the hub's timers when they are due; ends with the runtime.
+    pub async fn run_timers(&self) {
+        loop {
+            let next = {
+                let mut state = self.lock();
+                state.armed = state.hub.next_timeout();
+                state.armed
+            };
+            let sleep = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = sleep => self.with_hub(|hub, effects| hub.handle_timeout(now(), effects)),
+                () = self.rearm.notified() => {}
+            }
+        }
+    }
+
+    /// Refuses newcomers and tells everybody; `grace_ends` is when the rest is closed.
+    pub fn drain(&self, grace_ends: Instant, alternate: bool) {
+        self.lock().draining = true;
+        self.input(Input::Drain {
+            grace_ends,
+            alternate,
+        });
+    }
+
+    /// Waits until the last connection is gone.
+    pub async fn empty(&self) {
+        // The sender lives in `self`, so the channel is open.
+        let _ = self.live.subscribe().wait_for(|live| *live == 0).await;
+    }
+
+    /// Calls the hub with an effect list and carries out what it asks for.
+    pub fn with_hub<T>(&self, call: impl FnOnce(&mut Hub, &mut Vec<Effect>) -> T) -> T {
+        let mut state = self.lock();
+        let mut effects = std::mem::take(&mut state.effects);
+        let result = call(&mut state.hub, &mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send { conn, seq, body } => {
+                    if let Some(outbox) = state.outboxes.get(&conn) {
+                        outbox.push(Outgoing { seq, body });
+                    }
+                }
+                Effect::Close { conn, code, reason } => {
+                    if let Some(outbox) = state.outboxes.get(&conn) {
+                        outbox.close(Closing {
+                            code,
+                            reason: reason.into(),
+                        });
+                    }
+                }
+                Effect::Revoke { user, floor } => (self.on_revoke)(&user.to_string(), floor),
+            }
+        }
+        state.effects = effects;
+        let next = state.hub.next_timeout();
+        if next.is_some_and(|next| state.armed.is_none_or(|armed| next < armed)) {
+            state.armed = next;
+            self.rearm.notify_one();
+        }
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one connection in every count; dropping it gives the place back.
+pub struct Admission {
+    pub(super) conn: ConnId,
+    pub(super) client: IpAddr,
+    pub(super) outbox: Arc<Outbox>,
+    source: IpAddr,
+    driver: Arc<Driver>,
+}
+
+impl Admission {
+    pub(super) fn driver(&self) -> &Driver {
+        &self.driver
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let mut state = self.driver.lock();
+        state.outboxes.remove(&self.conn);
+        if let Some(count) = state.per_ip.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                state.per_ip.remove(&self.source);
+            }
+        }
+        self.driver.live.send_replace(state.outboxes.len());
+    }
+}
+
+/// An IPv6 client has a whole /64 to choose addresses from, so that is what counts.
+fn source(client: IpAddr) -> IpAddr {
+    const NETWORK_64: u128 = !0 << 64;
+    match client.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & NETWORK_64).into(),
+        ipv4 => ipv4,
+    }
+}
+
+fn now() -> Now {
+    let unix = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Now {
+        instant: Instant::now(),
+        unix_ms: unix.as_millis().try_into().unwrap_or(u64::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::credential::TurnSecrets;
+    use std::time::Duration;
+
+    fn driver(per_ip: u32, total: u32) -> Arc<Driver> {
+        let ice = IceIssuer {
+            stun_urls: vec![],
+            turn_urls: vec![],
+            secrets: TurnSecrets::new(vec!["s".into()]).unwrap(),
+            ttl: Duration::from_secs(60),
+        };
+        let limits = ConnectionLimits {
+            per_ip,
+            total,
+            outbox: 1 << 16,
+        };
+        Arc::new(Driver::new(
+            Settings::default(),
+            ice,
+            limits,
+            Box::new(|_, _| {}),
+        ))
+    }
+
+    #[test]
+    fn connections_are_counted_by_source_and_given_back() {
+        let driver = driver(2, 3);
+        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
+        let first = driver.admit(ip("2001:db8::1")).unwrap();
+        let _second = driver.admit(ip("2001:db8::ffff")).unwrap();
+        assert_eq!(
+            driver.admit(ip("2001:db8::2")).err(),
+            Some(ConnectError::PerIp)
+        );
+        let _other = driver.admit(ip("2001:db8:0:1::1")).unwrap();
+        assert_eq!(
+            driver.admit(ip("192.0.2.1")).err(),
+            Some(ConnectError::Total)
+        );
+        drop(first);
+        assert!(driver.admit(ip("2001:db8::2")).is_ok());
+        drop((_second, _other));
+        assert!(
+            driver.lock().per_ip.is_empty(),
+            "nothing is left of clients that are gone"
+        );
+    }
+
+    #[test]
+    fn a_draining_box_admits_nobody() {
+        let driver = driver(2, 3);
+        driver.drain(Instant::now(), false);
+        let refused = driver.admit(IpAddr::from([192, 0, 2, 1])).err();
+        assert_eq!(refused, Some(ConnectError::Draining));
+    }
+}
