@@ -1,9 +1,10 @@
 /** The tiles: what is seen of each participant. It draws what it is told and owns no connection. */
 
 import { t } from './i18n.js';
+import { $ } from './page.js';
 
-const template = document.getElementById('tile');
-const stage = document.getElementById('stage');
+const template = $('tile');
+const stage = $('stage');
 
 /** One participant's picture, name, mute mark, connection state and path. */
 export class Tile {
@@ -15,7 +16,7 @@ export class Tile {
     this.#element.dataset.peer = peerId;
     this.#element.classList.toggle('local', local);
     this.#part('video').muted = local;
-    stage.insertBefore(this.#element, document.getElementById('invite'));
+    stage.insertBefore(this.#element, $('invite'));
     countTiles();
   }
 
