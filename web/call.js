@@ -65,7 +65,7 @@ function readAddress() {
   const hash = location.hash.slice(1);
   const inHash = new URLSearchParams(hash);
   const inQuery = new URLSearchParams(location.search);
-  const named = inHash.has('room') || inHash.has('token');
+  const named = /^(room|token)=/.test(hash);
   const given = inHash.get('token') ?? inQuery.get('token');
   if (given) token.keep(given);
   $('room').value = (named ? inHash.get('room') : decoded(hash)) || inQuery.get('room') || freshRoom();
@@ -406,7 +406,8 @@ function drawLobby() {
   $('preview-video').hidden = !stream;
   if ($('preview-video').srcObject !== stream) $('preview-video').srcObject = stream;
   $('preview-hint').hidden = !Media.possible || media.on('audio') || media.on('video') || !(media.wanted.audio || media.wanted.video);
-  drawAvatar($('preview-avatar'), $('name').value.trim() || '·');
+  drawAvatar($('preview-avatar'), $('name').value.trim());
+  $('preview-controls').hidden = !Media.possible;
 }
 
 function drawPeer({ peer, link, tile, path }) {

@@ -49,11 +49,11 @@ export class Tile {
 
 /** Initials on a colour that stays the same for a name. */
 export function drawAvatar(element, name) {
-  const letters = [...name.replace(/[（(].*/, '').trim()];
-  const words = name.replace(/[（(].*/, '').trim().split(/\s+/);
-  const initials = words.length > 1 ? [...words[0]][0] + [...words.at(-1)][0] : letters.slice(0, 1).join('');
-  const hue = letters.reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
-  element.textContent = initials.toUpperCase();
+  const plain = name.replace(/[（(].*/, '').trim();
+  const [first = '', ...rest] = plain.split(/\s+/);
+  const initials = [...first].slice(0, 1).concat([...(rest.at(-1) ?? '')].slice(0, 1));
+  const hue = [...plain].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
+  element.textContent = initials.join('').toUpperCase();
   element.style.setProperty('--hue', hue);
 }
 
