@@ -31,6 +31,10 @@ pub struct App {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
     grace: Duration,
+    /// Where HTTP and WebSocket listen.
+    pub http: Vec<SocketAddr>,
+    /// Where STUN and TURN listen over UDP.
+    pub udp: Vec<SocketAddr>,
     /// What to tell the operator.
     pub banner: Banner,
 }
@@ -51,19 +55,23 @@ impl App {
         } else {
             vec![]
         };
-        let relay_addresses: Vec<SocketAddr> = relay_sockets
+        let http = web
             .iter()
-            .filter_map(|socket| socket.local_addr().ok())
-            .collect();
+            .map(TcpListener::local_addr)
+            .collect::<Result<Vec<_>, _>>()?;
+        let udp = relay_sockets
+            .iter()
+            .map(std::net::UdpSocket::local_addr)
+            .collect::<Result<Vec<_>, _>>()?;
 
-        let urls = ice_urls::of(&config.public, &announced, &relay_addresses);
+        let urls = ice_urls::of(&config.public, &announced, &udp);
         let ice = IceIssuer {
             stun_urls: urls.stun,
             turn_urls: urls.turn,
             secrets: config.turn.secrets.clone(),
             ttl: config.turn.ttl,
         };
-        let banner = Banner::new(&config, &web, &announced, &ice);
+        let banner = Banner::new(&config, &http, &announced, &ice);
 
         let relay = if config.turn.enabled {
             let relay_config = relay_config(&config, &announced);
@@ -101,12 +109,12 @@ impl App {
         let mut tasks = JoinSet::new();
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
-        for listener in web {
+        for (listener, address) in web.into_iter().zip(&http) {
             let guard = Guard {
                 public_host: config.public.host.clone(),
                 allowed_origins: config.http.allowed_origins.clone(),
                 trusted_proxies: config.http.trusted_proxies.clone(),
-                loopback: listener.local_addr()?.ip().is_loopback(),
+                loopback: address.ip().is_loopback(),
             };
             let router = http::router(Arc::clone(&context), guard);
             tasks.spawn(http::serve(listener, router, stop_seen.clone()));
@@ -119,6 +127,8 @@ impl App {
             stop,
             tasks,
             grace: config.drain_grace,
+            http,
+            udp,
             banner,
         })
     }

@@ -5,7 +5,7 @@ use callbox::app::App;
 use callbox::cli::{Cli, Command, check};
 use callbox::config::{Config, Log, LogFormat, LogLevel};
 use clap::Parser;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
@@ -94,6 +94,7 @@ fn start_log(log: &Log) {
     };
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match log.format {
         LogFormat::Text => builder.with_target(false).init(),

@@ -5,7 +5,7 @@ use crate::auth::credential::IceIssuer;
 use crate::config::Config;
 use crate::net::Announced;
 use std::fmt;
-use tokio::net::TcpListener;
+use std::net::SocketAddr;
 
 /// Ten lines at most: where it listens, what it hands out, what to do next.
 #[derive(Debug, Clone)]
@@ -16,12 +16,12 @@ pub struct Banner {
 impl Banner {
     pub(super) fn new(
         config: &Config,
-        web: &[TcpListener],
+        http: &[SocketAddr],
         announced: &[Announced],
         ice: &IceIssuer,
     ) -> Self {
         let mut lines = vec![];
-        for address in web.iter().filter_map(|listener| listener.local_addr().ok()) {
+        for address in http {
             lines.push(("page", format!("http://{address}/")));
             lines.push(("signaling", format!("ws://{address}/ws")));
         }

@@ -22,11 +22,6 @@ impl Layers {
     ) -> Result<Self, ConfigError> {
         let known = known_keys();
         let environment = Environment {
-            lists: known
-                .iter()
-                .filter(|(_, v)| v.is_array())
-                .map(|(k, _)| k.clone())
-                .collect(),
             variables: env
                 .filter_map(|(name, value)| Some((key_of(&name)?, name, value)))
                 .collect(),
@@ -215,11 +210,11 @@ fn name_origin(value: &mut Value, origin: &str) {
     *value = Value::new(Some(&origin.to_owned()), kind);
 }
 
-/// The `CALLBOX_…` variables: a list is TOML (`["a", "b"]`) or separated by commas, anything else
-/// is taken as text and converted by the type of its key.
+/// The `CALLBOX_…` variables. A list may be TOML (`["a", "b"]`); anything else is taken as text and
+/// converted by the type of its key.
 #[derive(Debug, Clone)]
 struct Environment {
-    lists: Vec<String>,
+    /// Key, name of the variable, text.
     variables: Vec<(String, String, String)>,
 }
 
@@ -231,15 +226,14 @@ impl Source for Environment {
     fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
         let mut values = Map::new();
         for (key, name, text) in &self.variables {
-            let kind = if self.lists.contains(key) || text.trim_start().starts_with('[') {
-                ValueKind::Array(
-                    list(text)
+            let kind = match array(text) {
+                Some(items) => ValueKind::Array(
+                    items
                         .into_iter()
                         .map(|item| Value::new(Some(name), item))
                         .collect(),
-                )
-            } else {
-                ValueKind::String(text.clone())
+                ),
+                None => ValueKind::String(text.clone()),
             };
             values.insert(key.clone(), Value::new(Some(name), kind));
         }
@@ -247,19 +241,13 @@ impl Source for Environment {
     }
 }
 
-fn list(text: &str) -> Vec<String> {
-    if let Ok(toml::Value::Array(items)) = text.trim().parse::<toml::Value>() {
-        return items
-            .into_iter()
-            .map(|item| match item {
-                toml::Value::String(s) => s,
-                other => other.to_string(),
-            })
-            .collect();
-    }
-    text.split(',')
-        .map(str::trim)
-        .filter(|s| !s.is_empty())
-        .map(str::to_owned)
-        .collect()
+fn array(text: &str) -> Option<Vec<String>> {
+    let toml::Value::Array(items) = text.trim().parse().ok()? else {
+        return None;
+    };
+    let text = |item| match item {
+        toml::Value::String(text) => text,
+        other => other.to_string(),
+    };
+    Some(items.into_iter().map(text).collect())
 }

@@ -7,7 +7,6 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use rand::Rng;
 use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -44,7 +43,7 @@ pub(super) async fn ice_servers(
     }
     let name = grant
         .identity
-        .unwrap_or_else(|| format!("{:032x}", rand::rng().next_u64()));
+        .unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
     let servers = context.ice.issue(&format!("http-{name}"), now, None);
     let body = match asked.format.as_deref() {
         None | Some("") => json!(servers),
