@@ -149,8 +149,7 @@ function connect() {
   box.on('joined', entered);
   box.on('resumed', resumed);
   box.on('peer-joined', ({ peer }) => {
-    // Who comes offers; a viewer may only answer, so it is offered to.
-    addPeer(peer, peer.role === 'viewer');
+    addPeer(peer, mustOffer(peer));
     tell('came', t('came', { name: nameOf(peer) }));
   });
   box.on('peer-left', ({ peerId, reason }) => {
@@ -187,8 +186,10 @@ function connect() {
 function entered({ peerId, identity, role, room, peers: others }) {
   clearPeers();
   self = { peerId, identity, role, room };
+  $('call').classList.toggle('viewer', role === 'viewer');
   sharedState = '';
   ownTile = new Tile(peerId, { local: true });
+  if (role === 'viewer') media.close();
   rememberRoom(room.roomId);
   $('lobby').hidden = true;
   $('call').hidden = $('room-bar').hidden = $('signal').hidden = false;
@@ -252,7 +253,7 @@ function connectTo(entry, offers) {
     polite: self.peerId < peerId,
     offers,
     config: rtcConfig(),
-    outgoing: media.outgoing,
+    outgoing: outgoing(),
     signal: (type, fields) => box?.request(type, { ...fields, to: peerId }).catch(({ code }) => console.info(`${type}: ${code}`)),
     changed: () => {
       if (entry.link !== link || !peers.has(peerId)) return;
@@ -274,7 +275,12 @@ function reconnect(entry) {
 function hungUp({ from, callId }) {
   const entry = peers.get(from);
   if (callId || !entry || (entry.link.unanswered && self.peerId > from)) return;
-  connectTo(entry, entry.peer.role === 'viewer');
+  connectTo(entry, mustOffer(entry.peer));
+}
+
+/** Who comes offers; a viewer may only answer, so it is offered to. */
+function mustOffer(peer) {
+  return peer.role === 'viewer' && self.role !== 'viewer';
 }
 
 function removePeer(peerId) {
@@ -350,9 +356,14 @@ function explain(reason) {
   say('warning', () => t(`media.${why}`, { what: t(device) }));
 }
 
+/** A viewer only receives. */
+function outgoing() {
+  return self.role === 'viewer' ? { audio: null, video: null } : media.outgoing;
+}
+
 function mediaChanged() {
   for (const { link } of peers.values()) {
-    for (const [kind, track] of Object.entries(media.outgoing)) link.send(kind, track);
+    for (const [kind, track] of Object.entries(outgoing())) link.send(kind, track);
   }
   redraw();
   shareState();
@@ -413,9 +424,11 @@ function drawLobby() {
 function drawPeer({ peer, link, tile, path }) {
   const [picture] = link.stream.getVideoTracks();
   const { muted, screen } = peer.state ?? {};
+  const viewers = self.role === 'viewer' && peer.role === 'viewer';
+  const waiting = peer.connection === 'away' ? 'away' : viewers ? 'viewer' : link.state;
   tile.draw({
     name: nameOf(peer),
-    state: peer.connection === 'away' && link.state !== 'connected' ? 'away' : link.state,
+    state: link.state === 'connected' ? link.state : waiting,
     path: path?.path,
     rtt: path?.rtt ?? null,
     stream: link.stream,

@@ -129,6 +129,19 @@ describe('a call through the relay', { timeout: 240_000 }, () => {
     await Promise.all([eve, finn].map((one) => one.page.close()));
   });
 
+  it('follows a room that becomes relay only', async () => {
+    const gus = await (await Person.arrive(browser, box, { name: 'Gus', room: 'strict', prepare: keepSockets })).inRoom();
+    const hal = await Person.arrive(browser, box, { name: 'Hal', room: 'strict' });
+    await gus.page.locator('.tile[data-path^="direct"]').waitFor();
+    await gus.page.evaluate(() => globalThis.sockets[0].send('{"type":"room","relayOnly":true}'));
+    for (const [one, other] of [[gus, 'Hal'], [hal, 'Gus']]) {
+      await one.seesTile(other, { state: 'connected', path: 'relay-udp' });
+      await one.seesMoving(other);
+      assert.ok(await one.page.getByRole('button', { name: 'Relay', exact: true }).isDisabled());
+    }
+    await Promise.all([gus, hal].map((one) => one.page.close()));
+  });
+
   it('fits a phone, with targets that a finger hits', async () => {
     for (const width of [360, 412]) {
       const page = await browser.open();
@@ -180,6 +193,25 @@ describe('a box that asks for tokens', { timeout: 120_000 }, () => {
     await linked.getByRole('button', { name: 'Join', exact: true }).click();
     await linked.locator('.tile.local', { hasText: 'ben (you)' }).waitFor();
     assert.doesNotMatch(linked.url(), /token/);
+    await linked.close();
+    await page.close();
+  });
+
+  it('lets a viewer watch, who comes first or last', async () => {
+    const arrive = async (sub, role) => {
+      const page = await browser.open();
+      await page.goto(`${box.url}?token=${mint(secret, { sub, role, room: 'stage' })}#stage`);
+      await page.getByRole('button', { name: 'Join', exact: true }).click();
+      return new Person(page, sub).inRoom();
+    };
+    const early = await arrive('early', 'viewer');
+    await arrive('speaker', 'member');
+    const late = await arrive('late', 'viewer');
+    for (const viewer of [early, late]) {
+      await viewer.seesMoving('speaker');
+      assert.ok(await viewer.page.locator('.controls [data-toggle="video"]').isHidden());
+    }
+    await late.seesTile('early', { state: 'viewer' });
   });
 });
 
