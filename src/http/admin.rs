@@ -50,7 +50,11 @@ pub(super) async fn check(
 /// `?token=` is for signaling clients: an operator can set a header, and queries end up in
 /// histories.
 fn bearer_of(parts: &axum::http::request::Parts) -> Option<String> {
-    parts.headers.contains_key(header::AUTHORIZATION).then(|| token_of(parts)).flatten()
+    parts
+        .headers
+        .contains_key(header::AUTHORIZATION)
+        .then(|| token_of(parts))
+        .flatten()
 }
 
 /// `auth.admin_token`, kept as its digest: comparing digests takes the same time whatever is given.
@@ -93,8 +97,11 @@ async fn room(
     State(context): State<Arc<Context>>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let body = context.driver.with_hub(|hub, _, _| hub.room(&id).map(|room| render(&room)));
-    body.map(as_json).ok_or_else(|| no_such(ErrorCode::NoSuchRoom))
+    let body = context
+        .driver
+        .with_hub(|hub, _, _| hub.room(&id).map(|room| render(&room)));
+    body.map(as_json)
+        .ok_or_else(|| no_such(ErrorCode::NoSuchRoom))
 }
 
 /// Changes a room: `locked`, `maxPeers`, `password` (`null` removes it), `metadata`, `relayOnly`.
@@ -111,10 +118,12 @@ async fn patch_room(
     Path(id): Path<String>,
     body: String,
 ) -> Result<Response, Problem> {
-    let patch = RoomPatch::from_json(&body)
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.code.as_str(), error.message))?;
+    let patch = RoomPatch::from_json(&body).map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, error.code.as_str(), error.message)
+    })?;
     let room = context.driver.with_hub(|hub, now, effects| {
-        hub.patch_room(now, &id, patch, effects).map(|room| render(&room))
+        hub.patch_room(now, &id, patch, effects)
+            .map(|room| render(&room))
     })?;
     Ok(as_json(room))
 }
@@ -127,7 +136,9 @@ async fn close_room(
     State(context): State<Arc<Context>>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    context.driver.with_hub(|hub, now, effects| hub.close_room(now, &id, effects))?;
+    context
+        .driver
+        .with_hub(|hub, now, effects| hub.close_room(now, &id, effects))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -144,10 +155,15 @@ async fn notify(
     body: String,
 ) -> Result<Response, Problem> {
     let content: Box<RawValue> = serde_json::from_str(&body).map_err(|_| {
-        Problem::new(StatusCode::BAD_REQUEST, "invalid-json", "the body is not JSON")
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "invalid-json",
+            "the body is not JSON",
+        )
     })?;
-    let members =
-        context.driver.with_hub(|hub, now, effects| hub.notify(now, &id, &content, effects))?;
+    let members = context
+        .driver
+        .with_hub(|hub, now, effects| hub.notify(now, &id, &content, effects))?;
     Ok(as_json(json!({ "members": members }).to_string()))
 }
 
@@ -162,7 +178,9 @@ async fn remove_peer(
     State(context): State<Arc<Context>>,
     Path((id, peer)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    context.driver.with_hub(|hub, now, effects| hub.remove_peer(now, &id, &peer, effects))?;
+    context
+        .driver
+        .with_hub(|hub, now, effects| hub.remove_peer(now, &id, &peer, effects))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -213,7 +231,9 @@ async fn relays(State(context): State<Arc<Context>>) -> Response {
     params(("user" = String, Path, description = "`user` of the list")),
     responses((status = 204, description = "revoked, whether or not it had allocations")))]
 async fn revoke(State(context): State<Arc<Context>>, Path(user): Path<String>) -> StatusCode {
-    let is_peer = context.driver.with_hub(|hub, _, effects| hub.revoke(&user, effects));
+    let is_peer = context
+        .driver
+        .with_hub(|hub, _, effects| hub.revoke(&user, effects));
     if !is_peer {
         (context.relays.revoke)(&user);
     }
@@ -226,7 +246,11 @@ async fn revoke(State(context): State<Arc<Context>>, Path(user): Path<String>) -
 pub(super) async fn metrics(State(context): State<Arc<Context>>) -> Response {
     const OPEN_METRICS: HeaderValue =
         HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    ([(header::CONTENT_TYPE, OPEN_METRICS)], (context.scrape)().await).into_response()
+    (
+        [(header::CONTENT_TYPE, OPEN_METRICS)],
+        (context.scrape)().await,
+    )
+        .into_response()
 }
 
 fn render(value: &impl Serialize) -> String {
@@ -235,14 +259,21 @@ fn render(value: &impl Serialize) -> String {
 
 fn as_json(body: String) -> Response {
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     (headers, body).into_response()
 }
 
 fn no_such(code: ErrorCode) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, code.as_str(), "there is no such room")
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        code.as_str(),
+        "there is no such room",
+    )
 }
 
 impl From<Refusal> for Problem {

@@ -7,5 +7,5 @@ pub mod room;
 pub mod sdp;
 mod session;
 
-pub use driver::{Admission, ConnectError, ConnectionLimits, Driver, OnRevoke};
+pub use driver::{Admission, ConnectError, ConnectionLimits, Driver, OnRevoke, Stats};
 pub use session::{SessionSettings, run};

@@ -130,10 +130,24 @@ pub struct Client {
 impl Client {
     /// Connects and reads `welcome`.
     pub async fn connect(callbox: &impl Reachable) -> Self {
-        let request = format!("ws://{}/ws", callbox.http())
-            .into_client_request()
-            .unwrap();
-        let (socket, _) = connect_async(request).await.unwrap();
+        Self::connect_with(callbox, "", &[]).await.unwrap()
+    }
+
+    /// Connects with a query and headers, unless the upgrade is refused: then its status.
+    pub async fn connect_with(
+        callbox: &impl Reachable,
+        query: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, u16> {
+        let url = format!("ws://{}/ws{query}", callbox.http());
+        let mut request = url.into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.parse().unwrap());
+        }
+        let (socket, _) = connect_async(request).await.map_err(|error| match error {
+            tungstenite::Error::Http(response) => response.status().as_u16(),
+            other => panic!("{other}"),
+        })?;
         let mut client = Self {
             socket,
             next_id: 0,
@@ -143,7 +157,7 @@ impl Client {
         assert_eq!(welcome["type"], "welcome");
         assert_eq!(welcome["protocol"], 1);
         client.peer_id = welcome["peerId"].as_str().unwrap().to_owned();
-        client
+        Ok(client)
     }
 
     /// Connects and joins `room` as `identity`.
@@ -176,6 +190,33 @@ impl Client {
             let reply = self.recv().await;
             if reply["id"] == json!(id) {
                 return reply;
+            }
+        }
+    }
+
+    /// Registers a new connection as `identity`.
+    pub async fn register(callbox: &impl Reachable, identity: &str) -> (Self, Value) {
+        let mut client = Self::connect(callbox).await;
+        let registered = client
+            .request(json!({"type": "register", "identity": identity}))
+            .await;
+        assert_eq!(registered["type"], "registered", "{registered}");
+        (client, registered)
+    }
+
+    /// Sends with a fresh id and returns the code of the error that comes back.
+    pub async fn refused(&mut self, message: Value) -> String {
+        let reply = self.request(message).await;
+        assert_eq!(reply["type"], "error", "{reply}");
+        reply["code"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits for a message of type `kind`; what comes before is dropped.
+    pub async fn until(&mut self, kind: &str) -> Value {
+        loop {
+            let message = self.recv().await;
+            if message["type"] == kind {
+                return message;
             }
         }
     }

@@ -1,9 +1,10 @@
 //! Direct calls: ringing, answering and ending, between sessions wherever they are.
 
+use super::requests::{Answer, Asker};
 use super::routing::Place;
 use super::session::Session;
 use super::timers::Timer;
-use super::{Answer, Asker, Cx, Hub};
+use super::{Cx, Hub};
 use crate::protocol::{
     Body, CallId, CallSignal, ErrorCode, LeaveReason, MessageType, PeerId, Refusal, ServerMessage,
 };

@@ -1,26 +1,20 @@
 //! Coming and going: register, join, leave, and the end of a session for whatever reason.
 
-use super::interface::UniqueIdentity;
 use super::moderation::no_relay;
-use super::rate::Guesser;
+use super::requests::{Answer, Asker};
 use super::ring::Ring;
 use super::session::{Link, Session};
 use super::timers::Timer;
-use super::{Answer, Asker, Cx, Effect, Hub, network};
+use super::{Cx, Effect, Hub};
 use crate::auth::{Grant, Role};
 use crate::protocol::{
-    Body, CloseCode, Entry, ErrorCode, Join, LeaveReason, PeerId, PeerView, Refusal, ResumeToken,
-    Resumption, RoomPatch, ServerMessage, StateView,
+    Body, CloseCode, ErrorCode, Join, LeaveReason, PeerId, Refusal, ResumeToken, RoomPatch,
+    ServerMessage,
 };
-use crate::signal::room::{Member, PasswordHash, Room};
+use crate::signal::room::Room;
 use rand::RngExt;
-use secrecy::SecretString;
 use serde_json::value::RawValue;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// When a server full of sessions may be asked again: about when resume windows have ended.
-const FULL_RETRY: Duration = Duration::from_secs(30);
 
 /// What a client brings to its session.
 struct Profile {
@@ -194,220 +188,6 @@ impl Hub {
                 reason: text,
             });
         }
-    }
-
-    /// Tells a session that it is itself out, where nobody stays to tell the others.
-    pub(super) fn send_own_leave(&mut self, cx: &mut Cx<'_>, peer: PeerId, reason: LeaveReason) {
-        let Some(session) = self.sessions.get(peer) else {
-            return;
-        };
-        let left = ServerMessage::PeerLeft {
-            peer_id: peer,
-            identity: session.name(peer),
-            reason,
-        };
-        let body = Body::new(&left, None);
-        self.sessions.send(cx.effects, peer, body);
-    }
-
-    /// The text of `joined`, `registered` or `resumed`, with fresh credentials.
-    pub(super) fn entry(
-        &mut self,
-        cx: &mut Cx<'_>,
-        peer: PeerId,
-        resumption: Option<Resumption>,
-        id: Option<&str>,
-    ) -> Body {
-        let ice = self.mint(cx, peer);
-        let session = self
-            .sessions
-            .get(peer)
-            .expect("an entry is made for a session");
-        let room = session.room.as_ref().map(|room| &self.rooms[room]);
-        let entry = Entry {
-            room_id: session.room.as_deref(),
-            peer_id: peer,
-            identity: session.name(peer),
-            role: room
-                .and_then(|room| room.member(peer))
-                .map(|member| member.role),
-            peers: room.map(|room| self.others(room, peer)),
-            room: room.map(Room::view),
-            ice,
-            resume_token: session.token,
-            resume_window: self.settings.resume_window.as_secs(),
-            resumption,
-        };
-        let message = match (&entry.resumption, &entry.room) {
-            (Some(_), _) => ServerMessage::Resumed(entry),
-            (None, Some(_)) => ServerMessage::Joined(entry),
-            (None, None) => ServerMessage::Registered(entry),
-        };
-        Body::new(&message, id)
-    }
-
-    pub(super) fn session(&self, asker: &Asker) -> Result<&Session, Refusal> {
-        self.sessions
-            .get(asker.peer)
-            .ok_or_else(|| Refusal::new(ErrorCode::NotInRoom, "join or register first"))
-    }
-
-    pub(super) fn room_of(&self, peer: PeerId) -> Result<&Room, Refusal> {
-        self.sessions
-            .get(peer)
-            .and_then(|session| session.room.as_ref())
-            .map(|room| &self.rooms[room])
-            .ok_or_else(|| Refusal::new(ErrorCode::NotInRoom, "join a room first"))
-    }
-
-    /// Whoever is in `room` beside `peer`.
-    pub(super) fn others<'a>(&'a self, room: &Room, peer: PeerId) -> Vec<PeerView<'a>> {
-        room.others(peer)
-            .map(|member| self.peer_view(member))
-            .collect()
-    }
-
-    pub(super) fn peer_view(&self, member: &Member) -> PeerView<'_> {
-        let session = self
-            .sessions
-            .get(member.peer)
-            .expect("a member has a session");
-        PeerView {
-            peer_id: member.peer,
-            identity: session.name(member.peer),
-            role: member.role,
-            state: StateView(session.state.as_deref()),
-            metadata: session.metadata.as_deref(),
-            joined_at: member.joined_at,
-            connection: session.presence(),
-        }
-    }
-
-    /// Tells the room of a peer's state, role and presence.
-    pub(super) fn show_state(&mut self, cx: &mut Cx<'_>, peer: PeerId, except: Option<PeerId>) {
-        let Ok(room) = self.room_of(peer) else { return };
-        let (Some(member), room) = (room.member(peer), room.id.clone()) else {
-            return;
-        };
-        let view = self.peer_view(member);
-        let message = ServerMessage::PeerState {
-            peer_id: peer,
-            identity: view.identity,
-            role: view.role,
-            state: view.state,
-            connection: view.connection,
-        };
-        let body = Body::new(&message, None);
-        self.broadcast(cx, &room, except, &body);
-    }
-
-    /// Hashes a password for a room.
-    pub(super) fn hash(&mut self, password: &SecretString) -> PasswordHash {
-        PasswordHash::new(password, self.rng.random())
-    }
-
-    fn admissible(&self, asker: &Asker, grant: Result<Grant, Refusal>) -> Result<Grant, Refusal> {
-        if self.draining.is_some() {
-            return Err(Refusal::new(ErrorCode::Draining, "the server shuts down"));
-        }
-        let full = self.sessions.len() >= self.settings.max_sessions;
-        if full && self.sessions.get(asker.peer).is_none() {
-            return Err(Refusal::slow_down(FULL_RETRY));
-        }
-        grant
-    }
-
-    /// Sessions of that name in the room, the asker's own aside, where names are to be unique.
-    fn same_name_in(&self, room: &str, asker: PeerId, identity: Option<&str>) -> Vec<PeerId> {
-        let (UniqueIdentity::Replace | UniqueIdentity::Reject, Some(identity)) =
-            (self.settings.unique_identity, identity)
-        else {
-            return Vec::new();
-        };
-        let of_that_name = self.identities.get(identity).map_or(&[][..], Vec::as_slice);
-        let here = |peer: &PeerId| {
-            *peer != asker
-                && self
-                    .sessions
-                    .get(*peer)
-                    .is_some_and(|s| s.room.as_deref() == Some(room))
-        };
-        of_that_name.iter().copied().filter(here).collect()
-    }
-
-    /// Whether the asker may enter, and if so, whether that makes the room anew.
-    fn may_enter(
-        &mut self,
-        cx: &Cx<'_>,
-        asker: &Asker,
-        name: &str,
-        password: Option<&SecretString>,
-        token_role: Option<Role>,
-        namesakes: &[PeerId],
-    ) -> Result<bool, Refusal> {
-        let rejoins = self.room_of(asker.peer).is_ok_and(|room| &*room.id == name);
-        let Some(room) = self
-            .rooms
-            .get(name)
-            .filter(|r| r.members().len() > usize::from(rejoins))
-        else {
-            if self.rooms.len() >= self.settings.max_rooms && !rejoins {
-                return Err(Refusal::new(
-                    ErrorCode::RoomFull,
-                    "the server has no room left",
-                ));
-            }
-            return Ok(true);
-        };
-        if let Some(hash) = room.password.clone() {
-            let id = room.id.clone();
-            self.check_password(cx, asker, id, &hash, password)?;
-        }
-        if !namesakes.is_empty() && self.settings.unique_identity == UniqueIdentity::Reject {
-            return Err(Refusal::new(
-                ErrorCode::IdentityTaken,
-                "the identity is in the room",
-            ));
-        }
-        let leaving = usize::from(rejoins) + namesakes.len();
-        self.rooms[name]
-            .admit(token_role, leaving)
-            .map_err(|code| {
-                let message = match code {
-                    ErrorCode::RoomLocked => "the room is locked",
-                    _ => "the room is full",
-                };
-                Refusal::new(code, message)
-            })?;
-        Ok(false)
-    }
-
-    fn check_password(
-        &mut self,
-        cx: &Cx<'_>,
-        asker: &Asker,
-        room: Arc<str>,
-        hash: &PasswordHash,
-        password: Option<&SecretString>,
-    ) -> Result<(), Refusal> {
-        let refusal = |message| Err(Refusal::new(ErrorCode::BadPassword, message));
-        let Some(password) = password else {
-            return refusal("the room has a password");
-        };
-        let guesser: Guesser = (network(self.conns[&asker.conn].client), room);
-        let now = cx.now.instant;
-        self.attempts
-            .check(now, &guesser)
-            .map_err(Refusal::slow_down)?;
-        if hash.verify(password) {
-            return Ok(());
-        }
-        let (before, until) = self.attempts.charge(now, guesser.clone());
-        if let Some(before) = before {
-            self.timers.cancel(before, Timer::Forgive(guesser.clone()));
-        }
-        self.timers.set(until, Timer::Forgive(guesser));
-        refusal("the password is wrong")
     }
 
     /// Makes way for another session on the same connection. Leaving a room ends everything; a

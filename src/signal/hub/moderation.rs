@@ -1,13 +1,15 @@
 //! What a peer says of itself, and what a host does to others and to the room.
 
-use super::{Answer, Asker, Cx, Hub};
+use super::requests::{Answer, Asker};
+use super::routing::Place;
+use super::{Cx, Hub};
 use crate::auth::{Grant, Role};
 use crate::protocol::{
     Body, CloseCode, ErrorCode, LeaveReason, MAX_METADATA, Media, PeerId, Refusal, RoomPatch,
     RoomView, ServerMessage,
 };
-use crate::signal::hub::routing::Place;
-use crate::signal::room::Room;
+use crate::signal::room::{PasswordHash, Room};
+use rand::RngExt;
 use serde_json::value::to_raw_value;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -190,23 +192,14 @@ impl Hub {
             room.max_peers = max_peers.min(self.settings.max_peers);
         }
         if let Some(password) = patch.password {
-            room.password = password.map(|password| self.hash(&password));
+            room.password =
+                password.map(|password| PasswordHash::new(&password, self.rng.random()));
         }
         if let Some(metadata) = patch.metadata {
             room.metadata = metadata;
         }
         if let Some(relay_only) = patch.relay_only {
             room.relay_only = relay_only;
-        }
-    }
-
-    pub(super) fn push_ice_to_all(&mut self, cx: &mut Cx<'_>, room: &str) {
-        let Some(room) = self.rooms.get(room) else {
-            return;
-        };
-        let peers: Vec<_> = room.members().iter().map(|member| member.peer).collect();
-        for peer in peers {
-            self.push_ice(cx, peer);
         }
     }
 

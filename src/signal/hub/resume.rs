@@ -1,12 +1,12 @@
 //! Losing a connection and coming back: away, replay, and the end of the window.
 
+use super::requests::{Answer, Asker};
 use super::session::{Away, Link};
 use super::timers::Timer;
-use super::{Answer, Asker, Cx, Effect, Hub};
+use super::{ConnId, Cx, Effect, Hub};
 use crate::protocol::{
     CloseCode, ErrorCode, LeaveReason, PeerId, Refusal, ResumeToken, Resumption,
 };
-use crate::signal::hub::ConnId;
 use secrecy::{ExposeSecret, SecretString};
 use std::mem;
 
@@ -28,7 +28,7 @@ impl Hub {
         });
         self.away += 1;
         self.timers.set(until, Timer::WindowEnds(peer));
-        self.show_state(cx, peer, None);
+        self.show_state(cx, peer, Some(peer));
     }
 
     pub(super) fn resume(

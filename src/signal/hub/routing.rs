@@ -1,6 +1,7 @@
 //! Messages from peer to peer: who hears them, and what the server stamps on them.
 
-use super::{Answer, Asker, Cx, Hub};
+use super::requests::{Answer, Asker};
+use super::{Cx, Hub};
 use crate::auth::Role;
 use crate::protocol::{
     Body, CallId, ErrorCode, MessageType, Payload, PeerId, Refusal, Relay, TransportPolicy,

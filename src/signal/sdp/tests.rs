@@ -208,7 +208,7 @@ fn candidates_are_kept_back_or_blanked() {
         serde_json::json!({"candidate": blank, "sdpMid": "0", "sdpMLineIndex": 0,
         "usernameFragment": "F7gI"})
     );
-    assert_eq!(run(init("")).is_some(), true);
+    assert!(run(init("")).is_some());
     assert_eq!(
         candidate(&to_raw_value(&serde_json::json!({"candidate": 1})).unwrap()),
         Err(Unreadable)

@@ -69,10 +69,10 @@ impl World {
                 } => {
                     assert!(self.open.contains(&conn), "sent to closed {conn}: {body:?}");
                     let value: Value = serde_json::from_str(&frame(seq, &body)).unwrap();
-                    if let Some(seq) = seq {
-                        if let Some(last) = self.last_seq.insert(conn, seq) {
-                            assert!(seq == last + 1 || seq == 1, "{seq} after {last}");
-                        }
+                    if let Some(seq) = seq
+                        && let Some(last) = self.last_seq.insert(conn, seq)
+                    {
+                        assert!(seq == last + 1 || seq == 1, "{seq} after {last}");
                     }
                     self.inboxes.entry(conn).or_default().push_back(value);
                 }
@@ -128,6 +128,11 @@ impl World {
         self.inboxes.remove(&conn).unwrap_or_default().into()
     }
 
+    /// Undoes a look.
+    pub(crate) fn put_back(&mut self, conn: u64, messages: Vec<Value>) {
+        self.inboxes.entry(conn).or_default().extend(messages);
+    }
+
     /// The types of everything that `conn` got since the last look.
     pub(crate) fn types(&mut self, conn: u64) -> Vec<String> {
         self.take(conn)
@@ -157,7 +162,7 @@ impl World {
         let mut got = self.take(conn);
         let index = got.iter().position(|m| m["id"] == id).expect("an answer");
         let answer = got.remove(index);
-        self.inboxes.entry(conn).or_default().extend(got);
+        self.put_back(conn, got);
         answer
     }
 
