@@ -11,3 +11,4 @@ mod moderation;
 mod operator;
 mod resume;
 mod routing;
+mod simulation;
