@@ -3,6 +3,7 @@ use crate::auth::Grant;
 use crate::protocol::{FrameError, MessageType};
 
 mod calls;
+mod documented;
 mod harness;
 mod limits;
 mod membership;
