@@ -3,6 +3,7 @@ use crate::auth::Grant;
 use crate::protocol::{FrameError, MessageType};
 
 mod calls;
+mod documented;
 mod harness;
 mod limits;
 mod membership;
@@ -11,3 +12,4 @@ mod moderation;
 mod operator;
 mod resume;
 mod routing;
+mod simulation;
