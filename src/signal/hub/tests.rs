@@ -1,3 +1,5 @@
+//! The hub through its interface, as a shell would drive it.
+
 use super::*;
 use crate::auth::Grant;
 use crate::protocol::{FrameError, MessageType};

@@ -1,3 +1,5 @@
+//! Rates, malformed frames, sizes and speed.
+
 use super::harness::{World, ice};
 use super::*;
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Lost connections and their resumption.
+
 use super::harness::{World, ice};
 use super::*;
 use serde_json::{Value, json};
