@@ -103,12 +103,6 @@ impl Callbox {
         let config = Config::load(Some(file.path()), env.into_iter()).unwrap();
         Self(App::start(config).await.unwrap())
     }
-
-    /// Ends it politely.
-    pub async fn stop(self) {
-        self.0.drain().await;
-        self.0.stop().await;
-    }
 }
 
 impl Deref for Callbox {
