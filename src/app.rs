@@ -2,26 +2,28 @@
 
 mod banner;
 mod ice_urls;
+mod web;
 
 pub use banner::Banner;
 
 use crate::auth::credential::IceIssuer;
 use crate::auth::token::TokenError;
 use crate::config::{Config, Mode, UniqueIdentity};
-use crate::http::{self, Access, Context, Guard, Phase};
-use crate::net::{self, Announced};
+use crate::http::{self, Access, Context, Phase};
+use crate::net::{self, Announced, CertStore};
 use crate::protocol::{ErrorCode, Refusal};
 use crate::relay::engine::{PeerPolicy, Verdict};
 use crate::relay::{RelayAddress, RelayConfig, RelayHandle};
 use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, Driver, SessionSettings};
 use anyhow::{Context as _, Result};
+use ice_urls::Served;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use web::Ports;
 
 /// A running box. Dropping it ends everything at once; [`App::drain`] ends it politely.
 pub struct App {
@@ -29,10 +31,15 @@ pub struct App {
     relay: Option<RelayHandle>,
     phase: watch::Sender<Phase>,
     stop: watch::Sender<bool>,
+    reload: Arc<Notify>,
     tasks: JoinSet<()>,
     grace: Duration,
     /// Where HTTP and WebSocket listen.
     pub http: Vec<SocketAddr>,
+    /// Where HTTPS, secure WebSocket and TURN over TLS listen.
+    pub https: Vec<SocketAddr>,
+    /// What the TLS port shows.
+    pub certificates: Option<Arc<CertStore>>,
     /// Where STUN and TURN listen over UDP.
     pub udp: Vec<SocketAddr>,
     /// What to tell the operator.
@@ -49,29 +56,40 @@ impl App {
         let is_public = |ip| judge.judge(ip) == Verdict::Allow;
         let announced = net::discover(&config.public, config.loopback, is_public).await;
 
-        let web = bind_web(&config)?;
+        let mut tasks = JoinSet::new();
+        let reload = Arc::new(Notify::new());
+        let certificates = web::certificates(&config.tls, &reload, &mut tasks)?;
+        let ports = Ports::bind(&config)?;
+        let (http, https) = (ports.http.clone(), ports.https.clone());
         let relay_sockets = if config.turn.enabled {
             bind_relay(&config)?
         } else {
             vec![]
         };
-        let http = web
-            .iter()
-            .map(TcpListener::local_addr)
-            .collect::<Result<Vec<_>, _>>()?;
         let udp = relay_sockets
             .iter()
             .map(std::net::UdpSocket::local_addr)
             .collect::<Result<Vec<_>, _>>()?;
 
-        let urls = ice_urls::of(&config.public, &announced, &udp);
+        let served = Served {
+            public: config.public.clone(),
+            announced: announced.clone(),
+            udp: udp.clone(),
+            tls: if config.turn.enabled {
+                https.clone()
+            } else {
+                vec![]
+            },
+        };
+        let shown = certificates.as_ref().and_then(|store| store.current());
+        let urls = served.urls(shown.as_deref());
         let ice = IceIssuer {
             stun_urls: urls.stun,
             turn_urls: urls.turn,
             secrets: config.turn.secrets.clone(),
             ttl: config.turn.ttl,
         };
-        let banner = Banner::new(&config, &http, &announced, &ice);
+        let banner = Banner::new(&config, &http, &https, &announced, &ice);
 
         let relay = if config.turn.enabled {
             let relay_config = relay_config(&config, &announced);
@@ -97,40 +115,53 @@ impl App {
 
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let (stop, stop_seen) = watch::channel(false);
+        let (ice, ice_seen) = watch::channel(ice);
         let access = Access::new(config.auth.verifier.clone());
         let context = Arc::new(Context {
             sessions: session_settings(&config, access.clone()),
             access,
-            ice,
+            ice: ice_seen,
             driver: Arc::clone(&driver),
             phase: phase_seen,
             pages: config.http.pages,
         });
-        let mut tasks = JoinSet::new();
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
-        for (listener, address) in web.into_iter().zip(&http) {
-            let guard = Guard {
-                public_host: config.public.host.clone(),
-                allowed_origins: config.http.allowed_origins.clone(),
-                trusted_proxies: config.http.trusted_proxies.clone(),
-                loopback: address.ip().is_loopback(),
-            };
-            let router = http::router(Arc::clone(&context), guard);
-            tasks.spawn(http::serve(listener, router, stop_seen.clone()));
+        if let Some(store) = &certificates {
+            let renewed = store.watch();
+            let (driver, settings) = (Arc::clone(&driver), hub_settings(&config));
+            tasks.spawn(served.follow(renewed, ice, move |ice| {
+                driver.with_hub(|hub, _| hub.reconfigure(settings.clone(), ice));
+            }));
         }
+        ports.serve(
+            &config,
+            &context,
+            certificates.as_ref(),
+            None,
+            &stop_seen,
+            &mut tasks,
+        );
         phase.send_replace(Phase::Ready);
         Ok(Self {
             driver,
             relay,
             phase,
             stop,
+            reload,
             tasks,
             grace: config.drain_grace,
             http,
+            https,
+            certificates,
             udp,
             banner,
         })
+    }
+
+    /// Reads certificate files again without waiting for the next look at them.
+    pub fn reload_certificates(&self) {
+        self.reload.notify_one();
     }
 
     /// Refuses newcomers, tells everybody, and returns once the last connection is gone or the
@@ -150,15 +181,6 @@ impl App {
             relay.close().await;
         }
     }
-}
-
-fn bind_web(config: &Config) -> Result<Vec<TcpListener>> {
-    config
-        .http
-        .listen
-        .iter()
-        .map(|address| Ok(TcpListener::from_std(net::tcp(*address, "http.listen")?)?))
-        .collect()
 }
 
 fn bind_relay(config: &Config) -> Result<Vec<std::net::UdpSocket>> {
