@@ -8,12 +8,13 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_async};
 
 /// Far beyond what anything here takes; only a broken box reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -55,8 +56,8 @@ impl Deref for Callbox {
 }
 
 /// One signaling connection.
-pub struct Client {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+pub struct Client<S = MaybeTlsStream<TcpStream>> {
+    socket: WebSocketStream<S>,
     next_id: u32,
     /// From `welcome`, then from `joined`.
     pub peer_id: String,
@@ -69,16 +70,7 @@ impl Client {
             .into_client_request()
             .unwrap();
         let (socket, _) = connect_async(request).await.unwrap();
-        let mut client = Self {
-            socket,
-            next_id: 0,
-            peer_id: String::new(),
-        };
-        let welcome = client.recv().await;
-        assert_eq!(welcome["type"], "welcome");
-        assert_eq!(welcome["protocol"], 1);
-        client.peer_id = welcome["peerId"].as_str().unwrap().to_owned();
-        client
+        Self::welcomed(socket).await
     }
 
     /// Connects and joins `room` as `identity`.
@@ -89,6 +81,35 @@ impl Client {
         assert_eq!(joined["type"], "joined", "{joined}");
         client.peer_id = joined["peerId"].as_str().unwrap().to_owned();
         (client, joined)
+    }
+
+    /// The raw connection below the WebSocket.
+    pub fn tcp(&mut self) -> &mut TcpStream {
+        match self.socket.get_mut() {
+            MaybeTlsStream::Plain(stream) => stream,
+            _ => panic!("stories speak plain TCP"),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Asks for a WebSocket over `stream`, and reads `welcome`.
+    pub async fn over(stream: S, url: &str) -> Result<Self, tungstenite::Error> {
+        let (socket, _) = client_async(url, stream).await?;
+        Ok(Self::welcomed(socket).await)
+    }
+
+    async fn welcomed(socket: WebSocketStream<S>) -> Self {
+        let mut client = Self {
+            socket,
+            next_id: 0,
+            peer_id: String::new(),
+        };
+        let welcome = client.recv().await;
+        assert_eq!(welcome["type"], "welcome");
+        assert_eq!(welcome["protocol"], 1);
+        client.peer_id = welcome["peerId"].as_str().unwrap().to_owned();
+        client
     }
 
     /// Sends one message.
@@ -151,14 +172,6 @@ impl Client {
             if !matches!(message, Message::Ping(_) | Message::Pong(_)) {
                 return Ok(message);
             }
-        }
-    }
-
-    /// The raw connection below the WebSocket.
-    pub fn tcp(&mut self) -> &mut TcpStream {
-        match self.socket.get_mut() {
-            MaybeTlsStream::Plain(stream) => stream,
-            _ => panic!("stories speak plain TCP"),
         }
     }
 }

@@ -8,3 +8,4 @@ mod http;
 mod peers;
 mod relayed_call;
 mod room;
+mod tls;
