@@ -2,6 +2,7 @@
 
 mod banner;
 mod ice_urls;
+mod metrics;
 mod web;
 
 pub use banner::Banner;
@@ -9,7 +10,7 @@ pub use banner::Banner;
 use crate::auth::credential::IceIssuer;
 use crate::auth::token::TokenError;
 use crate::config::{Config, Mode, UniqueIdentity};
-use crate::http::{self, Access, Context, Phase};
+use crate::http::{self, Access, AdminToken, Context, Phase, RelayAdmin};
 use crate::net::{self, Announced, CertStore};
 use crate::protocol::{ErrorCode, Refusal};
 use crate::relay::engine::{PeerPolicy, Verdict};
@@ -17,13 +18,14 @@ use crate::relay::{RelayAddress, RelayConfig, RelayHandle};
 use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, Driver, SessionSettings};
 use anyhow::{Context as _, Result};
-use ice_urls::Served;
+use ice_urls::{IceUrls, Served};
+use secrecy::ExposeSecret;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use web::Ports;
+use web::{Certificates, Ports};
 
 /// A running box. Dropping it ends everything at once; [`App::drain`] ends it politely.
 pub struct App {
@@ -52,13 +54,11 @@ impl App {
     /// # Errors
     /// A listener cannot be bound, or no address can be announced; the message names the mend.
     pub async fn start(config: Config) -> Result<Self> {
-        let judge = PeerPolicy::new(vec![], vec![], vec![]);
-        let is_public = |ip| judge.judge(ip) == Verdict::Allow;
-        let announced = net::discover(&config.public, config.loopback, is_public).await;
+        let announced = announced(&config).await;
 
         let mut tasks = JoinSet::new();
         let reload = Arc::new(Notify::new());
-        let certificates = web::certificates(&config.tls, &reload, &mut tasks)?;
+        let certificates = Certificates::open(&config.tls)?;
         let ports = Ports::bind(&config)?;
         let (http, https) = (ports.http.clone(), ports.https.clone());
         let relay_sockets = if config.turn.enabled {
@@ -71,24 +71,11 @@ impl App {
             .map(std::net::UdpSocket::local_addr)
             .collect::<Result<Vec<_>, _>>()?;
 
-        let served = Served {
-            public: config.public.clone(),
-            announced: announced.clone(),
-            udp: udp.clone(),
-            tls: if config.turn.enabled {
-                https.clone()
-            } else {
-                vec![]
-            },
-        };
-        let shown = certificates.as_ref().and_then(|store| store.current());
-        let urls = served.urls(shown.as_deref());
-        let ice = IceIssuer {
-            stun_urls: urls.stun,
-            turn_urls: urls.turn,
-            secrets: config.turn.secrets.clone(),
-            ttl: config.turn.ttl,
-        };
+        let served = Served::new(&config, &announced, &udp, &https);
+        let shown = certificates
+            .as_ref()
+            .and_then(|certs| certs.store.current());
+        let ice = issuer(&config, served.urls(shown.as_deref()));
         let banner = Banner::new(&config, &http, &https, &announced, &ice);
 
         let relay = if config.turn.enabled {
@@ -124,14 +111,25 @@ impl App {
             driver: Arc::clone(&driver),
             phase: phase_seen,
             pages: config.http.pages,
+            admin_token: config
+                .auth
+                .admin_token
+                .as_ref()
+                .map(|token| AdminToken::new(token.expose_secret())),
+            relays: RelayAdmin {
+                list: Box::new(|| Box::pin(async { vec![] })),
+                revoke: Box::new(|_| {}),
+            },
+            scrape: metrics::scraper(Arc::clone(&driver)),
         });
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
+        let certificates = certificates.map(|certs| certs.keep(&reload, &mut tasks));
         if let Some(store) = &certificates {
             let renewed = store.watch();
             let (driver, settings) = (Arc::clone(&driver), hub_settings(&config));
             tasks.spawn(served.follow(renewed, ice, move |ice| {
-                driver.with_hub(|hub, _| hub.reconfigure(settings.clone(), ice));
+                driver.with_hub(|hub, _, _| hub.reconfigure(settings.clone(), ice));
             }));
         }
         ports.serve(
@@ -180,6 +178,34 @@ impl App {
         if let Some(relay) = &self.relay {
             relay.close().await;
         }
+    }
+}
+
+/// The issuer of a box that runs by `config`, without binding a port: one of port 0 is left out.
+pub async fn ice_issuer(config: &Config) -> IceIssuer {
+    let fixed = |addresses: &[SocketAddr]| -> Vec<SocketAddr> {
+        let fixed = addresses.iter().filter(|address| address.port() != 0);
+        fixed.copied().collect()
+    };
+    let (udp, tls) = (fixed(&config.turn.udp.addresses), fixed(&config.tls.listen));
+    let served = Served::new(config, &announced(config).await, &udp, &tls);
+    let certificates = Certificates::open(&config.tls).ok().flatten();
+    let shown = certificates.and_then(|certs| certs.store.current());
+    issuer(config, served.urls(shown.as_deref()))
+}
+
+async fn announced(config: &Config) -> Vec<Announced> {
+    let judge = PeerPolicy::new(vec![], vec![], vec![]);
+    let is_public = |ip| judge.judge(ip) == Verdict::Allow;
+    net::discover(&config.public, config.loopback, is_public).await
+}
+
+fn issuer(config: &Config, urls: IceUrls) -> IceIssuer {
+    IceIssuer {
+        stun_urls: urls.stun,
+        turn_urls: urls.turn,
+        secrets: config.turn.secrets.clone(),
+        ttl: config.turn.ttl,
     }
 }
 

@@ -12,6 +12,7 @@ pub use raw::{Http, Log, LogFormat, LogLevel, Mode, Raw, Rooms, Signal, UniqueId
 pub use tls::{Acme, CertificateSource, Tls};
 pub use values::{BitRate, Frequency, Ports, Size, Span};
 
+use crate::auth::Signer;
 use crate::auth::credential::TurnSecrets;
 use crate::auth::token::Verifier;
 use ipnet::IpNet;
@@ -49,6 +50,8 @@ pub struct Config {
     pub turn: Turn,
     /// How long a drain waits for calls to end.
     pub drain_grace: Duration,
+    /// Where metrics are served without a token.
+    pub metrics: Option<SocketAddr>,
     /// What is written to the log.
     pub log: Log,
     /// What an operator may not have meant.
@@ -85,6 +88,10 @@ pub struct Auth {
     pub mode: Mode,
     /// What tokens are checked against; present in `jwt` mode.
     pub verifier: Option<Verifier>,
+    /// What the admin API asks for; without one it does not exist.
+    pub admin_token: Option<SecretString>,
+    /// What mints tokens; present where there is a shared secret that may sign.
+    pub signer: Option<Signer>,
 }
 
 /// STUN and TURN.
@@ -207,6 +214,7 @@ impl Check<'_> {
             signal: raw.signal,
             turn,
             drain_grace: raw.drain.grace.0,
+            metrics: raw.metrics.listen,
             log: raw.log,
             warnings: std::mem::take(&mut self.warnings),
             effective,
@@ -305,10 +313,32 @@ impl Check<'_> {
             ),
             _ => {}
         }
+        let signer = secret.as_ref().and_then(|secret| {
+            let (issuer, audience) = (raw.auth.issuer.clone(), raw.auth.audience.clone());
+            Signer::new(secret, &raw.auth.algorithms, issuer, audience)
+        });
         let verifier = self.verifier(&raw.auth, secret);
+        let admin_token = self.secret(
+            "auth.admin_token",
+            raw.auth.admin_token.clone(),
+            &raw.auth.admin_token_file,
+        );
+        if admin_token
+            .as_ref()
+            .is_some_and(|token| token.expose_secret().is_empty())
+        {
+            self.problem(
+                "auth.admin_token",
+                "",
+                "is empty, and anyone could send that",
+            )
+            .set_mend("`openssl rand -hex 32` makes one; without the key there is no admin API");
+        }
         Auth {
             mode,
             verifier: (mode == Mode::Jwt).then_some(verifier),
+            admin_token,
+            signer,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The ICE URLs that clients are handed, from what is really served.
 
 use crate::auth::credential::IceIssuer;
-use crate::config::Public;
+use crate::config::{Config, Public};
 use crate::net::{Announced, Identity};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,15 +16,33 @@ pub(super) struct IceUrls {
 
 /// The listeners that clients can reach, and under which names.
 pub(super) struct Served {
-    pub(super) public: Public,
-    pub(super) announced: Vec<Announced>,
+    public: Public,
+    announced: Vec<Announced>,
     /// Where STUN and TURN are served over UDP.
-    pub(super) udp: Vec<SocketAddr>,
+    udp: Vec<SocketAddr>,
     /// Where TURN is served over TLS.
-    pub(super) tls: Vec<SocketAddr>,
+    tls: Vec<SocketAddr>,
 }
 
 impl Served {
+    pub(super) fn new(
+        config: &Config,
+        announced: &[Announced],
+        udp: &[SocketAddr],
+        tls: &[SocketAddr],
+    ) -> Self {
+        let relay = |listeners: &[SocketAddr]| match config.turn.enabled {
+            true => listeners.to_vec(),
+            false => vec![],
+        };
+        Self {
+            public: config.public.clone(),
+            announced: announced.to_vec(),
+            udp: relay(udp),
+            tls: relay(tls),
+        }
+    }
+
     /// Names every listener, or passes `public.ice_urls` on. `turns:` needs a certificate that
     /// names the host, or clients would refuse it.
     pub(super) fn urls(&self, certificate: Option<&Identity>) -> IceUrls {

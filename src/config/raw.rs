@@ -41,6 +41,7 @@ tables! {
         signal: Signal = Signal::default(),
         turn: Turn = Turn::default(),
         drain: Drain = Drain::default(),
+        metrics: Metrics = Metrics::default(),
         log: Log = Log::default(),
     }
     /// How the box is reached from outside.
@@ -89,6 +90,9 @@ tables! {
         jwks: Option<PathBuf> = None,
         #[serde(deserialize_with = "list")]
         algorithms: Vec<String> = vec![],
+        #[serde(serialize_with = "redact")]
+        admin_token: Option<SecretString> = None,
+        admin_token_file: Option<PathBuf> = None,
         issuer: Option<String> = None,
         #[serde(deserialize_with = "list")]
         audience: Vec<String> = vec![],
@@ -140,6 +144,10 @@ tables! {
     /// The end of a run.
     Drain {
         grace: Span = Span(Duration::from_secs(30)),
+    }
+    /// Metrics beside the admin API.
+    Metrics {
+        listen: Option<SocketAddr> = None,
     }
     /// What is written to the log.
     Log {
