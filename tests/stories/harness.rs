@@ -9,12 +9,13 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_async};
 
 /// Far beyond what anything here takes; only a broken box reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -114,8 +115,8 @@ impl Deref for Callbox {
 }
 
 /// One signaling connection.
-pub struct Client {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+pub struct Client<S = MaybeTlsStream<TcpStream>> {
+    socket: WebSocketStream<S>,
     next_id: u32,
     /// From `welcome`, then from `joined`.
     pub peer_id: String,
@@ -142,16 +143,7 @@ impl Client {
             tungstenite::Error::Http(response) => response.status().as_u16(),
             other => panic!("{other}"),
         })?;
-        let mut client = Self {
-            socket,
-            next_id: 0,
-            peer_id: String::new(),
-        };
-        let welcome = client.recv().await;
-        assert_eq!(welcome["type"], "welcome");
-        assert_eq!(welcome["protocol"], 1);
-        client.peer_id = welcome["peerId"].as_str().unwrap().to_owned();
-        Ok(client)
+        Ok(Self::welcomed(socket).await)
     }
 
     /// Connects and joins `room` as `identity`.
@@ -162,6 +154,45 @@ impl Client {
         assert_eq!(joined["type"], "joined", "{joined}");
         client.peer_id = joined["peerId"].as_str().unwrap().to_owned();
         (client, joined)
+    }
+
+    /// Registers a new connection as `identity`.
+    pub async fn register(callbox: &impl Reachable, identity: &str) -> (Self, Value) {
+        let mut client = Self::connect(callbox).await;
+        let registered = client
+            .request(json!({"type": "register", "identity": identity}))
+            .await;
+        assert_eq!(registered["type"], "registered", "{registered}");
+        (client, registered)
+    }
+
+    /// The raw connection below the WebSocket.
+    pub fn tcp(&mut self) -> &mut TcpStream {
+        match self.socket.get_mut() {
+            MaybeTlsStream::Plain(stream) => stream,
+            _ => panic!("stories speak plain TCP"),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Asks for a WebSocket over `stream`, and reads `welcome`.
+    pub async fn over(stream: S, url: &str) -> Result<Self, tungstenite::Error> {
+        let (socket, _) = client_async(url, stream).await?;
+        Ok(Self::welcomed(socket).await)
+    }
+
+    async fn welcomed(socket: WebSocketStream<S>) -> Self {
+        let mut client = Self {
+            socket,
+            next_id: 0,
+            peer_id: String::new(),
+        };
+        let welcome = client.recv().await;
+        assert_eq!(welcome["type"], "welcome");
+        assert_eq!(welcome["protocol"], 1);
+        client.peer_id = welcome["peerId"].as_str().unwrap().to_owned();
+        client
     }
 
     /// Sends one message.
@@ -186,16 +217,6 @@ impl Client {
                 return reply;
             }
         }
-    }
-
-    /// Registers a new connection as `identity`.
-    pub async fn register(callbox: &impl Reachable, identity: &str) -> (Self, Value) {
-        let mut client = Self::connect(callbox).await;
-        let registered = client
-            .request(json!({"type": "register", "identity": identity}))
-            .await;
-        assert_eq!(registered["type"], "registered", "{registered}");
-        (client, registered)
     }
 
     /// Sends with a fresh id and returns the code of the error that comes back.
@@ -251,14 +272,6 @@ impl Client {
             if !matches!(message, Message::Ping(_) | Message::Pong(_)) {
                 return Ok(message);
             }
-        }
-    }
-
-    /// The raw connection below the WebSocket.
-    pub fn tcp(&mut self) -> &mut TcpStream {
-        match self.socket.get_mut() {
-            MaybeTlsStream::Plain(stream) => stream,
-            _ => panic!("stories speak plain TCP"),
         }
     }
 }
