@@ -2,6 +2,7 @@
 
 mod banner;
 mod ice_urls;
+mod relay;
 
 pub use banner::Banner;
 
@@ -9,14 +10,13 @@ use crate::auth::credential::IceIssuer;
 use crate::auth::token::TokenError;
 use crate::config::{Config, Mode, UniqueIdentity};
 use crate::http::{self, Access, Context, Guard, Phase};
-use crate::net::{self, Announced};
+use crate::net;
 use crate::protocol::{ErrorCode, Refusal};
+use crate::relay::RelayHandle;
 use crate::relay::engine::{PeerPolicy, Verdict};
-use crate::relay::{RelayAddress, RelayConfig, RelayHandle};
 use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, Driver, SessionSettings};
 use anyhow::{Context as _, Result};
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 /// A running box. Dropping it ends everything at once; [`App::drain`] ends it politely.
 pub struct App {
     driver: Arc<Driver>,
-    relay: Option<RelayHandle>,
+    relay: Option<Arc<RelayHandle>>,
     phase: watch::Sender<Phase>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -46,17 +46,8 @@ impl App {
         let announced = net::discover(&config.public, config.loopback, is_public).await;
 
         let web = bind_web(&config)?;
-        let relay_sockets = if config.turn.enabled {
-            bind_relay(&config)?
-        } else {
-            vec![]
-        };
-        let relay_addresses: Vec<SocketAddr> = relay_sockets
-            .iter()
-            .filter_map(|socket| socket.local_addr().ok())
-            .collect();
-
-        let urls = ice_urls::of(&config.public, &announced, &relay_addresses);
+        let turn = relay::bind(&config)?;
+        let urls = turn.ice_urls(&config, &announced);
         let ice = IceIssuer {
             stun_urls: urls.stun,
             turn_urls: urls.turn,
@@ -64,27 +55,25 @@ impl App {
             ttl: config.turn.ttl,
         };
         let banner = Banner::new(&config, &web, &announced, &ice);
-
-        let relay = if config.turn.enabled {
-            let relay_config = relay_config(&config, &announced);
-            Some(
-                RelayHandle::start(relay_config, relay_sockets)
-                    .await
-                    .context("relay")?,
-            )
-        } else {
-            None
+        let relay = match config.turn.enabled {
+            true => Some(Arc::new(turn.start(&config, &announced).context("relay")?)),
+            false => None,
         };
         let limits = ConnectionLimits {
             per_ip: config.signal.connections_per_ip,
             total: config.signal.max_connections,
             outbox: config.signal.outbox.0 as usize,
         };
+        let revoking = relay.clone();
         let driver = Arc::new(Driver::new(
             hub_settings(&config),
             ice.clone(),
             limits,
-            Box::new(|user, floor| tracing::debug!(user, floor, "credentials are over")),
+            Box::new(move |user, floor| {
+                if let Some(relay) = &revoking {
+                    relay.revoke(user, floor);
+                }
+            }),
         ));
 
         let (phase, phase_seen) = watch::channel(Phase::Starting);
@@ -127,6 +116,9 @@ impl App {
     /// grace has ended.
     pub async fn drain(&self) {
         self.phase.send_replace(Phase::Draining);
+        if let Some(relay) = &self.relay {
+            relay.drain();
+        }
         let grace_ends = Instant::now() + self.grace;
         self.driver.drain(grace_ends, false);
         let _ = tokio::time::timeout_at(grace_ends.into(), self.driver.empty()).await;
@@ -137,7 +129,7 @@ impl App {
         self.stop.send_replace(true);
         self.tasks.shutdown().await;
         if let Some(relay) = &self.relay {
-            relay.close().await;
+            relay.close();
         }
     }
 }
@@ -149,47 +141,6 @@ fn bind_web(config: &Config) -> Result<Vec<TcpListener>> {
         .iter()
         .map(|address| Ok(TcpListener::from_std(net::tcp(*address, "http.listen")?)?))
         .collect()
-}
-
-fn bind_relay(config: &Config) -> Result<Vec<std::net::UdpSocket>> {
-    let listen = &config.turn.udp;
-    let mut sockets = vec![];
-    for address in &listen.addresses {
-        match net::udp(*address, "turn.udp") {
-            Ok(socket) => sockets.push(socket),
-            Err(error) if !listen.explicit && error.is_absent_address() => {
-                tracing::debug!("passed over {address}: {error}");
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(sockets)
-}
-
-fn relay_config(config: &Config, announced: &[Announced]) -> RelayConfig {
-    let mut own: Vec<IpAddr> = if_addrs::get_if_addrs()
-        .unwrap_or_default()
-        .iter()
-        .map(|i| i.ip())
-        .collect();
-    own.extend(announced.iter().map(|a| a.address));
-    RelayConfig {
-        realm: config.turn.realm.clone(),
-        secrets: config.turn.secrets.clone(),
-        policy: PeerPolicy::new(
-            config.turn.allowed_peers.clone(),
-            config.turn.denied_peers.clone(),
-            own,
-        ),
-        addresses: announced
-            .iter()
-            .map(|a| RelayAddress {
-                local: a.local,
-                announced: a.address,
-            })
-            .collect(),
-        ports: config.turn.relay_ports.0.clone(),
-    }
 }
 
 fn hub_settings(config: &Config) -> Settings {

@@ -18,6 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use source::Layers;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +26,11 @@ use std::time::Duration;
 const MADE_SECRET_BYTES: usize = 20;
 /// RFC 8489 section 14.10: a REALM is fewer than 128 characters.
 const MAX_REALM: usize = 127;
+
+/// RFC 8656 section 18 (and RFC 8489): the default port of TURN and STUN over UDP and TCP.
+const TURN_PORT: u16 = 3478;
+/// More threads than any machine has use for; workers are numbered in a byte.
+const MAX_WORKERS: usize = 256;
 
 /// Everything the box runs by.
 #[derive(Debug, Clone)]
@@ -35,6 +41,8 @@ pub struct Config {
     pub public: Public,
     /// Plain HTTP and WebSocket.
     pub http: Http,
+    /// Connections inside TLS; `None` where nothing listens for them.
+    pub tls: Option<Tls>,
     /// Who may join.
     pub auth: Auth,
     /// Limits of rooms.
@@ -95,6 +103,9 @@ pub struct Turn {
     pub ttl: Duration,
     pub max_session: Duration,
     pub udp: Listen,
+    pub tcp: Listen,
+    pub workers: usize,
+    pub alternate: Vec<SocketAddr>,
     pub relay_ports: Ports,
     pub allowed_peers: Vec<IpNet>,
     pub denied_peers: Vec<IpNet>,
@@ -103,6 +114,15 @@ pub struct Turn {
     pub total_quota: u32,
     pub max_rate: Option<BitRate>,
     pub total_rate: Option<BitRate>,
+}
+
+/// Connections inside TLS.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "config/callbox.toml describes the keys")]
+pub struct Tls {
+    pub listen: Vec<SocketAddr>,
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 /// Addresses to listen on.
@@ -174,11 +194,13 @@ impl Check<'_> {
     fn config(&mut self, raw: Raw) -> Config {
         let mut effective = raw.clone();
         let public = self.public(&raw);
-        let loopback = raw.http.listen.iter().all(|a| a.ip().is_loopback())
+        let listen = raw.http.listen.iter().chain(&raw.tls.listen);
+        let loopback = listen.map(SocketAddr::ip).all(|ip| ip.is_loopback())
             && public.host.is_none()
             && public.ice_urls.is_empty()
             && public.addresses.is_empty()
             && public.stun.is_none();
+        let tls = self.tls(&raw.tls);
         let auth = self.auth(&raw, loopback);
         let turn = self.turn(&raw, loopback);
         self.limits(&raw);
@@ -188,10 +210,13 @@ impl Check<'_> {
         }
         effective.auth.mode = Some(auth.mode);
         effective.turn.udp = Some(turn.udp.addresses.clone());
+        effective.turn.tcp = Some(turn.tcp.addresses.clone());
+        effective.turn.workers = Some(turn.workers as u32);
         Config {
             loopback,
             public,
             http: raw.http,
+            tls,
             auth,
             rooms: raw.rooms,
             signal: raw.signal,
@@ -265,6 +290,22 @@ impl Check<'_> {
             addresses,
             stun: raw.public.stun.clone(),
         }
+    }
+
+    fn tls(&mut self, tls: &raw::Tls) -> Option<Tls> {
+        let mut path = |key, path: &Option<PathBuf>| {
+            if path.is_none() && !tls.listen.is_empty() {
+                self.problem(key, "", "is not set, and tls.listen needs it")
+                    .set_mend("name a PEM file, or leave tls.listen empty");
+            }
+            path.clone().unwrap_or_default()
+        };
+        let (cert, key) = (path("tls.cert", &tls.cert), path("tls.key", &tls.key));
+        (!tls.listen.is_empty()).then(|| Tls {
+            listen: tls.listen.clone(),
+            cert,
+            key,
+        })
     }
 
     fn auth(&mut self, raw: &Raw, loopback: bool) -> Auth {
@@ -380,24 +421,22 @@ impl Check<'_> {
         let made_secret = secrets.is_empty();
         let secrets = TurnSecrets::new(secrets)
             .unwrap_or_else(|| TurnSecrets::new(vec![made_secret_text()]).expect("there is one"));
-        let port = 3478;
-        let default: [IpAddr; 2] = if loopback {
-            [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
-        } else {
-            [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
-        };
-        let udp = Listen {
-            explicit: turn.udp.is_some(),
-            addresses: turn
-                .udp
-                .clone()
-                .unwrap_or_else(|| default.map(|ip| SocketAddr::new(ip, port)).to_vec()),
-        };
-        if loopback && let Some(outside) = udp.addresses.iter().find(|a| !a.ip().is_loopback()) {
-            self.warnings.push(format!(
-                "turn.udp listens on {outside} while http.listen is loopback: the relay is \
-                 reachable from outside, its credentials only from here"
-            ));
+        let udp = Listen::new(&turn.udp, loopback);
+        let tcp = Listen::new(&turn.tcp, loopback);
+        for (key, listen) in [("turn.udp", &udp), ("turn.tcp", &tcp)] {
+            let outside = |a: &&SocketAddr| !a.ip().is_loopback();
+            if loopback && let Some(outside) = listen.addresses.iter().find(outside) {
+                self.warnings.push(format!(
+                    "{key} listens on {outside} while http.listen is loopback: the relay is \
+                     reachable from outside, its credentials only from here"
+                ));
+            }
+        }
+        let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        let workers = turn.workers.map_or_else(cores, |n| n as usize);
+        if !(1..=MAX_WORKERS).contains(&workers) {
+            self.problem("turn.workers", workers, "is no number of threads")
+                .set_mend("leave it out: one a core is what fits");
         }
         Turn {
             enabled: turn.enabled,
@@ -407,6 +446,9 @@ impl Check<'_> {
             ttl: turn.ttl.0,
             max_session: turn.max_session.0,
             udp,
+            tcp,
+            workers,
+            alternate: turn.alternate.clone(),
             relay_ports: turn.relay_ports.clone(),
             allowed_peers: turn.allowed_peers.clone(),
             denied_peers: turn.denied_peers.clone(),
@@ -502,6 +544,23 @@ impl Check<'_> {
         let problem = Problem::new(key, value, reason).origin(self.layers.origin(key));
         self.problems.push(problem);
         self.problems.last_mut().expect("one was pushed")
+    }
+}
+
+impl Listen {
+    /// What is written, or else the port of STUN and TURN on all addresses; on loopback if the
+    /// box is to stay there.
+    fn new(written: &Option<Vec<SocketAddr>>, loopback: bool) -> Self {
+        let default: [IpAddr; 2] = if loopback {
+            [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        } else {
+            [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+        };
+        let default = || default.map(|ip| SocketAddr::new(ip, TURN_PORT)).to_vec();
+        Self {
+            explicit: written.is_some(),
+            addresses: written.clone().unwrap_or_else(default),
+        }
     }
 }
 

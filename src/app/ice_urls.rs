@@ -11,8 +11,22 @@ pub(super) struct IceUrls {
     pub(super) turn: Vec<String>,
 }
 
-/// Names every listener that clients can reach, or passes `public.ice_urls` on.
-pub(super) fn of(public: &Public, announced: &[Announced], udp: &[SocketAddr]) -> IceUrls {
+/// Where TURN is served.
+#[derive(Debug, Default)]
+pub(super) struct Served<'a> {
+    pub(super) udp: &'a [SocketAddr],
+    pub(super) tcp: &'a [SocketAddr],
+    pub(super) tls: &'a [SocketAddr],
+}
+
+/// Names every listener that clients can reach, or passes `public.ice_urls` on. `certified` tells
+/// whether the certificate is good for a host, without which `turns:` would only fail.
+pub(super) fn of(
+    public: &Public,
+    announced: &[Announced],
+    served: &Served<'_>,
+    certified: impl Fn(&str) -> bool,
+) -> IceUrls {
     if !public.ice_urls.is_empty() {
         let (stun, turn) = public
             .ice_urls
@@ -22,9 +36,20 @@ pub(super) fn of(public: &Public, announced: &[Announced], udp: &[SocketAddr]) -
         return IceUrls { stun, turn };
     }
     let mut urls = IceUrls::default();
-    for (host, port) in hosts(public, announced, udp) {
+    for (host, port) in hosts(public, announced, served.udp) {
+        let host = bracketed(&host);
         urls.stun.push(format!("stun:{host}:{port}"));
         urls.turn.push(format!("turn:{host}:{port}?transport=udp"));
+    }
+    for (host, port) in hosts(public, announced, served.tcp) {
+        let host = bracketed(&host);
+        urls.turn.push(format!("turn:{host}:{port}?transport=tcp"));
+    }
+    for (host, port) in hosts(public, announced, served.tls) {
+        if certified(&host) {
+            let host = bracketed(&host);
+            urls.turn.push(format!("turns:{host}:{port}?transport=tcp"));
+        }
     }
     urls
 }
@@ -39,11 +64,11 @@ fn hosts(public: &Public, announced: &[Announced], listeners: &[SocketAddr]) -> 
                 && (listener.ip().is_unspecified() || listener.ip() == a.local)
         };
         let names: Vec<String> = match &public.host {
-            Some(host) => vec![bracketed(host)],
+            Some(host) => vec![host.clone()],
             None => announced
                 .iter()
                 .filter(reached)
-                .map(|a| bracketed(&a.address.to_string()))
+                .map(|a| a.address.to_string())
                 .collect(),
         };
         for name in names {
@@ -88,12 +113,47 @@ mod tests {
         list.iter().map(|a| a.parse().unwrap()).collect()
     }
 
+    fn of_udp(public: &Public, announced: &[Announced], udp: &[&str]) -> IceUrls {
+        let served = Served {
+            udp: &listeners(udp),
+            ..Served::default()
+        };
+        of(public, announced, &served, |_| true)
+    }
+
     #[test]
     fn a_name_covers_both_families_once() {
-        let udp = listeners(&["0.0.0.0:3478", "[::]:3478"]);
-        let urls = of(&public(Some("call.example.org"), &[]), &[], &udp);
+        let named = public(Some("call.example.org"), &[]);
+        let urls = of_udp(&named, &[], &["0.0.0.0:3478", "[::]:3478"]);
         assert_eq!(urls.stun, ["stun:call.example.org:3478"]);
         assert_eq!(urls.turn, ["turn:call.example.org:3478?transport=udp"]);
+    }
+
+    #[test]
+    fn streams_come_after_datagrams_and_tls_where_the_certificate_fits() {
+        let named = public(Some("call.example.org"), &[]);
+        let served = Served {
+            udp: &listeners(&["0.0.0.0:3478"]),
+            tcp: &listeners(&["0.0.0.0:3479"]),
+            tls: &listeners(&["0.0.0.0:443"]),
+        };
+        let certified = |host: &str| host == "call.example.org";
+        assert_eq!(
+            of(&named, &[], &served, certified).turn,
+            [
+                "turn:call.example.org:3478?transport=udp",
+                "turn:call.example.org:3479?transport=tcp",
+                "turns:call.example.org:443?transport=tcp",
+            ]
+        );
+        let other = public(Some("2001:db8::7"), &[]);
+        assert_eq!(
+            of(&other, &[], &served, certified).turn,
+            [
+                "turn:[2001:db8::7]:3478?transport=udp",
+                "turn:[2001:db8::7]:3479?transport=tcp",
+            ]
+        );
     }
 
     #[test]
@@ -102,8 +162,8 @@ mod tests {
             announced("198.51.100.7", "10.0.0.5"),
             announced("2001:db8::7", "2001:db8::7"),
         ];
-        let udp = listeners(&["0.0.0.0:3478", "[::]:3479"]);
-        let urls = of(&public(None, &[]), &found, &udp);
+        let unnamed = public(None, &[]);
+        let urls = of_udp(&unnamed, &found, &["0.0.0.0:3478", "[::]:3479"]);
         assert_eq!(
             urls.turn,
             [
@@ -111,28 +171,17 @@ mod tests {
                 "turn:[2001:db8::7]:3479?transport=udp"
             ]
         );
-        let other = of(&public(None, &[]), &found, &listeners(&["127.0.0.1:3478"]));
         assert_eq!(
-            other,
+            of_udp(&unnamed, &found, &["127.0.0.1:3478"]),
             IceUrls::default(),
             "a listener that the address does not reach"
         );
     }
 
     #[test]
-    fn an_ipv6_host_stands_in_brackets() {
-        let urls = of(
-            &public(Some("2001:db8::7"), &[]),
-            &[],
-            &listeners(&["[::]:3478"]),
-        );
-        assert_eq!(urls.stun, ["stun:[2001:db8::7]:3478"]);
-    }
-
-    #[test]
     fn configured_urls_are_passed_on_verbatim() {
         let configured = public(Some("h"), &["stun:a:1", "turns:b:443?transport=tcp"]);
-        let urls = of(&configured, &[], &listeners(&["0.0.0.0:3478"]));
+        let urls = of_udp(&configured, &[], &["0.0.0.0:3478"]);
         assert_eq!(urls.stun, ["stun:a:1"]);
         assert_eq!(urls.turn, ["turns:b:443?transport=tcp"]);
     }

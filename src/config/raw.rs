@@ -31,6 +31,7 @@ tables! {
     Raw {
         public: Public = Public::default(),
         http: Http = Http::default(),
+        tls: Tls = Tls::default(),
         auth: Auth = Auth::default(),
         rooms: Rooms = Rooms::default(),
         signal: Signal = Signal::default(),
@@ -53,6 +54,12 @@ tables! {
         allowed_origins: Vec<String> = vec![],
         trusted_proxies: Vec<IpNet> = vec![],
         pages: bool = true,
+    }
+    /// Connections inside TLS.
+    Tls {
+        listen: Vec<SocketAddr> = vec![],
+        cert: Option<PathBuf> = None,
+        key: Option<PathBuf> = None,
     }
     /// Who may come in.
     Auth {
@@ -99,6 +106,9 @@ tables! {
         ttl: Span = Span(Duration::from_secs(3600)),
         max_session: Span = Span(Duration::from_secs(24 * 3600)),
         udp: Option<Vec<SocketAddr>> = None,
+        tcp: Option<Vec<SocketAddr>> = None,
+        workers: Option<u32> = None,
+        alternate: Vec<SocketAddr> = vec![],
         relay_ports: Ports = Ports(49152..=65535),
         allowed_peers: Vec<IpNet> = vec![],
         denied_peers: Vec<IpNet> = vec![],
