@@ -100,23 +100,17 @@ impl Out<'_, '_> {
 }
 
 impl<'a> Out<'_, 'a> {
-    fn to_datagram_client(
-        &mut self,
-        to: &FiveTuple,
-        head: &[u8],
-        payload: &'a [u8],
-        padding: usize,
-    ) {
+    fn queue_datagram(&mut self, to: &FiveTuple, head: &[u8], payload: &'a [u8], padding: usize) {
         let listeners = &self.exits.listeners;
         let Some(listener) = listeners.iter().position(|l| l.serves(to.server)) else {
             return;
         };
         self.queue
-            .to_client((listener, &listeners[listener]), to, head, payload, padding);
+            .push_for_client((listener, &listeners[listener]), to, head, payload, padding);
         self.flush_if_full();
     }
 
-    fn to_stream(
+    fn queue_message(
         &mut self,
         to: &FiveTuple,
         head: &[u8],
@@ -135,17 +129,17 @@ impl<'a> Out<'_, 'a> {
 impl<'a> Output<'a, Rc<RelaySocket>> for Out<'_, 'a> {
     fn reply(&mut self, to: &FiveTuple, message: &[u8]) {
         if to.transport.is_stream() {
-            self.to_stream(to, message, &[], 0, true);
+            self.queue_message(to, message, &[], 0, true);
         } else {
-            self.to_datagram_client(to, message, &[], 0);
+            self.queue_datagram(to, message, &[], 0);
         }
     }
 
     fn to_client(&mut self, to: &FiveTuple, head: &[u8], payload: &'a [u8], padding: usize) {
         if to.transport.is_stream() {
-            self.to_stream(to, head, payload, padding, false);
+            self.queue_message(to, head, payload, padding, false);
         } else {
-            self.to_datagram_client(to, head, payload, padding);
+            self.queue_datagram(to, head, payload, padding);
         }
     }
 
@@ -156,7 +150,7 @@ impl<'a> Output<'a, Rc<RelaySocket>> for Out<'_, 'a> {
         payload: &'a [u8],
         dont_fragment: bool,
     ) {
-        self.queue.to_peer(from, to, payload, dont_fragment);
+        self.queue.push_for_peer(from, to, payload, dont_fragment);
         self.flush_if_full();
     }
 

@@ -7,7 +7,7 @@ use super::listener;
 use super::mailbox::{Mailbox, Query};
 use super::stats::RelayStats;
 use super::stream::NewStream;
-use super::udp::Offload;
+use super::udp::{Offload, kernel_shortcomings};
 use super::worker::{self, Plan};
 use rand::Rng;
 use rustls::{ServerConfig, ServerConnection};
@@ -144,12 +144,8 @@ impl RelayHandle {
             })?;
             handle.threads().push(thread);
         }
-        if !(offload.gro && offload.gso) {
-            tracing::info!(
-                gro = offload.gro,
-                gso = offload.gso,
-                "the kernel lacks UDP offloads"
-            );
+        for shortcoming in kernel_shortcomings() {
+            tracing::info!("{shortcoming}");
         }
         Ok(handle)
     }

@@ -19,4 +19,4 @@ mod worker;
 
 pub use handle::{ClientStream, Listeners, RelayConfig, RelayHandle};
 pub use stats::{IoStats, RelayStats};
-pub use udp::Offload;
+pub use udp::{Offload, kernel_shortcomings};

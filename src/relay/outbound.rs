@@ -116,7 +116,7 @@ impl<'a> Queue<'a> {
 
     /// Queues `head`, `payload` and `padding` zeroes for a client of a listener, which comes with
     /// its index.
-    pub(super) fn to_client(
+    pub(super) fn push_for_client(
         &mut self,
         (index, listener): (usize, &Listener),
         to: &FiveTuple,
@@ -143,7 +143,7 @@ impl<'a> Queue<'a> {
     }
 
     /// Queues `payload` for a peer.
-    pub(super) fn to_peer(
+    pub(super) fn push_for_peer(
         &mut self,
         socket: &Rc<RelaySocket>,
         to: SocketAddr,
@@ -372,7 +372,7 @@ mod tests {
                 let payload = &bytes[index..index + step.length];
                 match step.relay {
                     Some(relay) => {
-                        queue.to_peer(&self.relays[relay], to, payload, step.padding == 0);
+                        queue.push_for_peer(&self.relays[relay], to, payload, step.padding == 0);
                     }
                     None => {
                         let five_tuple = FiveTuple {
@@ -382,7 +382,7 @@ mod tests {
                         };
                         let head = vec![index as u8; step.head];
                         let listener = (0, &self.listeners[0]);
-                        queue.to_client(listener, &five_tuple, &head, payload, step.padding);
+                        queue.push_for_client(listener, &five_tuple, &head, payload, step.padding);
                     }
                 }
             }

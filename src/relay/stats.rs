@@ -4,6 +4,7 @@
 
 use super::engine::Stats;
 use super::udp::Offload;
+use std::io;
 
 /// What the shell of one worker did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,6 +43,10 @@ impl IoStats {
     pub(super) fn sent(&mut self, datagrams: usize) {
         self.sent += datagrams as u64;
         self.gso_sends += u64::from(datagrams > 1);
+    }
+
+    pub(super) fn not_received(&mut self, error: &io::Error) {
+        self.receive_errors += u64::from(error.kind() != io::ErrorKind::WouldBlock);
     }
 }
 

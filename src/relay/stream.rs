@@ -320,11 +320,13 @@ impl Streams {
             stream.dirty = false;
             let key = StreamKey { slot, generation };
             let overrun = stream.outbox.is_overrun();
+            let waiting = stream.outbox.waiting();
             let written = match &mut stream.tls {
                 _ if overrun => Err(io::ErrorKind::TimedOut.into()),
                 None => stream.outbox.write(&mut stream.socket),
                 Some(tls) => stream.outbox.write_tls(tls, &mut stream.socket),
             };
+            self.pool.written(waiting - stream.outbox.waiting());
             let full = match written {
                 Ok(written) => written == Written::Part,
                 Err(_) => {
@@ -430,3 +432,6 @@ impl NewStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

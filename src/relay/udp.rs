@@ -27,7 +27,7 @@ pub(super) const BATCH: usize = 64;
 /// Bytes of UDP payload that fit in an IPv4 packet.
 pub(super) const MAX_PAYLOAD: usize = 65_507;
 /// Bytes that socket buffers of listeners are asked to hold: 30 ms of a 1 Gbit/s burst.
-pub(super) const LISTENER_BUFFER: usize = 4 << 20;
+const LISTENER_BUFFER: usize = 4 << 20;
 /// Bytes that socket buffers of relayed addresses are asked to hold: ten video key frames.
 const RELAY_BUFFER: usize = 1 << 20;
 
@@ -55,6 +55,35 @@ impl Offload {
             gso: can(libc::UDP_SEGMENT),
         }
     }
+}
+
+/// What the kernel does not give the relay, in words that name the mend.
+pub fn kernel_shortcomings() -> Vec<String> {
+    let mut found = vec![];
+    let offload = Offload::probe();
+    if !offload.gro {
+        found.push("the kernel has no UDP_GRO (Linux 5.0): bursts cost more CPU".into());
+    }
+    if !offload.gso {
+        found.push("the kernel has no UDP_SEGMENT (Linux 4.18): bursts cost more CPU".into());
+    }
+    if let Ok(socket) = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)) {
+        size_buffers(&socket, LISTENER_BUFFER);
+        for (granted, key) in [
+            (socket.recv_buffer_size(), "net.core.rmem_max"),
+            (socket.send_buffer_size(), "net.core.wmem_max"),
+        ] {
+            // The kernel doubles what it grants, for its own book-keeping.
+            let granted = granted.unwrap_or(0) / 2;
+            if granted < LISTENER_BUFFER {
+                found.push(format!(
+                    "{key} caps socket buffers at {granted} bytes, and bursts may be lost: \
+                     `sysctl -w {key}={LISTENER_BUFFER}`"
+                ));
+            }
+        }
+    }
+    found
 }
 
 /// Prepares a bound listener of clients. Bound to a wildcard, it tells with each datagram which

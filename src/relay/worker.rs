@@ -426,9 +426,9 @@ fn from_listener<'a>(
     round: &mut Round<'a>,
     out: &mut Out<'_, 'a>,
 ) {
-    let Ok(batch) = round.receive(&out.exits.listeners[index], BATCH) else {
-        out.exits.stats.receive_errors += 1;
-        return;
+    let batch = match round.receive(&out.exits.listeners[index], BATCH) {
+        Ok(batch) => batch,
+        Err(error) => return out.exits.stats.not_received(&error),
     };
     for received in batch {
         let five_tuple = FiveTuple {
@@ -464,9 +464,9 @@ fn from_relay<'a>(
     if !flags.contains(EventFlags::IN) {
         return;
     }
-    let Ok(batch) = round.receive(&*socket, socket.appetite(turn)) else {
-        out.exits.stats.receive_errors += 1;
-        return;
+    let batch = match round.receive(&*socket, socket.appetite(turn)) {
+        Ok(batch) => batch,
+        Err(error) => return out.exits.stats.not_received(&error),
     };
     for received in batch {
         for datagram in received.datagrams() {

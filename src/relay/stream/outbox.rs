@@ -8,6 +8,9 @@ use std::io::{self, Write};
 const PAYLOAD: usize = 256 << 10;
 /// Bytes beyond [`PAYLOAD`] for replies. A client that does not read even those is cut off.
 const REPLIES: usize = 64 << 10;
+/// Bytes that wait in all outboxes of one worker together; further payload is dropped, however
+/// little waits for its client.
+const WORKER: usize = 64 << 20;
 /// Buffers kept for the next output, and how large each may be.
 const SPARE_BUFFERS: usize = 64;
 const SPARE_BYTES: usize = 64 << 10;
@@ -29,17 +32,27 @@ pub(super) enum Written {
     Part,
 }
 
-/// Memory of empty outboxes.
+/// What the outboxes of one worker share: memory of empty ones, and a bound on them together.
 #[derive(Default)]
-pub(super) struct Pool(Vec<Vec<u8>>);
+pub(super) struct Pool {
+    spare: Vec<Vec<u8>>,
+    waiting: usize,
+}
 
 impl Pool {
+    /// Takes back what an outbox holds.
     pub(super) fn put(&mut self, outbox: Outbox) {
+        self.waiting -= outbox.waiting();
         let mut bytes = outbox.bytes;
-        if self.0.len() < SPARE_BUFFERS && (1..=SPARE_BYTES).contains(&bytes.capacity()) {
+        if self.spare.len() < SPARE_BUFFERS && (1..=SPARE_BYTES).contains(&bytes.capacity()) {
             bytes.clear();
-            self.0.push(bytes);
+            self.spare.push(bytes);
         }
+    }
+
+    /// Notes that an outbox has got rid of `bytes`.
+    pub(super) fn written(&mut self, bytes: usize) {
+        self.waiting -= bytes;
     }
 }
 
@@ -54,16 +67,18 @@ impl Outbox {
     ) -> bool {
         let length = parts[0].len() + parts[1].len() + padding;
         let limit = if is_reply { PAYLOAD + REPLIES } else { PAYLOAD };
-        if self.waiting() + length > limit {
+        let crowded = !is_reply && pool.waiting + length > WORKER;
+        if crowded || self.waiting() + length > limit {
             self.overrun |= is_reply;
             return false;
         }
         if self.bytes.capacity() == 0 {
-            self.bytes = pool.0.pop().unwrap_or_default();
+            self.bytes = pool.spare.pop().unwrap_or_default();
         } else if self.written > PAYLOAD {
             self.bytes.drain(..self.written);
             self.written = 0;
         }
+        pool.waiting += length;
         for part in parts {
             self.bytes.extend_from_slice(part);
         }
@@ -124,7 +139,8 @@ impl Outbox {
         }
     }
 
-    fn waiting(&self) -> usize {
+    /// Bytes that are still to be written.
+    pub(super) fn waiting(&self) -> usize {
         self.bytes.len() - self.written
     }
 }
@@ -208,9 +224,27 @@ mod tests {
         assert_eq!((next.bytes.as_ptr(), next.bytes.len()), (memory, 1));
         let large = Outbox {
             bytes: vec![0; SPARE_BYTES + 1],
+            written: SPARE_BYTES + 1,
             ..Outbox::default()
         };
         pool.put(large);
-        assert!(pool.0.is_empty());
+        assert!(pool.spare.is_empty());
+    }
+
+    #[test]
+    fn a_thousand_slow_readers_share_one_bound() {
+        let mut pool = Pool::default();
+        let mut outboxes: Vec<Outbox> = (0..1000).map(|_| Outbox::default()).collect();
+        let payload = [0; 64 << 10];
+        for _ in 0..4 {
+            for outbox in &mut outboxes {
+                outbox.push(&mut pool, [&payload, &[]], 0, false);
+            }
+        }
+        let waiting = |outboxes: &[Outbox]| outboxes.iter().map(Outbox::waiting).sum::<usize>();
+        assert_eq!((waiting(&outboxes), pool.waiting), (WORKER, WORKER));
+        assert!(outboxes[999].push(&mut pool, [b"reply", &[]], 0, true));
+        outboxes.drain(..).for_each(|outbox| pool.put(outbox));
+        assert_eq!(pool.waiting, 0);
     }
 }

@@ -107,7 +107,7 @@ fn for_each_control(header: &libc::msghdr, mut f: impl FnMut(i32, i32, &[u8])) {
     unsafe {
         let mut control = libc::CMSG_FIRSTHDR(header);
         while let Some(head) = control.as_ref() {
-            let length = (head.cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+            let length = head.cmsg_len.saturating_sub(libc::CMSG_LEN(0) as usize);
             let data = std::slice::from_raw_parts(libc::CMSG_DATA(control), length);
             f(head.cmsg_level, head.cmsg_type, data);
             control = libc::CMSG_NXTHDR(header, control);
