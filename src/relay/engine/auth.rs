@@ -200,16 +200,20 @@ impl Proof<'_> {
     /// (RFC 8489 section 14.6).
     fn is_by(&self, key: &Key) -> bool {
         match self {
-            Self::Sha1(covered, value) => hmac::<Hmac<Sha1>>(key, covered).verify_slice(value),
-            Self::Sha256(covered, value) => hmac::<Hmac<Sha256>>(key, covered).verify_slice(value),
+            Self::Sha1(covered, value) => {
+                mac::<Hmac<Sha1>>(key.bytes(), covered).verify_slice(value)
+            }
+            Self::Sha256(covered, value) => {
+                mac::<Hmac<Sha256>>(key.bytes(), covered).verify_slice(value)
+            }
         }
         .is_ok()
     }
 }
 
-fn hmac<M: Mac + KeyInit>(key: &Key, covered: &Covered<'_>) -> M {
-    let mut mac =
-        <M as KeyInit>::new_from_slice(key.bytes()).expect("HMAC takes a key of any length");
+/// The HMAC that an integrity attribute should bear.
+pub(super) fn mac<M: Mac + KeyInit>(key: &[u8], covered: &Covered<'_>) -> M {
+    let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes a key of any length");
     mac.update(&covered.head);
     mac.update(covered.rest);
     mac
@@ -237,6 +241,3 @@ impl fmt::Debug for Key {
         f.write_str("Key(…)")
     }
 }
-
-#[cfg(test)]
-mod tests;

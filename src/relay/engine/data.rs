@@ -36,7 +36,7 @@ impl<R: RelaySockets> Engine<R> {
             .slot_of(five_tuple)
             .and_then(|slot| Some((slot, self.table.get(slot).channel(number, now.instant)?)));
         match bound {
-            Some((slot, peer)) => self.to_peer(now, slot, peer, payload, false, out),
+            Some((slot, peer)) => self.relay_out(now, slot, peer, payload, false, out),
             None => self.stats.dropped.no_allocation += 1,
         }
     }
@@ -61,12 +61,12 @@ impl<R: RelaySockets> Engine<R> {
         }
         let dont_fragment = indication.get(ATTR_DONT_FRAGMENT).is_some();
         match self.table.slot_of(five_tuple) {
-            Some(slot) => self.to_peer(now, slot, peer, payload, dont_fragment, out),
+            Some(slot) => self.relay_out(now, slot, peer, payload, dont_fragment, out),
             None => self.stats.dropped.no_allocation += 1,
         }
     }
 
-    fn to_peer<'a>(
+    fn relay_out<'a>(
         &mut self,
         now: Now,
         slot: u32,
@@ -102,7 +102,7 @@ impl<R: RelaySockets> Engine<R> {
                 let from = relay.announced;
                 self.stats.hairpinned.count(payload);
                 if worker == self.id {
-                    self.to_client(now, key, from, payload, Arrival::Hairpin, out);
+                    self.relay_in(now, key, from, payload, Arrival::Hairpin, out);
                 } else {
                     out.to_worker(worker, key, from, payload);
                 }
@@ -115,7 +115,7 @@ impl<R: RelaySockets> Engine<R> {
         }
     }
 
-    pub(super) fn to_client<'a>(
+    pub(super) fn relay_in<'a>(
         &mut self,
         now: Now,
         key: RelayKey,

@@ -12,6 +12,8 @@ mod auth;
 mod control;
 mod data;
 mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod message;
 mod nonce;
 mod policy;
@@ -147,7 +149,7 @@ impl<R: RelaySockets> Engine<R> {
         datagram: &'a [u8],
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        self.to_client(now, relay, plain(peer), datagram, Arrival::Socket, out);
+        self.relay_in(now, relay, plain(peer), datagram, Arrival::Socket, out);
     }
 
     /// Takes one payload handed over by another worker's [`Output::to_worker`].
@@ -159,7 +161,7 @@ impl<R: RelaySockets> Engine<R> {
         payload: &'a [u8],
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        self.to_client(now, relay, plain(from), payload, Arrival::Hairpin, out);
+        self.relay_in(now, relay, plain(from), payload, Arrival::Hairpin, out);
     }
 
     /// Takes an ICMP error for a datagram that `relay` sent to `peer`: type, code, and the

@@ -142,6 +142,12 @@ impl<S> Table<S> {
             .map(|&(_, slot)| slot)
     }
 
+    /// Slots ever made: what the table holds on to.
+    #[cfg(test)]
+    pub(super) fn footprint(&self) -> usize {
+        self.slots.len()
+    }
+
     pub(super) fn of_user(&self, user: &str) -> Vec<u32> {
         let user: Arc<str> = user.into();
         let range = (Arc::clone(&user), 0)..=(user, u32::MAX);
