@@ -3,6 +3,7 @@
 mod banner;
 mod ice_urls;
 mod metrics;
+mod relay;
 mod web;
 
 pub use banner::Banner;
@@ -10,27 +11,27 @@ pub use banner::Banner;
 use crate::auth::credential::IceIssuer;
 use crate::auth::token::TokenError;
 use crate::config::{Config, Mode, UniqueIdentity};
-use crate::http::{self, Access, AdminToken, Context, Phase, RelayAdmin};
+use crate::http::{self, Access, AdminToken, Context, Phase};
 use crate::net::{self, Announced, CertStore};
 use crate::protocol::{ErrorCode, Refusal};
+use crate::relay::RelayHandle;
 use crate::relay::engine::{PeerPolicy, Verdict};
-use crate::relay::{RelayAddress, RelayConfig, RelayHandle};
 use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, Driver, SessionSettings};
 use anyhow::{Context as _, Result};
 use ice_urls::{IceUrls, Served};
 use secrecy::ExposeSecret;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use web::{Certificates, Ports};
+use web::{Certificates, Ports, TakeTurn};
 
 /// A running box. Dropping it ends everything at once; [`App::drain`] ends it politely.
 pub struct App {
     driver: Arc<Driver>,
-    relay: Option<RelayHandle>,
+    relay: Option<Arc<RelayHandle>>,
     phase: watch::Sender<Phase>,
     stop: watch::Sender<bool>,
     reload: Arc<Notify>,
@@ -44,6 +45,8 @@ pub struct App {
     pub certificates: Option<Arc<CertStore>>,
     /// Where STUN and TURN listen over UDP.
     pub udp: Vec<SocketAddr>,
+    /// Where STUN and TURN listen over TCP.
+    pub tcp: Vec<SocketAddr>,
     /// What to tell the operator.
     pub banner: Banner,
 }
@@ -61,43 +64,35 @@ impl App {
         let certificates = Certificates::open(&config.tls)?;
         let ports = Ports::bind(&config)?;
         let (http, https) = (ports.http.clone(), ports.https.clone());
-        let relay_sockets = if config.turn.enabled {
-            bind_relay(&config)?
-        } else {
-            vec![]
-        };
-        let udp = relay_sockets
-            .iter()
-            .map(std::net::UdpSocket::local_addr)
-            .collect::<Result<Vec<_>, _>>()?;
+        let turn = relay::bind(&config)?;
+        let (udp, tcp) = (turn.udp.clone(), turn.tcp.clone());
 
-        let served = Served::new(&config, &announced, &udp, &https);
+        let served = Served::new(&config, &announced, &udp, &tcp, &https);
         let shown = certificates
             .as_ref()
             .and_then(|certs| certs.store.current());
         let ice = issuer(&config, served.urls(shown.as_deref()));
         let banner = Banner::new(&config, &http, &https, &announced, &ice);
 
-        let relay = if config.turn.enabled {
-            let relay_config = relay_config(&config, &announced);
-            Some(
-                RelayHandle::start(relay_config, relay_sockets)
-                    .await
-                    .context("relay")?,
-            )
-        } else {
-            None
+        let relay = match config.turn.enabled {
+            true => Some(Arc::new(turn.start(&config, &announced).context("relay")?)),
+            false => None,
         };
         let limits = ConnectionLimits {
             per_ip: config.signal.connections_per_ip,
             total: config.signal.max_connections,
             outbox: config.signal.outbox.0 as usize,
         };
+        let revoking = relay.clone();
         let driver = Arc::new(Driver::new(
             hub_settings(&config),
             ice.clone(),
             limits,
-            Box::new(|user, floor| tracing::debug!(user, floor, "credentials are over")),
+            Box::new(move |user, floor| {
+                if let Some(relay) = &revoking {
+                    relay.revoke(user, floor);
+                }
+            }),
         ));
 
         let (phase, phase_seen) = watch::channel(Phase::Starting);
@@ -116,10 +111,7 @@ impl App {
                 .admin_token
                 .as_ref()
                 .map(|token| AdminToken::new(token.expose_secret())),
-            relays: RelayAdmin {
-                list: Box::new(|| Box::pin(async { vec![] })),
-                revoke: Box::new(|_| {}),
-            },
+            relays: relay::admin(relay.clone(), config.turn.ttl),
             scrape: metrics::scraper(Arc::clone(&driver)),
         });
         let timers = Arc::clone(&driver);
@@ -132,11 +124,14 @@ impl App {
                 driver.with_hub(|hub, _, _| hub.reconfigure(settings.clone(), ice));
             }));
         }
+        let take_turn = relay
+            .clone()
+            .map(|relay| -> TakeTurn { Arc::new(move |accepted| relay::take(&relay, accepted)) });
         ports.serve(
             &config,
             &context,
             certificates.as_ref(),
-            None,
+            take_turn.as_ref(),
             &stop_seen,
             &mut tasks,
         );
@@ -153,6 +148,7 @@ impl App {
             https,
             certificates,
             udp,
+            tcp,
             banner,
         })
     }
@@ -166,6 +162,9 @@ impl App {
     /// grace has ended.
     pub async fn drain(&self) {
         self.phase.send_replace(Phase::Draining);
+        if let Some(relay) = &self.relay {
+            relay.drain();
+        }
         let grace_ends = Instant::now() + self.grace;
         self.driver.drain(grace_ends, false);
         let _ = tokio::time::timeout_at(grace_ends.into(), self.driver.empty()).await;
@@ -176,7 +175,7 @@ impl App {
         self.stop.send_replace(true);
         self.tasks.shutdown().await;
         if let Some(relay) = &self.relay {
-            relay.close().await;
+            relay.close();
         }
     }
 }
@@ -187,8 +186,12 @@ pub async fn ice_issuer(config: &Config) -> IceIssuer {
         let fixed = addresses.iter().filter(|address| address.port() != 0);
         fixed.copied().collect()
     };
-    let (udp, tls) = (fixed(&config.turn.udp.addresses), fixed(&config.tls.listen));
-    let served = Served::new(config, &announced(config).await, &udp, &tls);
+    let (udp, tcp) = (
+        fixed(&config.turn.udp.addresses),
+        fixed(&config.turn.tcp.addresses),
+    );
+    let tls = fixed(&config.tls.listen);
+    let served = Served::new(config, &announced(config).await, &udp, &tcp, &tls);
     let certificates = Certificates::open(&config.tls).ok().flatten();
     let shown = certificates.and_then(|certs| certs.store.current());
     issuer(config, served.urls(shown.as_deref()))
@@ -206,47 +209,6 @@ fn issuer(config: &Config, urls: IceUrls) -> IceIssuer {
         turn_urls: urls.turn,
         secrets: config.turn.secrets.clone(),
         ttl: config.turn.ttl,
-    }
-}
-
-fn bind_relay(config: &Config) -> Result<Vec<std::net::UdpSocket>> {
-    let listen = &config.turn.udp;
-    let mut sockets = vec![];
-    for address in &listen.addresses {
-        match net::udp(*address, "turn.udp") {
-            Ok(socket) => sockets.push(socket),
-            Err(error) if !listen.explicit && error.is_absent_address() => {
-                tracing::debug!("passed over {address}: {error}");
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(sockets)
-}
-
-fn relay_config(config: &Config, announced: &[Announced]) -> RelayConfig {
-    let mut own: Vec<IpAddr> = if_addrs::get_if_addrs()
-        .unwrap_or_default()
-        .iter()
-        .map(|i| i.ip())
-        .collect();
-    own.extend(announced.iter().map(|a| a.address));
-    RelayConfig {
-        realm: config.turn.realm.clone(),
-        secrets: config.turn.secrets.clone(),
-        policy: PeerPolicy::new(
-            config.turn.allowed_peers.clone(),
-            config.turn.denied_peers.clone(),
-            own,
-        ),
-        addresses: announced
-            .iter()
-            .map(|a| RelayAddress {
-                local: a.local,
-                announced: a.address,
-            })
-            .collect(),
-        ports: config.turn.relay_ports.0.clone(),
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Served {
     announced: Vec<Announced>,
     /// Where STUN and TURN are served over UDP.
     udp: Vec<SocketAddr>,
+    /// Where TURN is served over TCP.
+    tcp: Vec<SocketAddr>,
     /// Where TURN is served over TLS.
     tls: Vec<SocketAddr>,
 }
@@ -29,6 +31,7 @@ impl Served {
         config: &Config,
         announced: &[Announced],
         udp: &[SocketAddr],
+        tcp: &[SocketAddr],
         tls: &[SocketAddr],
     ) -> Self {
         let relay = |listeners: &[SocketAddr]| match config.turn.enabled {
@@ -39,6 +42,7 @@ impl Served {
             public: config.public.clone(),
             announced: announced.to_vec(),
             udp: relay(udp),
+            tcp: relay(tcp),
             tls: relay(tls),
         }
     }
@@ -60,6 +64,10 @@ impl Served {
             let host = bracketed(&host);
             urls.stun.push(format!("stun:{host}:{port}"));
             urls.turn.push(format!("turn:{host}:{port}?transport=udp"));
+        }
+        for (host, port) in hosts(&self.public, &self.announced, &self.tcp) {
+            let host = bracketed(&host);
+            urls.turn.push(format!("turn:{host}:{port}?transport=tcp"));
         }
         for (host, port) in hosts(&self.public, &self.announced, &self.tls) {
             if certificate.is_some_and(|shown| shown.names(&host)) {
@@ -160,6 +168,7 @@ mod tests {
             public,
             announced: announced.to_vec(),
             udp: listeners(udp),
+            tcp: vec![],
             tls: listeners(tls),
         }
     }
@@ -176,6 +185,25 @@ mod tests {
         let urls = served(public(Some("call.example.org"), &[]), &[], &both, &[]).urls(None);
         assert_eq!(urls.stun, ["stun:call.example.org:3478"]);
         assert_eq!(urls.turn, ["turn:call.example.org:3478?transport=udp"]);
+    }
+
+    #[test]
+    fn streams_come_after_datagrams_and_tls_last() {
+        let mut served = served(
+            public(Some("call.example.org"), &[]),
+            &[],
+            &["0.0.0.0:3478"],
+            &["0.0.0.0:443"],
+        );
+        served.tcp = listeners(&["0.0.0.0:3479"]);
+        assert_eq!(
+            served.urls(Some(&certificate("call.example.org"))).turn,
+            [
+                "turn:call.example.org:3478?transport=udp",
+                "turn:call.example.org:3479?transport=tcp",
+                "turns:call.example.org:443?transport=tcp",
+            ]
+        );
     }
 
     #[test]

@@ -170,7 +170,6 @@ impl Ledger {
         parity: Parity,
         now: Instant,
     ) -> Option<(PortLease, Option<PortLease>)> {
-        self.observe(now);
         self.expire_reservations(now);
         let pool = &self.relays[family as usize].as_ref()?.pool;
         let port = lock(pool).take(parity, now)?;
@@ -218,6 +217,7 @@ impl Ledger {
     }
 
     fn expire_reservations(&self, now: Instant) {
+        self.observe(now);
         let expired = lock(&self.reservations).expire(now);
         drop(expired);
     }

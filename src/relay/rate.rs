@@ -14,19 +14,8 @@ impl Bucket {
     /// The bucket after `amount` more at `rate` per second, or `None` if it is over its burst.
     /// One admission may overshoot, so that the size of a datagram never makes it inadmissible.
     pub(in crate::relay) fn admit(self, amount: u64, rate: u64, now: u64) -> Option<Self> {
-        self.admit_burst(amount, rate, BURST, now)
-    }
-
-    /// As [`admit`](Self::admit), with a burst of `burst` times the rate.
-    pub(in crate::relay) fn admit_burst(
-        self,
-        amount: u64,
-        rate: u64,
-        burst: Duration,
-        now: u64,
-    ) -> Option<Self> {
         let paid_at = self.0.max(now);
-        if paid_at - now >= burst.as_nanos() as u64 {
+        if paid_at - now >= BURST.as_nanos() as u64 {
             return None;
         }
         let cost = u128::from(amount) * 1_000_000_000 / u128::from(rate.max(1));

@@ -47,6 +47,7 @@ impl Process {
         let mut child = Command::new(env!("CARGO_BIN_EXE_callbox"))
             .env("CALLBOX_HTTP__LISTEN", "127.0.0.1:0")
             .env("CALLBOX_TURN__UDP", "127.0.0.1:0")
+            .env("CALLBOX_TURN__TCP", "127.0.0.1:0")
             .envs(env.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -99,16 +100,11 @@ impl Callbox {
         let ports = [
             ("CALLBOX_HTTP__LISTEN", "127.0.0.1:0"),
             ("CALLBOX_TURN__UDP", "127.0.0.1:0"),
+            ("CALLBOX_TURN__TCP", "127.0.0.1:0"),
         ];
         let env = ports.map(|(k, v)| (k.to_owned(), v.to_owned()));
         let config = Config::load(Some(file.path()), env.into_iter()).unwrap();
         Self(App::start(config).await.unwrap())
-    }
-
-    /// Ends it politely.
-    pub async fn stop(self) {
-        self.0.drain().await;
-        self.0.stop().await;
     }
 }
 

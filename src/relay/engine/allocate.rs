@@ -11,13 +11,16 @@ use crate::relay::ledger::{Parity, PortLease, ReservationToken};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use stun::attributes::*;
 use stun::error_code::*;
 use turn::proto::PROTO_UDP;
 
 /// Ports to try where another program of the machine has bound some of the range.
 const MAX_TRIES: usize = 8;
+
+/// Longer than any process runs, and no overflow of the clock.
+const LONGEST_SESSION: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// What the client asks for.
 struct Wish {
@@ -83,7 +86,7 @@ impl<R: RelaySockets> Engine<R> {
         let quota = self
             .ledger
             .lease_quota(&user, client, self.settings.quotas)?;
-        let session_end = now.instant + self.settings.max_session;
+        let session_end = now.instant + self.settings.max_session.min(LONGEST_SESSION);
         let (expires, granted) = lifetime(wish.lifetime, now, session_end);
 
         let opened = self.open(&wish, now.instant, expires)?;
@@ -264,7 +267,9 @@ impl Wish {
         };
         let families = match (requested, additional) {
             (None, None) => Families::One(Family::V4),
-            (Some(value), None) => Families::One(read_family(value)?),
+            (Some(value), None) => {
+                Families::One(read_family(value)?.ok_or(CODE_ADDR_FAMILY_NOT_SUPPORTED)?)
+            }
             (None, Some(&[FAMILY_V6, _, _, _])) if even != Parity::EvenPair => Families::Both,
             _ => return Err(CODE_BAD_REQUEST.into()),
         };
@@ -276,12 +281,12 @@ impl Wish {
     }
 }
 
-/// The value of REQUESTED-ADDRESS-FAMILY.
-pub(super) fn read_family(value: &[u8]) -> Result<Family, Failure> {
+/// The value of REQUESTED-ADDRESS-FAMILY; `None` for a family that nobody knows.
+pub(super) fn read_family(value: &[u8]) -> Result<Option<Family>, Failure> {
     match value {
-        [FAMILY_V4, _, _, _] => Ok(Family::V4),
-        [FAMILY_V6, _, _, _] => Ok(Family::V6),
-        [_, _, _, _] => Err(CODE_ADDR_FAMILY_NOT_SUPPORTED.into()),
+        [FAMILY_V4, _, _, _] => Ok(Some(Family::V4)),
+        [FAMILY_V6, _, _, _] => Ok(Some(Family::V6)),
+        [_, _, _, _] => Ok(None),
         _ => Err(CODE_BAD_REQUEST.into()),
     }
 }

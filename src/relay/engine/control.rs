@@ -25,7 +25,7 @@ impl<R: RelaySockets> Engine<R> {
     ) -> Result<Vec<u8>, Failure> {
         let (now, slot) = (request.now, self.allocation_of(request)?);
         let family = match request.message.get(ATTR_REQUESTED_ADDRESS_FAMILY) {
-            Some(value) => Some(read_family(value)?),
+            Some(value) => Some(read_family(value)?.ok_or(CODE_PEER_ADDR_FAMILY_MISMATCH)?),
             None => None,
         };
         let allocation = self.table.get_mut(slot);

@@ -6,12 +6,11 @@ use crate::relay::rate::Bucket;
 use foldhash::quality::FixedState;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::time::Duration;
 
 /// Replies per second and source. A source may be a NAT with hundreds of browsers behind it, each
-/// asking half a dozen times when a meeting starts; the burst is for them.
-const RATE: u64 = 100;
-const BURST: Duration = Duration::from_secs(10);
+/// asking half a dozen times when a meeting starts; whom somebody names as a source in order to
+/// flood him gets less than 150 kB/s.
+const RATE: u64 = 1_000;
 
 /// Buckets in each of two rows: 64 KiB a worker. A source is held back only if another one uses
 /// up its bucket in both rows.
@@ -38,7 +37,7 @@ impl Throttle {
         let mut admitted = false;
         for (row, hasher) in self.buckets.iter_mut().zip(&self.hashers) {
             let bucket = &mut row[hasher.hash_one(block) as usize % BUCKETS];
-            if let Some(next) = bucket.admit_burst(1, RATE, BURST, now) {
+            if let Some(next) = bucket.admit(1, RATE, now) {
                 *bucket = next;
                 admitted = true;
             }
@@ -63,8 +62,8 @@ mod tests {
         let mut throttle = Throttle::new([1, 2]);
         let source = Ipv4Addr::new(192, 0, 2, 1).into();
         assert_eq!(admitted(&mut throttle, source, 0), 1_000);
-        assert_eq!(admitted(&mut throttle, source, SECOND), 100);
-        assert_eq!(admitted(&mut throttle, source, 3 * SECOND), 200);
+        assert_eq!(admitted(&mut throttle, source, SECOND / 10), 100);
+        assert_eq!(admitted(&mut throttle, source, 9 * SECOND), 1_000);
     }
 
     #[test]

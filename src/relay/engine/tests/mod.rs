@@ -5,6 +5,7 @@ mod authentication;
 mod binding;
 mod channels;
 mod client;
+mod conformance;
 mod data;
 mod floods;
 mod hairpin;

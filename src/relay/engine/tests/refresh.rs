@@ -171,6 +171,7 @@ fn a_family_that_the_allocation_lacks_is_a_443() {
     let (mut client, _) = Client::allocated(&mut boxed, CLIENT, "a");
     assert_eq!(refresh(&mut boxed, &mut client, 600, 2).code(), 443);
     assert_eq!(refresh(&mut boxed, &mut client, 0, 2).code(), 443);
+    assert_eq!(refresh(&mut boxed, &mut client, 0, 3).code(), 443);
     refresh(&mut boxed, &mut client, 600, 1).success();
 }
 
