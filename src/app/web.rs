@@ -2,7 +2,7 @@
 
 use crate::config::{CertificateSource, Config, Tls};
 use crate::http::{self, Context, Guard, Version};
-use crate::net::{self, Accepted, CertStore, Front, PemFiles, Protocol, Wire};
+use crate::net::{self, Accepted, AcmeOrders, CertStore, Front, PemFiles, Protocol, Wire};
 use anyhow::{Result, anyhow};
 use axum::Router;
 use std::net::SocketAddr;
@@ -81,6 +81,7 @@ pub(super) struct Certificates {
 
 enum Keeper {
     Files(PemFiles),
+    Acme(AcmeOrders),
 }
 
 impl Certificates {
@@ -95,7 +96,10 @@ impl Certificates {
                 let files = PemFiles::open(cert, key, &store);
                 Keeper::Files(files.map_err(|error| anyhow!("tls.cert: {error}"))?)
             }
-            CertificateSource::Acme(_) => unimplemented!(),
+            CertificateSource::Acme(acme) => {
+                let orders = AcmeOrders::open(acme, &store);
+                Keeper::Acme(orders.map_err(|error| anyhow!("tls.acme: {error}"))?)
+            }
         };
         Ok(Some(Self { store, keeper }))
     }
@@ -106,6 +110,7 @@ impl Certificates {
         tasks.spawn(async move {
             match self.keeper {
                 Keeper::Files(files) => files.watch(&store, &reload).await,
+                Keeper::Acme(orders) => orders.run(&store).await,
             }
         });
         let store = Arc::clone(&self.store);

@@ -3,12 +3,14 @@
 //!
 //! Knows nothing of signaling or TURN: accepted connections are handed over.
 
+mod acme;
 mod address;
 mod certs;
 mod front;
 mod listen;
 mod owner;
 
+pub use acme::AcmeOrders;
 pub use address::{Announced, discover};
 pub use certs::{CertStore, Identity, IdentityError, PemFiles};
 pub use front::{Accepted, Front, Protocol, Wire};
