@@ -12,7 +12,7 @@ mod relay;
 use crate::client::Link;
 use crate::relay::{Relay, SOON, echo};
 use std::net::UdpSocket;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 use tokio::sync::Mutex;
 
@@ -46,18 +46,20 @@ async fn a_client_that_does_not_read_loses_datagrams_and_delays_nobody() {
 
     let before = resident();
     let stop = AtomicBool::new(false);
-    let (mut sent, mut slowest) = (0_usize, std::time::Duration::ZERO);
+    let sent = AtomicUsize::new(0);
+    let mut slowest = std::time::Duration::ZERO;
     std::thread::scope(|scope| {
-        let flood = scope.spawn(|| {
-            let mut sent = 0;
+        scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                sent += flooder.send_to(&[7; 1200], relayed).unwrap_or(0);
+                let bytes = flooder.send_to(&[7; 1200], relayed).unwrap_or(0);
+                sent.fetch_add(bytes, Ordering::Relaxed);
             }
-            sent
         });
         let begun = Instant::now();
         // Enough to have filled every buffer on the way many times over.
-        for count in 0..2_000_u32 {
+        let mut count = 0_u32;
+        while count < 2_000 || sent.load(Ordering::Relaxed) < 32 << 20 {
+            count += 1;
             let asked = Instant::now();
             quick.send_channel(0x4000, &count.to_be_bytes());
             assert_eq!(quick.receive_channel().1, count.to_be_bytes());
@@ -65,13 +67,11 @@ async fn a_client_that_does_not_read_loses_datagrams_and_delays_nobody() {
             assert!(begun.elapsed() < SOON * 3);
         }
         stop.store(true, Ordering::Relaxed);
-        sent = flood.join().unwrap();
     });
     assert!(slowest < SOON / 10, "{slowest:?}");
     let stats = relay.eventually(|stats| stats.io.slow_reader > 0).await;
     let grown = resident().saturating_sub(before);
-    assert!(sent > 20 << 20, "{sent}");
-    assert!(grown < 24 << 20, "{grown} bytes more after {sent}");
+    assert!(grown < 24 << 20, "{grown} bytes more after {sent:?}");
 
     // What it gets once it reads again is whole and in step.
     let mut read = 0;
