@@ -112,7 +112,7 @@ impl App {
                 .as_ref()
                 .map(|token| AdminToken::new(token.expose_secret())),
             relays: relay::admin(relay.clone(), config.turn.ttl),
-            scrape: metrics::scraper(Arc::clone(&driver)),
+            scrape: metrics::scraper(Arc::clone(&driver), relay.clone()),
         });
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });

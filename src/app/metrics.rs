@@ -1,5 +1,8 @@
 //! `/metrics`: what signaling and the relay count, gathered at each scrape.
 
+mod relay;
+
+use crate::relay::RelayHandle;
 use crate::signal::hub::{Counters, Gauges};
 use crate::signal::{Driver, SentByType};
 use futures_util::future::BoxFuture;
@@ -9,20 +12,33 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use relay::Relaying;
 use std::fmt;
 use std::sync::Arc;
 
 type Scraper = Box<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
 
 /// Makes the function that renders everything.
-pub(super) fn scraper(driver: Arc<Driver>) -> Scraper {
+pub(super) fn scraper(driver: Arc<Driver>, relay: Option<Arc<RelayHandle>>) -> Scraper {
     Box::new(move || {
-        let driver = Arc::clone(&driver);
-        Box::pin(async move { render(&driver) })
+        let (driver, relay) = (Arc::clone(&driver), relay.clone());
+        Box::pin(async move {
+            let relaying = match relay {
+                Some(relay) => match relay.stats().await {
+                    Some(stats) => Some(Relaying {
+                        stats,
+                        allocations: relay.allocations().await,
+                    }),
+                    None => None,
+                },
+                None => None,
+            };
+            render(&driver, relaying)
+        })
     })
 }
 
-fn render(driver: &Driver) -> String {
+fn render(driver: &Driver, relaying: Option<Relaying>) -> String {
     let (counters, gauges) = driver.with_hub(|hub, _, _| (hub.counters().clone(), hub.gauges()));
     let stats = driver.stats();
     let mut registry = Registry::with_prefix("callbox");
@@ -31,6 +47,9 @@ fn render(driver: &Driver) -> String {
         gauges,
         sent: driver.sent(),
     }));
+    if let Some(relaying) = relaying {
+        registry.register_collector(Box::new(relaying));
+    }
     let signal = registry.sub_registry_with_prefix("signal");
     signal.register(
         "join_latency_seconds",

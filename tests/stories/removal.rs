@@ -118,6 +118,18 @@ async fn the_operator_sees_relays_and_revokes_them() {
     assert_eq!(send(&callbox, "DELETE", &path, TOKEN, "").await.0, 204);
     blocking(|| relayed.goes_silent()).await;
 
+    let (_, _, text) = send(&callbox, "GET", "/metrics", TOKEN, "").await;
+    for line in [
+        "callbox_relay_allocations{family=\"ipv4\",transport=\"udp\"} 0",
+        "callbox_relay_allocations_opened_total 1",
+        "callbox_relay_bytes_total{path=\"to_clients\"} 5",
+    ] {
+        assert!(
+            text.lines().any(|l| l == line),
+            "{line} is missing:\n{text}"
+        );
+    }
+
     let servers = json(&send(&callbox, "GET", "/v1/ice-servers", "", "").await.2);
     let relayed = Relayed::open(&callbox, &servers);
     let listed = json(&send(&callbox, "GET", "/v1/relays", TOKEN, "").await.2);
