@@ -1,7 +1,11 @@
 //! `/metrics`: what signaling and the relay count, gathered at each scrape.
 
+mod certificates;
+
+use crate::net::CertStore;
 use crate::signal::hub::{Counters, Gauges};
 use crate::signal::{Driver, SentByType};
+use certificates::Certificates;
 use futures_util::future::BoxFuture;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -15,14 +19,14 @@ use std::sync::Arc;
 type Scraper = Box<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
 
 /// Makes the function that renders everything.
-pub(super) fn scraper(driver: Arc<Driver>) -> Scraper {
+pub(super) fn scraper(driver: Arc<Driver>, certificates: Option<Arc<CertStore>>) -> Scraper {
     Box::new(move || {
-        let driver = Arc::clone(&driver);
-        Box::pin(async move { render(&driver) })
+        let (driver, certificates) = (Arc::clone(&driver), certificates.clone());
+        Box::pin(async move { render(&driver, certificates) })
     })
 }
 
-fn render(driver: &Driver) -> String {
+fn render(driver: &Driver, certificates: Option<Arc<CertStore>>) -> String {
     let (counters, gauges) = driver.with_hub(|hub, _, _| (hub.counters().clone(), hub.gauges()));
     let stats = driver.stats();
     let mut registry = Registry::with_prefix("callbox");
@@ -31,6 +35,9 @@ fn render(driver: &Driver) -> String {
         gauges,
         sent: driver.sent(),
     }));
+    if let Some(store) = certificates {
+        registry.register_collector(Box::new(Certificates(store)));
+    }
     let signal = registry.sub_registry_with_prefix("signal");
     signal.register(
         "join_latency_seconds",

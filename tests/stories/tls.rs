@@ -272,6 +272,41 @@ async fn turns_is_handed_out_while_the_certificate_names_the_host() {
 }
 
 #[tokio::test]
+async fn a_broken_pair_is_counted_and_the_old_one_kept() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let metrics = free.local_addr().unwrap();
+    drop(free);
+    let toml = format!("[metrics]\nlisten = \"{metrics}\"");
+    let tls = TlsBox::start(&["localhost"], &toml).await;
+    let scrape = async |wanted: &str| -> bool {
+        let mut stream = TcpStream::connect(metrics).await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text.lines().any(|line| line.starts_with(wanted))
+    };
+    assert!(scrape("callbox_tls_certificate_days_left ").await);
+    assert!(scrape("callbox_tls_certificate_failures_total 0").await);
+
+    std::fs::write(tls.dir.path().join("key"), "nonsense").unwrap();
+    tls.callbox.reload_certificates();
+    let counted = async {
+        while !scrape("callbox_tls_certificate_failures_total 1").await {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, counted)
+        .await
+        .expect("the failure is counted");
+    assert!(
+        tls.get("localhost", "/healthz", &[])
+            .await
+            .starts_with("HTTP/1.1 200 ")
+    );
+}
+
+#[tokio::test]
 async fn a_proxy_header_names_the_client() {
     let toml = "proxy_protocol = true\n[http]\ntrusted_proxies = [\"127.0.0.0/8\"]\n\
                 [signal]\nconnections_per_ip = 1";
