@@ -98,6 +98,7 @@ impl App {
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let (stop, stop_seen) = watch::channel(false);
         let (ice, ice_seen) = watch::channel(ice);
+        let certificates = certificates.map(|certs| certs.keep(&reload, &mut tasks));
         let access = Access::new(config.auth.verifier.clone());
         let context = Arc::new(Context {
             sessions: session_settings(&config, access.clone()),
@@ -112,11 +113,10 @@ impl App {
                 .as_ref()
                 .map(|token| AdminToken::new(token.expose_secret())),
             relays: relay::admin(relay.clone(), config.turn.ttl),
-            scrape: metrics::scraper(Arc::clone(&driver), relay.clone()),
+            scrape: metrics::scraper(Arc::clone(&driver), relay.clone(), certificates.clone()),
         });
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
-        let certificates = certificates.map(|certs| certs.keep(&reload, &mut tasks));
         if let Some(store) = &certificates {
             let renewed = store.watch();
             let (driver, settings) = (Arc::clone(&driver), hub_settings(&config));

@@ -145,6 +145,14 @@ impl Config {
         }
     }
 
+    /// Tells whether `http.listen` and `turn.tcp` both name `address`: one listener serves both.
+    pub fn shares_port(&self, address: SocketAddr) -> bool {
+        self.turn.enabled
+            && address.port() != 0
+            && self.http.listen.contains(&address)
+            && self.turn.tcp.addresses.contains(&address)
+    }
+
     /// The configuration as it applies, secrets redacted, as TOML.
     pub fn to_toml(&self) -> String {
         toml::to_string(&self.effective).expect("the configuration is plain data")

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use callbox::app::{self, App};
 use callbox::cli::{self, Cli, Command, Source};
-use callbox::config::Config;
+use callbox::config::{Config, ConfigError};
 use callbox::{http, log};
 use clap::Parser;
 use std::io::Write;
@@ -16,7 +16,7 @@ const BAD_CONFIGURATION: u8 = 78;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command.unwrap_or(Command::Serve(cli.source)) {
-        Command::Serve(source) => load(&source).and_then(serve),
+        Command::Serve(source) => load(&source).and_then(certified).and_then(serve),
         Command::Check { source, json } => check(&source, json),
         Command::Token(args) => load(&args.source)
             .and_then(|config| report(cli::token(&config, &args, http::unix_now()))),
@@ -29,10 +29,16 @@ fn main() -> ExitCode {
 }
 
 fn load(source: &Source) -> Result<Config, ExitCode> {
-    Config::load(source.config.as_deref(), std::env::vars()).map_err(|error| {
-        eprintln!("{error}");
-        ExitCode::from(BAD_CONFIGURATION)
-    })
+    Config::load(source.config.as_deref(), std::env::vars()).map_err(refused)
+}
+
+fn certified(config: Config) -> Result<Config, ExitCode> {
+    cli::check_certificate(config).map_err(refused)
+}
+
+fn refused(error: ConfigError) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(BAD_CONFIGURATION)
 }
 
 fn check(source: &Source, json: bool) -> Result<(), ExitCode> {

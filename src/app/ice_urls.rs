@@ -131,7 +131,8 @@ fn hosts(public: &Public, announced: &[Announced], listeners: &[SocketAddr]) -> 
     hosts
 }
 
-fn bracketed(host: &str) -> String {
+/// A host as it stands in a URL.
+pub(super) fn bracketed(host: &str) -> String {
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
         _ => host.to_owned(),

@@ -1,10 +1,13 @@
 //! `/metrics`: what signaling and the relay count, gathered at each scrape.
 
+mod certificates;
 mod relay;
 
+use crate::net::CertStore;
 use crate::relay::RelayHandle;
 use crate::signal::hub::{Counters, Gauges};
 use crate::signal::{Driver, SentByType};
+use certificates::Certificates;
 use futures_util::future::BoxFuture;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -19,26 +22,29 @@ use std::sync::Arc;
 type Scraper = Box<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
 
 /// Makes the function that renders everything.
-pub(super) fn scraper(driver: Arc<Driver>, relay: Option<Arc<RelayHandle>>) -> Scraper {
+pub(super) fn scraper(
+    driver: Arc<Driver>,
+    relay: Option<Arc<RelayHandle>>,
+    certificates: Option<Arc<CertStore>>,
+) -> Scraper {
     Box::new(move || {
         let (driver, relay) = (Arc::clone(&driver), relay.clone());
+        let certificates = certificates.clone();
         Box::pin(async move {
             let relaying = match relay {
-                Some(relay) => match relay.stats().await {
-                    Some(stats) => Some(Relaying {
-                        stats,
-                        allocations: relay.allocations().await,
-                    }),
-                    None => None,
-                },
+                Some(relay) => Relaying::look(&relay).await,
                 None => None,
             };
-            render(&driver, relaying)
+            render(&driver, relaying, certificates)
         })
     })
 }
 
-fn render(driver: &Driver, relaying: Option<Relaying>) -> String {
+fn render(
+    driver: &Driver,
+    relaying: Option<Relaying>,
+    certificates: Option<Arc<CertStore>>,
+) -> String {
     let (counters, gauges) = driver.with_hub(|hub, _, _| (hub.counters().clone(), hub.gauges()));
     let stats = driver.stats();
     let mut registry = Registry::with_prefix("callbox");
@@ -49,6 +55,9 @@ fn render(driver: &Driver, relaying: Option<Relaying>) -> String {
     }));
     if let Some(relaying) = relaying {
         registry.register_collector(Box::new(relaying));
+    }
+    if let Some(store) = certificates {
+        registry.register_collector(Box::new(Certificates(store)));
     }
     let signal = registry.sub_registry_with_prefix("signal");
     signal.register(

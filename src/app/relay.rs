@@ -26,16 +26,28 @@ pub(super) fn bind(config: &Config) -> Result<Bound> {
         return Ok(Bound::default());
     }
     let udp = each(&config.turn.udp, |address| net::udp(address, "turn.udp"))?;
-    let tcp = each(&config.turn.tcp, |address| net::tcp(address, "turn.tcp"))?;
+    let (shared, own): (Vec<_>, Vec<_>) = config
+        .turn
+        .tcp
+        .addresses
+        .iter()
+        .partition(|address| config.shares_port(**address));
+    let listen = Listen {
+        addresses: own,
+        ..config.turn.tcp
+    };
+    let tcp = each(&listen, |address| net::tcp(address, "turn.tcp"))?;
+    let mut addresses = tcp
+        .iter()
+        .map(TcpListener::local_addr)
+        .collect::<Result<Vec<_>, _>>()?;
+    addresses.extend(shared);
     Ok(Bound {
         udp: udp
             .iter()
             .map(UdpSocket::local_addr)
             .collect::<Result<_, _>>()?,
-        tcp: tcp
-            .iter()
-            .map(TcpListener::local_addr)
-            .collect::<Result<_, _>>()?,
+        tcp: addresses,
         listeners: Listeners { udp, tcp },
     })
 }

@@ -49,19 +49,18 @@ impl Ports {
         stop: &watch::Receiver<bool>,
         tasks: &mut JoinSet<()>,
     ) {
-        let proxies = &config.http.trusted_proxies;
         for (listener, address) in self.plain.into_iter().zip(self.http) {
-            let hand_over = hand_over(router(config, context, address), None);
+            let turn = turn.filter(|_| config.shares_port(address)).cloned();
+            let hand_over = hand_over(router(config, context, address), turn);
             tasks.spawn(Front::default().serve(listener, stop.clone(), hand_over));
         }
         for (listener, address) in self.tls.into_iter().zip(self.https) {
             let front = Front {
                 tls: certificates.cloned(),
-                proxies: config
-                    .tls
-                    .proxy_protocol
-                    .then(|| proxies.clone())
-                    .unwrap_or_default(),
+                proxies: match config.tls.proxy_protocol {
+                    true => config.http.trusted_proxies.clone(),
+                    false => vec![],
+                },
             };
             let hand_over = hand_over(router(config, context, address), turn.cloned());
             tasks.spawn(front.serve(listener, stop.clone(), hand_over));

@@ -1,9 +1,11 @@
 //! The command line: what a person types, and what they read back.
 
+mod certificate;
 mod check;
 mod credentials;
 mod token;
 
+pub use certificate::check_certificate;
 pub use check::check;
 pub use credentials::{CredentialsArgs, credentials};
 pub use token::{RoleName, TokenArgs, token};

@@ -95,12 +95,18 @@ impl Drop for Process {
 impl Callbox {
     /// Starts with `toml` over free loopback ports.
     pub async fn start(toml: &str) -> Self {
+        let free = "127.0.0.1:0";
+        Self::start_on(toml, free, free).await
+    }
+
+    /// Starts with `toml`, HTTP on `http` and TURN over TCP on `tcp`.
+    pub async fn start_on(toml: &str, http: &str, tcp: &str) -> Self {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(toml.as_bytes()).unwrap();
         let ports = [
-            ("CALLBOX_HTTP__LISTEN", "127.0.0.1:0"),
+            ("CALLBOX_HTTP__LISTEN", http),
             ("CALLBOX_TURN__UDP", "127.0.0.1:0"),
-            ("CALLBOX_TURN__TCP", "127.0.0.1:0"),
+            ("CALLBOX_TURN__TCP", tcp),
         ];
         let env = ports.map(|(k, v)| (k.to_owned(), v.to_owned()));
         let config = Config::load(Some(file.path()), env.into_iter()).unwrap();

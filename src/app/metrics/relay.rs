@@ -1,7 +1,7 @@
 //! What the relay counts, as metrics.
 
-use crate::relay::RelayStats;
 use crate::relay::engine::{AllocationView, Transport};
+use crate::relay::{RelayHandle, RelayStats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -12,8 +12,19 @@ use std::fmt;
 /// One look at a running relay.
 #[derive(Debug)]
 pub(super) struct Relaying {
-    pub(super) stats: RelayStats,
-    pub(super) allocations: Vec<AllocationView>,
+    stats: RelayStats,
+    allocations: Vec<AllocationView>,
+}
+
+impl Relaying {
+    /// Asks the workers; `None` once they are closed.
+    pub(super) async fn look(relay: &RelayHandle) -> Option<Self> {
+        let stats = relay.stats().await?;
+        Some(Self {
+            stats,
+            allocations: relay.allocations().await,
+        })
+    }
 }
 
 impl Collector for Relaying {
