@@ -51,11 +51,15 @@ pub fn start(log: &Log) -> LogHandle {
             .boxed(),
         (LogFormat::Json, false) => lines.json().boxed(),
     };
-    tracing_subscriber::registry().with(level).with(lines).init();
+    tracing_subscriber::registry()
+        .with(level)
+        .with(lines)
+        .init();
     LogHandle(handle)
 }
 
-fn prioritised() -> tracing_subscriber::fmt::format::Format<tracing_subscriber::fmt::format::Full, ()> {
+fn prioritised()
+-> tracing_subscriber::fmt::format::Format<tracing_subscriber::fmt::format::Full, ()> {
     tracing_subscriber::fmt::format()
         .without_time()
         .with_level(false)

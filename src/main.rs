@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use callbox::app::{self, App};
-use callbox::cli::{self, Cli, Command, Source};
+use callbox::cli::{self, Cli, Command, DoctorArgs, Source};
 use callbox::config::Config;
 use callbox::{http, log};
 use clap::Parser;
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command.unwrap_or(Command::Serve(cli.source)) {
         Command::Serve(source) => load(&source).and_then(serve),
         Command::Check { source, json } => check(&source, json),
+        Command::Doctor(args) => doctor(&args),
         Command::Token(args) => load(&args.source)
             .and_then(|config| report(cli::token(&config, &args, http::unix_now()))),
         Command::Credentials(args) => load(&args.source).and_then(|config| {
@@ -47,6 +48,21 @@ fn check(source: &Source, json: bool) -> Result<(), ExitCode> {
         Ok(())
     } else {
         Err(ExitCode::from(BAD_CONFIGURATION))
+    }
+}
+
+fn doctor(args: &DoctorArgs) -> Result<(), ExitCode> {
+    let config = match &args.source.config {
+        Some(_) => Some(load(&args.source)?),
+        None => None,
+    };
+    let examined = block_on(cli::doctor(args, config.as_ref(), http::unix_now()))?;
+    let (text, healthy) = examined.map_err(|error| failure(&error))?;
+    print(&text);
+    if healthy {
+        Ok(())
+    } else {
+        Err(ExitCode::FAILURE)
     }
 }
 

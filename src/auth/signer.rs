@@ -130,10 +130,7 @@ mod tests {
         assert_eq!(grant.identity.as_deref(), Some("alice"));
         assert!(grant.rooms.allows("team-42") && grant.call);
         assert_eq!(grant.role, Some(Role::Host));
-        assert_eq!(
-            verifier.verify(&token, expiry),
-            Err(TokenError::Expired(0))
-        );
+        assert_eq!(verifier.verify(&token, expiry), Err(TokenError::Expired(0)));
     }
 
     #[test]

@@ -122,7 +122,13 @@ mod tests {
         let parsed = Username::parse(username).unwrap();
         assert_eq!((parsed.expiry, parsed.user), (NOW + 90, "alice"));
         let password = printed["credential"].as_str().unwrap();
-        assert!(config.turn.secrets.passwords(username).any(|p| p == password));
+        assert!(
+            config
+                .turn
+                .secrets
+                .passwords(username)
+                .any(|p| p == password)
+        );
         assert_eq!(printed["iceServers"][1]["credential"], password);
     }
 

@@ -2,10 +2,12 @@
 
 mod check;
 mod credentials;
+mod doctor;
 mod token;
 
 pub use check::check;
 pub use credentials::{CredentialsArgs, credentials};
+pub use doctor::{DoctorArgs, doctor};
 pub use token::{RoleName, TokenArgs, token};
 
 use clap::{Args, Parser, Subcommand};
@@ -37,6 +39,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Asks a running box as a client would, and says what is wrong and why.
+    Doctor(DoctorArgs),
     /// Mints a token with the configured key.
     Token(TokenArgs),
     /// Mints TURN credentials and prints them with an `iceServers` block.

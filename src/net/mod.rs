@@ -8,3 +8,4 @@ mod owner;
 
 pub use address::{Announced, discover};
 pub use listen::{BindError, tcp, udp};
+pub use owner::{Owner, of_port as owner_of_port};

@@ -5,9 +5,11 @@ use std::fs;
 
 /// A process that holds a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Owner {
-    pid: u32,
-    name: String,
+pub struct Owner {
+    /// Its process id.
+    pub pid: u32,
+    /// Its command, at most 15 bytes.
+    pub name: String,
 }
 
 impl fmt::Display for Owner {
@@ -19,7 +21,7 @@ impl fmt::Display for Owner {
 /// Finds the process with a listening or bound socket on `port`; `protocol` is `tcp` or `udp`.
 ///
 /// `None` where it belongs to another user, or to another network namespace.
-pub(super) fn of_port(protocol: &str, port: u16) -> Option<Owner> {
+pub fn of_port(protocol: &str, port: u16) -> Option<Owner> {
     let inodes: Vec<String> = ["", "6"]
         .iter()
         .filter_map(|family| fs::read_to_string(format!("/proc/net/{protocol}{family}")).ok())
