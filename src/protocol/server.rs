@@ -6,6 +6,7 @@ use crate::auth::credential::IceServers;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -108,16 +109,16 @@ pub enum ServerMessage<'a> {
     PeerJoined {
         peer: PeerView<'a>,
         peer_id: PeerId,
-        identity: &'a str,
+        identity: Cow<'a, str>,
     },
     PeerLeft {
         peer_id: PeerId,
-        identity: &'a str,
+        identity: Cow<'a, str>,
         reason: LeaveReason,
     },
     PeerState {
         peer_id: PeerId,
-        identity: &'a str,
+        identity: Cow<'a, str>,
         role: Role,
         state: StateView<'a>,
         connection: Presence,
@@ -165,7 +166,7 @@ pub struct Entry<'a> {
     /// The session.
     pub peer_id: PeerId,
     /// The name others see.
-    pub identity: &'a str,
+    pub identity: Cow<'a, str>,
     /// The role in the room; absent for a registration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
@@ -247,7 +248,7 @@ pub struct PeerView<'a> {
     /// The session.
     pub peer_id: PeerId,
     /// Its name.
-    pub identity: &'a str,
+    pub identity: Cow<'a, str>,
     /// What it may do.
     pub role: Role,
     /// What it says of itself.

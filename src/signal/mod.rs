@@ -3,6 +3,8 @@
 mod driver;
 pub mod hub;
 mod outbox;
+pub mod room;
+pub mod sdp;
 mod session;
 
 pub use driver::{Admission, ConnectError, ConnectionLimits, Driver, OnRevoke};

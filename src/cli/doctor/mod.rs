@@ -327,7 +327,7 @@ impl Examination {
     /// Whether a peer elsewhere reaches relayed addresses: what a call of one relayed side needs.
     async fn relay_ports(&mut self, server: &Server) {
         let started = Instant::now();
-        let outcome = timeout(URL_PATIENCE, server.from_outside()).await;
+        let outcome = timeout(URL_PATIENCE, server.hear_outsider()).await;
         let not_tried = |cause: &str, mend: &str| {
             let (cause, mend) = (cause.into(), mend.into());
             let finding = "relay-ports-untried";

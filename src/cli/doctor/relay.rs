@@ -82,15 +82,15 @@ impl Server {
     }
 
     /// Sends a payload from a socket of this machine to an allocation, as a peer elsewhere does.
-    pub(super) async fn from_outside(&self) -> Result<Outside, Fault> {
+    pub(super) async fn hear_outsider(&self) -> Result<Outside, Fault> {
         let mut client = self.client().await?;
         let allocated = client.allocate(false).await?;
-        let outcome = self.hear_from_outside(&mut client, allocated).await;
+        let outcome = self.hear_hear_outsider(&mut client, allocated).await;
         client.release().await;
         outcome
     }
 
-    async fn hear_from_outside(
+    async fn hear_hear_outsider(
         &self,
         client: &mut TurnClient,
         Allocated { relayed, mapped }: Allocated,

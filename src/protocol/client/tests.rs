@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::{MAX_METADATA, MAX_REASON, write_json_str};
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 

@@ -1,0 +1,14 @@
+use super::*;
+use crate::auth::Grant;
+use crate::protocol::{FrameError, MessageType};
+
+mod calls;
+mod harness;
+mod limits;
+mod membership;
+mod model;
+mod moderation;
+mod operator;
+mod resume;
+mod routing;
+mod simulation;
