@@ -5,9 +5,11 @@
 
 mod raw;
 mod source;
+mod tls;
 mod values;
 
 pub use raw::{Http, Log, LogFormat, LogLevel, Mode, Raw, Rooms, Signal, UniqueIdentity};
+pub use tls::{Acme, CertificateSource, Tls};
 pub use values::{BitRate, Frequency, Ports, Size, Span};
 
 use crate::auth::Signer;
@@ -36,6 +38,8 @@ pub struct Config {
     pub public: Public,
     /// Plain HTTP and WebSocket.
     pub http: Http,
+    /// The TLS port.
+    pub tls: Tls,
     /// Who may join.
     pub auth: Auth,
     /// Limits of rooms.
@@ -177,24 +181,30 @@ impl Check<'_> {
     fn config(&mut self, raw: Raw) -> Config {
         let mut effective = raw.clone();
         let public = self.public(&raw);
-        let loopback = raw.http.listen.iter().all(|a| a.ip().is_loopback())
+        let mut web = raw.http.listen.iter().chain(&raw.tls.listen);
+        let loopback = web.all(|a| a.ip().is_loopback())
             && public.host.is_none()
             && public.ice_urls.is_empty()
             && public.addresses.is_empty()
             && public.stun.is_none();
         let auth = self.auth(&raw, loopback);
         let turn = self.turn(&raw, loopback);
+        let tls = self.tls(&raw);
         self.limits(&raw);
-        if raw.http.listen.is_empty() {
+        if raw.http.listen.is_empty() && raw.tls.listen.is_empty() {
             self.problem("http.listen", "[]", "leaves nothing to connect to")
                 .set_mend("name at least one address, e.g. [\"127.0.0.1:8080\"]");
         }
         effective.auth.mode = Some(auth.mode);
+        if let Some(CertificateSource::Acme(acme)) = &tls.certificates {
+            effective.tls.acme.domains = acme.domains.clone();
+        }
         effective.turn.udp = Some(turn.udp.addresses.clone());
         Config {
             loopback,
             public,
             http: raw.http,
+            tls,
             auth,
             rooms: raw.rooms,
             signal: raw.signal,

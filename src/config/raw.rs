@@ -35,6 +35,7 @@ tables! {
     Raw {
         public: Public = Public::default(),
         http: Http = Http::default(),
+        tls: Tls = Tls::default(),
         auth: Auth = Auth::default(),
         rooms: Rooms = Rooms::default(),
         signal: Signal = Signal::default(),
@@ -60,6 +61,23 @@ tables! {
         #[serde(deserialize_with = "list")]
         trusted_proxies: Vec<IpNet> = vec![],
         pages: bool = true,
+    }
+    /// The port that carries HTTPS, WSS and TURN over TLS.
+    Tls {
+        #[serde(deserialize_with = "list")]
+        listen: Vec<SocketAddr> = vec![],
+        cert: Option<PathBuf> = None,
+        key: Option<PathBuf> = None,
+        proxy_protocol: bool = false,
+        acme: Acme = Acme::default(),
+    }
+    /// Certificates from an ACME authority.
+    Acme {
+        email: Option<String> = None,
+        directory: String = "https://acme-v02.api.letsencrypt.org/directory".into(),
+        cache: PathBuf = "/var/lib/callbox/acme".into(),
+        #[serde(deserialize_with = "list")]
+        domains: Vec<String> = vec![],
     }
     /// Who may come in.
     Auth {
