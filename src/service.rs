@@ -1,0 +1,44 @@
+//! The service manager: readiness, a status line and the watchdog of sd_notify(3).
+//!
+//! Without systemd every call does nothing.
+
+use sd_notify::NotifyState;
+use std::time::Duration;
+
+/// Everything serves; `status` is what `systemctl status` shows.
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// A reload begins; [`ready`] ends it.
+pub fn reloading() {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        tell(&[NotifyState::Reloading, now]);
+    }
+}
+
+/// The drain begins, and may take `grace` and a little more.
+pub fn stopping(status: &str) {
+    tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
+}
+
+/// Feeds the watchdog for ever, as long as `alive` answers: whoever does not come back from it
+/// is restarted by systemd.
+pub async fn watchdog<F: Future<Output = ()>>(alive: impl Fn() -> F) {
+    let Some(deadline) = sd_notify::watchdog_enabled() else {
+        return std::future::pending().await;
+    };
+    // sd_watchdog_enabled(3) recommends half the time; a third forgives one late turn.
+    let mut turns = tokio::time::interval((deadline / 3).max(Duration::from_millis(100)));
+    loop {
+        turns.tick().await;
+        alive().await;
+        tell(&[NotifyState::Watchdog]);
+    }
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!("the service manager does not listen: {error}");
+    }
+}
