@@ -2,26 +2,28 @@
 
 mod banner;
 mod ice_urls;
+mod web;
 
 pub use banner::Banner;
 
 use crate::auth::credential::IceIssuer;
 use crate::auth::token::TokenError;
 use crate::config::{Config, Mode, UniqueIdentity};
-use crate::http::{self, Access, Context, Guard, Phase};
-use crate::net::{self, Announced};
+use crate::http::{self, Access, Context, Phase};
+use crate::net::{self, Announced, CertStore, Identity};
 use crate::protocol::{ErrorCode, Refusal};
 use crate::relay::engine::{PeerPolicy, Verdict};
 use crate::relay::{RelayAddress, RelayConfig, RelayHandle};
 use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, Driver, SessionSettings};
 use anyhow::{Context as _, Result};
+use ice_urls::Served;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use web::Ports;
 
 /// A running box. Dropping it ends everything at once; [`App::drain`] ends it politely.
 pub struct App {
@@ -29,10 +31,15 @@ pub struct App {
     relay: Option<RelayHandle>,
     phase: watch::Sender<Phase>,
     stop: watch::Sender<bool>,
+    reload: Arc<Notify>,
     tasks: JoinSet<()>,
     grace: Duration,
     /// Where HTTP and WebSocket listen.
     pub http: Vec<SocketAddr>,
+    /// Where HTTPS, secure WebSocket and TURN over TLS listen.
+    pub https: Vec<SocketAddr>,
+    /// What the TLS port shows.
+    pub certificates: Option<Arc<CertStore>>,
     /// Where STUN and TURN listen over UDP.
     pub udp: Vec<SocketAddr>,
     /// What to tell the operator.
@@ -46,24 +53,25 @@ impl App {
     /// A listener cannot be bound, or no address can be announced; the message names the mend.
     pub async fn start(config: Config) -> Result<Self> {
         let announced = announced(&config).await;
-
-        let web = bind_web(&config)?;
+        let mut tasks = JoinSet::new();
+        let reload = Arc::new(Notify::new());
+        let certificates = web::certificates(&config.tls, &reload, &mut tasks)?;
+        let ports = Ports::bind(&config)?;
+        let (http, https) = (ports.http.clone(), ports.https.clone());
         let relay_sockets = if config.turn.enabled {
             bind_relay(&config)?
         } else {
             vec![]
         };
-        let http = web
-            .iter()
-            .map(TcpListener::local_addr)
-            .collect::<Result<Vec<_>, _>>()?;
         let udp = relay_sockets
             .iter()
             .map(std::net::UdpSocket::local_addr)
             .collect::<Result<Vec<_>, _>>()?;
 
-        let ice = issuer(&config, &announced, &udp);
-        let banner = Banner::new(&config, &http, &announced, &ice);
+        let served = served(&config, announced.clone(), udp.clone(), https.clone());
+        let shown = certificates.as_ref().and_then(|store| store.current());
+        let ice = issuer(&config, &served, shown.as_deref());
+        let banner = Banner::new(&config, &http, &https, &announced, &ice);
 
         let relay = if config.turn.enabled {
             let relay_config = relay_config(&config, &announced);
@@ -89,40 +97,53 @@ impl App {
 
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let (stop, stop_seen) = watch::channel(false);
+        let (ice, ice_seen) = watch::channel(ice);
         let access = Access::new(config.auth.verifier.clone());
         let context = Arc::new(Context {
             sessions: session_settings(&config, access.clone()),
             access,
-            ice,
+            ice: ice_seen,
             driver: Arc::clone(&driver),
             phase: phase_seen,
             pages: config.http.pages,
         });
-        let mut tasks = JoinSet::new();
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
-        for (listener, address) in web.into_iter().zip(&http) {
-            let guard = Guard {
-                public_host: config.public.host.clone(),
-                allowed_origins: config.http.allowed_origins.clone(),
-                trusted_proxies: config.http.trusted_proxies.clone(),
-                loopback: address.ip().is_loopback(),
-            };
-            let router = http::router(Arc::clone(&context), guard);
-            tasks.spawn(http::serve(listener, router, stop_seen.clone()));
+        if let Some(store) = &certificates {
+            let renewed = store.watch();
+            let (driver, settings) = (Arc::clone(&driver), hub_settings(&config));
+            tasks.spawn(served.follow(renewed, ice, move |ice| {
+                driver.with_hub(|hub, _| hub.reconfigure(settings.clone(), ice));
+            }));
         }
+        ports.serve(
+            &config,
+            &context,
+            certificates.as_ref(),
+            None,
+            &stop_seen,
+            &mut tasks,
+        );
         phase.send_replace(Phase::Ready);
         Ok(Self {
             driver,
             relay,
             phase,
             stop,
+            reload,
             tasks,
             grace: config.drain_grace,
             http,
+            https,
+            certificates,
             udp,
             banner,
         })
+    }
+
+    /// Reads certificate files again without waiting for the next look at them.
+    pub fn reload_certificates(&self) {
+        self.reload.notify_one();
     }
 
     /// Refuses newcomers, tells everybody, and returns once the last connection is gone or the
@@ -146,9 +167,21 @@ impl App {
 
 /// The issuer of a box that runs by `config`, without binding a port: one of port 0 is left out.
 pub async fn ice_issuer(config: &Config) -> IceIssuer {
-    let mut udp = config.turn.udp.addresses.clone();
-    udp.retain(|address| config.turn.enabled && address.port() != 0);
-    issuer(config, &announced(config).await, &udp)
+    let known = |addresses: &[SocketAddr]| {
+        let known = addresses.iter().filter(|address| address.port() != 0);
+        known.copied().collect()
+    };
+    let udp = match config.turn.enabled {
+        true => known(&config.turn.udp.addresses),
+        false => vec![],
+    };
+    let served = served(
+        config,
+        announced(config).await,
+        udp,
+        known(&config.tls.listen),
+    );
+    issuer(config, &served, web::certificate(&config.tls).as_deref())
 }
 
 async fn announced(config: &Config) -> Vec<Announced> {
@@ -157,23 +190,28 @@ async fn announced(config: &Config) -> Vec<Announced> {
     net::discover(&config.public, config.loopback, is_public).await
 }
 
-fn issuer(config: &Config, announced: &[Announced], udp: &[SocketAddr]) -> IceIssuer {
-    let urls = ice_urls::of(&config.public, announced, udp);
+fn served(
+    config: &Config,
+    announced: Vec<Announced>,
+    udp: Vec<SocketAddr>,
+    https: Vec<SocketAddr>,
+) -> Served {
+    Served {
+        public: config.public.clone(),
+        announced,
+        udp,
+        tls: if config.turn.enabled { https } else { vec![] },
+    }
+}
+
+fn issuer(config: &Config, served: &Served, certificate: Option<&Identity>) -> IceIssuer {
+    let urls = served.urls(certificate);
     IceIssuer {
         stun_urls: urls.stun,
         turn_urls: urls.turn,
         secrets: config.turn.secrets.clone(),
         ttl: config.turn.ttl,
     }
-}
-
-fn bind_web(config: &Config) -> Result<Vec<TcpListener>> {
-    config
-        .http
-        .listen
-        .iter()
-        .map(|address| Ok(TcpListener::from_std(net::tcp(*address, "http.listen")?)?))
-        .collect()
 }
 
 fn bind_relay(config: &Config) -> Result<Vec<std::net::UdpSocket>> {
