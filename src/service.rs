@@ -17,14 +17,14 @@ pub fn reloading() {
     }
 }
 
-/// The drain begins, and may take `grace` and a little more.
-pub fn stopping(status: &str) {
-    tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
+/// The drain begins.
+pub fn stopping() {
+    tell(&[NotifyState::Stopping]);
 }
 
-/// Feeds the watchdog for ever, as long as `alive` answers: whoever does not come back from it
-/// is restarted by systemd.
-pub async fn watchdog<F: Future<Output = ()>>(alive: impl Fn() -> F) {
+/// Feeds the watchdog for ever, as long as `status` comes back with the line to show: whoever
+/// hangs in it is restarted by systemd.
+pub async fn watchdog<F: Future<Output = String>>(status: impl Fn() -> F) {
     let Some(deadline) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
     };
@@ -32,8 +32,8 @@ pub async fn watchdog<F: Future<Output = ()>>(alive: impl Fn() -> F) {
     let mut turns = tokio::time::interval((deadline / 3).max(Duration::from_millis(100)));
     loop {
         turns.tick().await;
-        alive().await;
-        tell(&[NotifyState::Watchdog]);
+        let status = status().await;
+        tell(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
     }
 }
 

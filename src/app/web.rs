@@ -2,7 +2,9 @@
 
 use crate::config::{CertificateSource, Config, Tls};
 use crate::http::{self, Context, Guard, Version};
-use crate::net::{self, Accepted, CertStore, Front, Identity, PemFiles, Protocol, Wire};
+use crate::net::{
+    Accepted, CertStore, Front, Identity, Inherited, Listener, PemFiles, Protocol, Wire,
+};
 use anyhow::{Result, anyhow};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,13 +12,16 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+/// `FileDescriptorName=` of socket units, each with the key that names the same addresses.
+const SOCKET_NAMES: [(&str, &str); 2] = [("http", "http.listen"), ("tls", "tls.listen")];
+
 /// Takes a connection that speaks TURN; must not block.
 pub(super) type TakeTurn = Arc<dyn Fn(Accepted) + Send + Sync>;
 
 /// Bound listeners.
 pub(super) struct Ports {
-    plain: Vec<TcpListener>,
-    tls: Vec<TcpListener>,
+    plain: Vec<Listener>,
+    tls: Vec<Listener>,
     /// Where plain HTTP is served.
     pub(super) http: Vec<SocketAddr>,
     /// Where TLS is.
@@ -24,10 +29,12 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Binds `http.listen` and `tls.listen`.
-    pub(super) fn bind(config: &Config) -> Result<Self> {
-        let (plain, http) = bind(&config.http.listen, "http.listen")?;
-        let (tls, https) = bind(&config.tls.listen, "tls.listen")?;
+    /// Binds `http.listen` and `tls.listen`, but for what systemd bound beforehand.
+    pub(super) fn bind(config: &Config, mut inherited: Inherited) -> Result<Self> {
+        let [http, tls] = SOCKET_NAMES;
+        let (plain, http) = bind(&config.http.listen, http, &mut inherited)?;
+        let (tls, https) = bind(&config.tls.listen, tls, &mut inherited)?;
+        inherited.finish(&SOCKET_NAMES)?;
         Ok(Self {
             plain,
             tls,
@@ -36,20 +43,21 @@ impl Ports {
         })
     }
 
-    /// Serves each port until `stop` turns true.
+    /// Serves each port until its end comes.
     pub(super) fn serve(
         self,
         config: &Config,
         context: &Arc<Context>,
         certificates: Option<&Arc<CertStore>>,
         turn: Option<&TakeTurn>,
-        stop: &watch::Receiver<bool>,
+        ends: &Ends,
         tasks: &mut JoinSet<()>,
-    ) {
+    ) -> Result<()> {
         let proxies = &config.http.trusted_proxies;
         for (listener, address) in self.plain.into_iter().zip(self.http) {
             let hand_over = hand_over(config, context, address, None);
-            tasks.spawn(Front::default().serve(listener, stop.clone(), hand_over));
+            let (listener, end) = ends.of(listener)?;
+            tasks.spawn(Front::default().serve(listener, end, hand_over));
         }
         for (listener, address) in self.tls.into_iter().zip(self.https) {
             let front = Front {
@@ -61,8 +69,29 @@ impl Ports {
                     .unwrap_or_default(),
             };
             let hand_over = hand_over(config, context, address, turn.cloned());
-            tasks.spawn(front.serve(listener, stop.clone(), hand_over));
+            let (listener, end) = ends.of(listener)?;
+            tasks.spawn(front.serve(listener, end, hand_over));
         }
+        Ok(())
+    }
+}
+
+/// When listeners stop accepting.
+pub(super) struct Ends {
+    /// The process ends: until then newcomers are told that the box drains.
+    pub(super) stop: watch::Receiver<bool>,
+    /// The drain begins: who comes to a listener that systemd holds too waits in its queue for
+    /// the next process.
+    pub(super) drain: watch::Receiver<bool>,
+}
+
+impl Ends {
+    fn of(&self, listener: Listener) -> Result<(TcpListener, watch::Receiver<bool>)> {
+        let end = match listener.inherited {
+            true => self.drain.clone(),
+            false => self.stop.clone(),
+        };
+        Ok((TcpListener::from_std(listener.socket)?, end))
     }
 }
 
@@ -102,12 +131,16 @@ pub(super) fn certificate(tls: &Tls) -> Option<Arc<Identity>> {
     store.current()
 }
 
-fn bind(addresses: &[SocketAddr], key: &str) -> Result<(Vec<TcpListener>, Vec<SocketAddr>)> {
+fn bind(
+    addresses: &[SocketAddr],
+    (name, key): (&str, &str),
+    inherited: &mut Inherited,
+) -> Result<(Vec<Listener>, Vec<SocketAddr>)> {
     let mut listeners = vec![];
     for address in addresses {
-        listeners.push(TcpListener::from_std(net::tcp(*address, key)?)?);
+        listeners.push(inherited.tcp(name, *address, key)?);
     }
-    let bound: Result<Vec<_>, _> = listeners.iter().map(TcpListener::local_addr).collect();
+    let bound: Result<Vec<_>, _> = listeners.iter().map(|l| l.socket.local_addr()).collect();
     Ok((listeners, bound?))
 }
 
