@@ -22,7 +22,7 @@ use ice_urls::Served;
 use live::Live;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use web::{Ends, Ports};
@@ -174,12 +174,17 @@ impl App {
         format!("{phase}: {peers} peers in {rooms} rooms")
     }
 
+    /// How long a drain waits for calls to end.
+    pub fn grace(&self) -> Duration {
+        self.live.grace()
+    }
+
     /// Refuses newcomers, tells everybody, and returns once the last connection is gone or the
     /// grace has ended.
     pub async fn drain(&self) {
         self.phase.send_replace(Phase::Draining);
         self.hold.send_replace(true);
-        let grace_ends = Instant::now() + self.live.grace();
+        let grace_ends = Instant::now() + self.grace();
         self.driver.drain(grace_ends, false);
         let _ = tokio::time::timeout_at(grace_ends.into(), self.driver.empty()).await;
     }

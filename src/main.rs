@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor(&args),
         Command::Token(args) => load(&args.source)
             .and_then(|config| report(cli::token(&config, &args, http::unix_now()))),
+        Command::Install(args) => report(cli::install(&args)),
         Command::Credentials(args) => load(&args.source).and_then(|config| {
             let issuer = block_on(app::ice_issuer(&config))?;
             report(cli::credentials(&config, issuer, &args, http::unix_now()))
@@ -120,7 +121,7 @@ async fn attend(app: &App, signals: &mut Signals, source: &Source, log: &LogHand
         reload(app, source, log).await;
     }
     tracing::info!("draining; a second signal ends at once");
-    service::stopping();
+    service::stopping(app.grace());
     let end = async { while signals.next().await == Told::Reload {} };
     tokio::select! {
         () = app.drain() => {}

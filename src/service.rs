@@ -5,6 +5,9 @@
 use sd_notify::NotifyState;
 use std::time::Duration;
 
+/// What closing listeners and relays may take after the drain, on a machine that is busy.
+const CLOSING: Duration = Duration::from_secs(15);
+
 /// Everything serves; `status` is what `systemctl status` shows.
 pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
@@ -17,9 +20,14 @@ pub fn reloading() {
     }
 }
 
-/// The drain begins.
-pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+/// The drain begins, and takes `grace` at most: systemd is asked to wait that long, whatever
+/// TimeoutStopSec= says.
+pub fn stopping(grace: Duration) {
+    let micros = u32::try_from((grace + CLOSING).as_micros()).unwrap_or(u32::MAX);
+    tell(&[
+        NotifyState::Stopping,
+        NotifyState::ExtendTimeoutUsec(micros),
+    ]);
 }
 
 /// Feeds the watchdog for ever, as long as `status` comes back with the line to show: whoever

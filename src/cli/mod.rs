@@ -3,11 +3,13 @@
 mod check;
 mod credentials;
 mod doctor;
+mod install;
 mod token;
 
 pub use check::check;
 pub use credentials::{CredentialsArgs, credentials};
 pub use doctor::{DoctorArgs, doctor};
+pub use install::{InstallArgs, install};
 pub use token::{RoleName, TokenArgs, token};
 
 use clap::{Args, Parser, Subcommand};
@@ -45,6 +47,8 @@ pub enum Command {
     Token(TokenArgs),
     /// Mints TURN credentials and prints them with an `iceServers` block.
     Credentials(CredentialsArgs),
+    /// Installs this program as a systemd service: user, configuration with fresh secrets, unit.
+    Install(InstallArgs),
 }
 
 /// Where the configuration comes from.
