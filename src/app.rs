@@ -113,7 +113,7 @@ impl App {
                 .as_ref()
                 .map(|token| AdminToken::new(token.expose_secret())),
             relays: relay::admin(relay.clone(), config.turn.ttl),
-            scrape: metrics::scraper(Arc::clone(&driver), certificates.clone()),
+            scrape: metrics::scraper(Arc::clone(&driver), relay.clone(), certificates.clone()),
         });
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });

@@ -72,6 +72,8 @@ pub struct Context {
 pub struct RelayAdmin {
     /// Lists live allocations; identity and room are left empty.
     pub list: Box<dyn Fn() -> BoxFuture<'static, Vec<RelayRow>> + Send + Sync>,
+    /// The highest expiry that a revocation of this user refuses.
+    pub floor: Box<dyn Fn(&str) -> Option<u64> + Send + Sync>,
     /// Revokes a user that is no session of signaling.
     pub revoke: Box<dyn Fn(&str) + Send + Sync>,
 }

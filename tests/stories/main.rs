@@ -12,7 +12,11 @@ mod moderation;
 mod peers;
 mod relay_only;
 mod relayed_call;
+mod removal;
 mod resume;
 mod room;
 mod tls;
 mod tokens;
+#[allow(dead_code, reason = "shared with the stories about the relay")]
+#[path = "../relay/client.rs"]
+mod turn_client;
