@@ -159,6 +159,38 @@ fn a_reachable_box_has_to_say_who_may_join() {
 }
 
 #[test]
+fn tls_needs_a_certificate_and_counts_as_reachable() {
+    let listen = "[tls]\nlisten = [\"127.0.0.1:0\"]";
+    let error = load(listen, &[]).unwrap_err();
+    assert!(
+        error.contains("tls.cert (FILE)") || error.contains("tls.cert: is not set"),
+        "{error}"
+    );
+    assert!(error.contains("tls.key"), "{error}");
+    let files = "cert = \"/c.pem\"\nkey = \"/k.pem\"";
+    let config = load(&format!("{listen}\n{files}"), &[]).unwrap();
+    assert!(config.loopback && config.tls.is_some());
+    let outside = format!("[tls]\nlisten = [\"0.0.0.0:443\"]\n{files}");
+    assert!(load(&outside, &[]).unwrap_err().contains("auth.mode"));
+    assert!(load(&format!("[tls]\n{files}"), &[]).unwrap().tls.is_none());
+}
+
+#[test]
+fn turn_listens_on_tcp_beside_udp_with_a_worker_a_core() {
+    let config = Config::load(None, std::iter::empty()).unwrap();
+    assert_eq!(config.turn.tcp, config.turn.udp);
+    assert!(config.turn.workers >= 1);
+    assert_eq!(load("[turn]\nworkers = 3", &[]).unwrap().turn.workers, 3);
+    assert!(
+        load("[turn]\nworkers = 0", &[])
+            .unwrap_err()
+            .contains("turn.workers = 0")
+    );
+    let outside = load("[turn]\ntcp = [\"0.0.0.0:3478\"]", &[]).unwrap();
+    assert!(outside.warnings[0].starts_with("turn.tcp listens on 0.0.0.0:3478"));
+}
+
+#[test]
 fn jwt_mode_needs_a_key() {
     let error = load("[auth]\nmode = \"jwt\"", &[]).unwrap_err();
     assert!(

@@ -2,6 +2,8 @@
 //!
 //! A test program of its own, one test at a time: what is measured is the whole process.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[allow(dead_code, reason = "shared with the stories about the relay")]
 #[path = "../relay/client.rs"]
 mod client;
@@ -136,4 +138,24 @@ async fn a_flood_of_half_open_connections_keeps_nobody_out() {
     assert_eq!(client.receive_channel().1, b"through");
     let mut newcomer = client::tcp(relay.tcp, relay.credential("bob"));
     newcomer.allocate().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_allocation_with_a_channel_takes_two_kibibytes() {
+    let _alone = ALONE.lock().await;
+    let relay = Relay::start(2);
+    let peer = echo("127.0.0.1");
+    let mut clients: Vec<_> = (0..3_000)
+        .map(|index| client::udp(relay.udp, relay.credential(&format!("user{index}"))))
+        .collect();
+    let ask = |client: &mut client::Client<UdpSocket>| {
+        client.allocate().unwrap();
+        client.bind(0x4000, peer).unwrap();
+    };
+    // What is paid once: buffers, tables, the allocator's arenas.
+    clients[..1_000].iter_mut().for_each(ask);
+    let before = resident();
+    clients[1_000..].iter_mut().for_each(ask);
+    let grown = resident().saturating_sub(before);
+    assert!(grown <= 2 * (2 << 20), "{} bytes each", grown / 2_000);
 }
