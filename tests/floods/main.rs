@@ -14,12 +14,15 @@ mod relay;
 use crate::client::Link;
 use crate::relay::{Relay, SOON, echo};
 use std::net::UdpSocket;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 /// Held by the test that runs.
 static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Bytes sent to a client that does not read: enough to fill every buffer on the way many times.
+const FLOOD: usize = 64 << 20;
 
 /// Bytes of this process in memory.
 fn resident() -> usize {
@@ -48,32 +51,32 @@ async fn a_client_that_does_not_read_loses_datagrams_and_delays_nobody() {
 
     let before = resident();
     let stop = AtomicBool::new(false);
-    let (mut sent, mut slowest) = (0_usize, std::time::Duration::ZERO);
+    let sent = AtomicUsize::new(0);
+    let mut slowest = Duration::ZERO;
     std::thread::scope(|scope| {
-        let flood = scope.spawn(|| {
-            let mut sent = 0;
+        scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                sent += flooder.send_to(&[7; 1200], relayed).unwrap_or(0);
+                let length = flooder.send_to(&[7; 1200], relayed).unwrap_or(0);
+                sent.fetch_add(length, Ordering::Relaxed);
             }
-            sent
         });
-        let begun = Instant::now();
-        // Enough to have filled every buffer on the way many times over.
-        for count in 0..2_000_u32 {
+        let deadline = Instant::now() + SOON * 3;
+        let mut count = 0_u32;
+        while sent.load(Ordering::Relaxed) < FLOOD && Instant::now() < deadline {
             let asked = Instant::now();
             quick.send_channel(0x4000, &count.to_be_bytes());
             assert_eq!(quick.receive_channel().1, count.to_be_bytes());
             slowest = slowest.max(asked.elapsed());
-            assert!(begun.elapsed() < SOON * 3);
+            count += 1;
         }
         stop.store(true, Ordering::Relaxed);
-        sent = flood.join().unwrap();
+        assert!(count > 0);
     });
+    assert!(sent.load(Ordering::Relaxed) >= FLOOD, "{sent:?}");
     assert!(slowest < SOON / 10, "{slowest:?}");
     let stats = relay.eventually(|stats| stats.io.slow_reader > 0).await;
     let grown = resident().saturating_sub(before);
-    assert!(sent > 20 << 20, "{sent}");
-    assert!(grown < 24 << 20, "{grown} bytes more after {sent}");
+    assert!(grown < 24 << 20, "{grown} bytes more");
 
     // What it gets once it reads again is whole and in step.
     let mut read = 0;
@@ -108,7 +111,8 @@ async fn ten_thousand_allocations_leave_nothing_behind() {
     let stats = relay.stats().await;
     assert_eq!(stats.engine.allocations_opened, 10_001);
     assert_eq!(stats.engine.allocations_closed, 10_001);
-    assert_eq!(descriptors(), before);
+    // The runtime of the test before may still have been going down.
+    assert!(descriptors() <= before);
     let grown = resident().saturating_sub(held);
     assert!(grown < 8 << 20, "{grown}");
     assert_eq!(relay.handle.ledger().allocations(), 0);
