@@ -2,26 +2,31 @@
 
 mod banner;
 mod ice_urls;
+mod metrics;
 mod relay;
+mod web;
 
 pub use banner::Banner;
 
 use crate::auth::credential::IceIssuer;
 use crate::auth::token::TokenError;
 use crate::config::{Config, Mode, UniqueIdentity};
-use crate::http::{self, Access, Context, Guard, Phase};
-use crate::net;
+use crate::http::{self, Access, AdminToken, Context, Phase};
+use crate::net::{self, Announced, CertStore};
 use crate::protocol::{ErrorCode, Refusal};
 use crate::relay::RelayHandle;
 use crate::relay::engine::{PeerPolicy, Verdict};
 use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, Driver, SessionSettings};
 use anyhow::{Context as _, Result};
+use ice_urls::{IceUrls, Served};
+use secrecy::ExposeSecret;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use web::{Certificates, Ports, TakeTurn};
 
 /// A running box. Dropping it ends everything at once; [`App::drain`] ends it politely.
 pub struct App {
@@ -29,8 +34,19 @@ pub struct App {
     relay: Option<Arc<RelayHandle>>,
     phase: watch::Sender<Phase>,
     stop: watch::Sender<bool>,
+    reload: Arc<Notify>,
     tasks: JoinSet<()>,
     grace: Duration,
+    /// Where HTTP and WebSocket listen.
+    pub http: Vec<SocketAddr>,
+    /// Where HTTPS, secure WebSocket and TURN over TLS listen.
+    pub https: Vec<SocketAddr>,
+    /// What the TLS port shows.
+    pub certificates: Option<Arc<CertStore>>,
+    /// Where STUN and TURN listen over UDP.
+    pub udp: Vec<SocketAddr>,
+    /// Where STUN and TURN listen over TCP.
+    pub tcp: Vec<SocketAddr>,
     /// What to tell the operator.
     pub banner: Banner,
 }
@@ -41,20 +57,23 @@ impl App {
     /// # Errors
     /// A listener cannot be bound, or no address can be announced; the message names the mend.
     pub async fn start(config: Config) -> Result<Self> {
-        let judge = PeerPolicy::new(vec![], vec![], vec![]);
-        let is_public = |ip| judge.judge(ip) == Verdict::Allow;
-        let announced = net::discover(&config.public, config.loopback, is_public).await;
+        let announced = announced(&config).await;
 
-        let web = bind_web(&config)?;
+        let mut tasks = JoinSet::new();
+        let reload = Arc::new(Notify::new());
+        let certificates = Certificates::open(&config.tls)?;
+        let ports = Ports::bind(&config)?;
+        let (http, https) = (ports.http.clone(), ports.https.clone());
         let turn = relay::bind(&config)?;
-        let urls = turn.ice_urls(&config, &announced);
-        let ice = IceIssuer {
-            stun_urls: urls.stun,
-            turn_urls: urls.turn,
-            secrets: config.turn.secrets.clone(),
-            ttl: config.turn.ttl,
-        };
-        let banner = Banner::new(&config, &web, &announced, &ice);
+        let (udp, tcp) = (turn.udp.clone(), turn.tcp.clone());
+
+        let served = Served::new(&config, &announced, &udp, &tcp, &https);
+        let shown = certificates
+            .as_ref()
+            .and_then(|certs| certs.store.current());
+        let ice = issuer(&config, served.urls(shown.as_deref()));
+        let banner = Banner::new(&config, &http, &https, &announced, &ice);
+
         let relay = match config.turn.enabled {
             true => Some(Arc::new(turn.start(&config, &announced).context("relay")?)),
             false => None,
@@ -78,38 +97,65 @@ impl App {
 
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let (stop, stop_seen) = watch::channel(false);
+        let (ice, ice_seen) = watch::channel(ice);
+        let certificates = certificates.map(|certs| certs.keep(&reload, &mut tasks));
         let access = Access::new(config.auth.verifier.clone());
         let context = Arc::new(Context {
             sessions: session_settings(&config, access.clone()),
             access,
-            ice,
+            ice: ice_seen,
             driver: Arc::clone(&driver),
             phase: phase_seen,
             pages: config.http.pages,
+            admin_token: config
+                .auth
+                .admin_token
+                .as_ref()
+                .map(|token| AdminToken::new(token.expose_secret())),
+            relays: relay::admin(relay.clone(), config.turn.ttl),
+            scrape: metrics::scraper(Arc::clone(&driver), relay.clone(), certificates.clone()),
         });
-        let mut tasks = JoinSet::new();
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
-        for listener in web {
-            let guard = Guard {
-                public_host: config.public.host.clone(),
-                allowed_origins: config.http.allowed_origins.clone(),
-                trusted_proxies: config.http.trusted_proxies.clone(),
-                loopback: listener.local_addr()?.ip().is_loopback(),
-            };
-            let router = http::router(Arc::clone(&context), guard);
-            tasks.spawn(http::serve(listener, router, stop_seen.clone()));
+        if let Some(store) = &certificates {
+            let renewed = store.watch();
+            let (driver, settings) = (Arc::clone(&driver), hub_settings(&config));
+            tasks.spawn(served.follow(renewed, ice, move |ice| {
+                driver.with_hub(|hub, _, _| hub.reconfigure(settings.clone(), ice));
+            }));
         }
+        let take_turn = relay
+            .clone()
+            .map(|relay| -> TakeTurn { Arc::new(move |accepted| relay::take(&relay, accepted)) });
+        ports.serve(
+            &config,
+            &context,
+            certificates.as_ref(),
+            take_turn.as_ref(),
+            &stop_seen,
+            &mut tasks,
+        );
         phase.send_replace(Phase::Ready);
         Ok(Self {
             driver,
             relay,
             phase,
             stop,
+            reload,
             tasks,
             grace: config.drain_grace,
+            http,
+            https,
+            certificates,
+            udp,
+            tcp,
             banner,
         })
+    }
+
+    /// Reads certificate files again without waiting for the next look at them.
+    pub fn reload_certificates(&self) {
+        self.reload.notify_one();
     }
 
     /// Refuses newcomers, tells everybody, and returns once the last connection is gone or the
@@ -134,13 +180,36 @@ impl App {
     }
 }
 
-fn bind_web(config: &Config) -> Result<Vec<TcpListener>> {
-    config
-        .http
-        .listen
-        .iter()
-        .map(|address| Ok(TcpListener::from_std(net::tcp(*address, "http.listen")?)?))
-        .collect()
+/// The issuer of a box that runs by `config`, without binding a port: one of port 0 is left out.
+pub async fn ice_issuer(config: &Config) -> IceIssuer {
+    let fixed = |addresses: &[SocketAddr]| -> Vec<SocketAddr> {
+        let fixed = addresses.iter().filter(|address| address.port() != 0);
+        fixed.copied().collect()
+    };
+    let (udp, tcp) = (
+        fixed(&config.turn.udp.addresses),
+        fixed(&config.turn.tcp.addresses),
+    );
+    let tls = fixed(&config.tls.listen);
+    let served = Served::new(config, &announced(config).await, &udp, &tcp, &tls);
+    let certificates = Certificates::open(&config.tls).ok().flatten();
+    let shown = certificates.and_then(|certs| certs.store.current());
+    issuer(config, served.urls(shown.as_deref()))
+}
+
+async fn announced(config: &Config) -> Vec<Announced> {
+    let judge = PeerPolicy::new(vec![], vec![], vec![]);
+    let is_public = |ip| judge.judge(ip) == Verdict::Allow;
+    net::discover(&config.public, config.loopback, is_public).await
+}
+
+fn issuer(config: &Config, urls: IceUrls) -> IceIssuer {
+    IceIssuer {
+        stun_urls: urls.stun,
+        turn_urls: urls.turn,
+        secrets: config.turn.secrets.clone(),
+        ttl: config.turn.ttl,
+    }
 }
 
 fn hub_settings(config: &Config) -> Settings {

@@ -1,11 +1,12 @@
 //! What the box says of itself when it has started.
 
+use super::ice_urls::bracketed;
 use super::mode_in_words;
 use crate::auth::credential::IceIssuer;
 use crate::config::Config;
 use crate::net::Announced;
 use std::fmt;
-use tokio::net::TcpListener;
+use std::net::SocketAddr;
 
 /// Ten lines at most: where it listens, what it hands out, what to do next.
 #[derive(Debug, Clone)]
@@ -16,14 +17,24 @@ pub struct Banner {
 impl Banner {
     pub(super) fn new(
         config: &Config,
-        web: &[TcpListener],
+        http: &[SocketAddr],
+        https: &[SocketAddr],
         announced: &[Announced],
         ice: &IceIssuer,
     ) -> Self {
         let mut lines = vec![];
-        for address in web.iter().filter_map(|listener| listener.local_addr().ok()) {
-            lines.push(("page", format!("http://{address}/")));
-            lines.push(("signaling", format!("ws://{address}/ws")));
+        for (kind, places) in [("", places(http)), ("s", named(config, https))] {
+            if !places.is_empty() {
+                let urls = |scheme: &str, path: &str| -> String {
+                    let urls: Vec<_> = places
+                        .iter()
+                        .map(|place| format!("{scheme}{kind}://{place}/{path}"))
+                        .collect();
+                    urls.join(" ")
+                };
+                lines.push(("page", urls("http", "")));
+                lines.push(("signaling", urls("ws", "ws")));
+            }
         }
         lines.push(("mode", mode_in_words(config.auth.mode).into()));
         let urls: Vec<&str> = ice
@@ -57,6 +68,27 @@ impl Banner {
         lines.push(("next", next.into()));
         Self { lines }
     }
+}
+
+fn places(listeners: &[SocketAddr]) -> Vec<String> {
+    listeners.iter().map(ToString::to_string).collect()
+}
+
+/// The name that the certificate is for, if there is one: a browser refuses a bare address.
+fn named(config: &Config, listeners: &[SocketAddr]) -> Vec<String> {
+    let Some(host) = &config.public.host else {
+        return places(listeners);
+    };
+    let host = bracketed(host);
+    let mut places: Vec<String> = listeners
+        .iter()
+        .map(|listener| match listener.port() {
+            443 => host.clone(),
+            port => format!("{host}:{port}"),
+        })
+        .collect();
+    places.dedup();
+    places
 }
 
 impl fmt::Display for Banner {

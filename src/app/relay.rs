@@ -1,22 +1,23 @@
-//! From configuration to a running relay: sockets, addresses, settings.
+//! From configuration to a running relay: sockets, addresses, settings, and what an operator sees.
 
-use super::ice_urls::{self, IceUrls, Served};
 use crate::config::{Config, Listen};
-use crate::net::{self, Announced, BindError, Identity};
-use crate::relay::engine::{PeerPolicy, Quotas, Settings};
+use crate::http::{RelayAdmin, RelayRow, unix_now};
+use crate::net::{self, Accepted, Announced, BindError, Wire};
+use crate::relay::engine::{AllocationView, PeerPolicy, Quotas, Settings, Transport};
 use crate::relay::ledger::RelayAddress;
-use crate::relay::{Listeners, RelayConfig, RelayHandle};
+use crate::relay::{ClientStream, Listeners, RelayConfig, RelayHandle};
 use anyhow::Result;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Everything that TURN is served on, bound and not yet served.
+/// What STUN and TURN are served on by themselves, bound and not yet served.
 #[derive(Default)]
 pub(super) struct Bound {
-    udp: Vec<UdpSocket>,
-    tcp: Vec<TcpListener>,
-    tls: Vec<TcpListener>,
-    identity: Option<Identity>,
+    listeners: Listeners,
+    pub(super) udp: Vec<SocketAddr>,
+    pub(super) tcp: Vec<SocketAddr>,
 }
 
 /// Binds what the configuration names; nothing where TURN is off.
@@ -24,37 +25,35 @@ pub(super) fn bind(config: &Config) -> Result<Bound> {
     if !config.turn.enabled {
         return Ok(Bound::default());
     }
-    let mut bound = Bound {
-        udp: each(&config.turn.udp, |address| net::udp(address, "turn.udp"))?,
-        tcp: each(&config.turn.tcp, |address| net::tcp(address, "turn.tcp"))?,
-        ..Bound::default()
+    let udp = each(&config.turn.udp, |address| net::udp(address, "turn.udp"))?;
+    let (shared, own): (Vec<_>, Vec<_>) = config
+        .turn
+        .tcp
+        .addresses
+        .iter()
+        .partition(|address| config.shares_port(**address));
+    let listen = Listen {
+        addresses: own,
+        ..config.turn.tcp
     };
-    if let Some(tls) = &config.tls {
-        bound.identity = Some(Identity::load(&tls.cert, &tls.key)?);
-        for address in &tls.listen {
-            bound.tls.push(net::tcp(*address, "tls.listen")?);
-        }
-    }
-    Ok(bound)
+    let tcp = each(&listen, |address| net::tcp(address, "turn.tcp"))?;
+    let mut addresses = tcp
+        .iter()
+        .map(TcpListener::local_addr)
+        .collect::<Result<Vec<_>, _>>()?;
+    addresses.extend(shared);
+    Ok(Bound {
+        udp: udp
+            .iter()
+            .map(UdpSocket::local_addr)
+            .collect::<Result<_, _>>()?,
+        tcp: addresses,
+        listeners: Listeners { udp, tcp },
+    })
 }
 
 impl Bound {
-    pub(super) fn ice_urls(&self, config: &Config, announced: &[Announced]) -> IceUrls {
-        let served = Served {
-            udp: &addresses(&self.udp, UdpSocket::local_addr),
-            tcp: &addresses(&self.tcp, TcpListener::local_addr),
-            tls: &addresses(&self.tls, TcpListener::local_addr),
-        };
-        let certified = |host: &str| self.identity.as_ref().is_some_and(|i| i.names(host));
-        ice_urls::of(&config.public, announced, &served, certified)
-    }
-
     pub(super) fn start(self, config: &Config, announced: &[Announced]) -> io::Result<RelayHandle> {
-        let listeners = Listeners {
-            udp: self.udp,
-            tcp: self.tcp,
-            tls: self.identity.map(|identity| (self.tls, identity.config)),
-        };
         let relay_address = |a: &Announced| RelayAddress {
             bind: a.local,
             announced: a.address,
@@ -65,19 +64,19 @@ impl Bound {
             ports: config.turn.relay_ports.0.clone(),
             workers: config.turn.workers,
         };
-        RelayHandle::start(relay_config, listeners)
+        RelayHandle::start(relay_config, self.listeners)
     }
 }
 
 /// The part of the configuration that a running relay can take anew.
-fn settings(config: &Config, announced: &[Announced]) -> Settings {
+pub(super) fn settings(config: &Config, announced: &[Announced]) -> Settings {
     let turn = &config.turn;
     let mut own: Vec<IpAddr> = if_addrs::get_if_addrs()
         .unwrap_or_default()
         .iter()
         .map(|i| i.ip())
         .collect();
-    own.extend(announced.iter().map(|a| a.address));
+    own.extend(announced.iter().flat_map(|a| [a.address, a.local]));
     Settings {
         realm: turn.realm.clone(),
         secrets: turn.secrets.clone(),
@@ -91,6 +90,67 @@ fn settings(config: &Config, announced: &[Announced]) -> Settings {
         max_rate: turn.max_rate.map(|rate| rate.0 / 8),
         total_rate: turn.total_rate.map(|rate| rate.0 / 8),
         alternates: turn.alternate.clone(),
+    }
+}
+
+/// Hands a connection that speaks TURN to a worker.
+pub(super) fn take(relay: &RelayHandle, accepted: Accepted) {
+    let (client, local) = (accepted.client, accepted.local);
+    let (prefix, stream) = match accepted.wire {
+        Wire::Plain(stream) => (
+            stream.buffer().to_vec(),
+            ClientStream::tcp(stream.into_inner()),
+        ),
+        Wire::Tls(stream) => (
+            stream.buffer().to_vec(),
+            ClientStream::tls(stream.into_inner()),
+        ),
+    };
+    match stream {
+        Ok(stream) => relay.serve_stream(stream, client, local, &prefix),
+        Err(error) => tracing::debug!(%client, "cannot hand a stream to the relay: {error}"),
+    }
+}
+
+/// What an operator may do; on a box without a relay there is nothing to list.
+pub(super) fn admin(relay: Option<Arc<RelayHandle>>, ttl: Duration) -> RelayAdmin {
+    let (listed, asked) = (relay.clone(), relay.clone());
+    RelayAdmin {
+        floor: Box::new(move |user| asked.as_ref()?.ledger().floor(user)),
+        list: Box::new(move || {
+            let relay = listed.clone();
+            Box::pin(async move {
+                match relay {
+                    Some(relay) => relay.allocations().await.into_iter().map(row).collect(),
+                    None => vec![],
+                }
+            })
+        }),
+        revoke: Box::new(move |user| {
+            if let Some(relay) = &relay {
+                // Nothing that this box has minted for the user so far expires later.
+                relay.revoke(user, unix_now() + ttl.as_secs());
+            }
+        }),
+    }
+}
+
+fn row(view: AllocationView) -> RelayRow {
+    RelayRow {
+        user: view.user.to_string(),
+        identity: None,
+        room_id: None,
+        transport: match view.five_tuple.transport {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Tls => "tls",
+        },
+        client: view.five_tuple.client.to_string(),
+        relayed: view.relayed.iter().map(ToString::to_string).collect(),
+        bytes_sent: view.sent.bytes,
+        bytes_received: view.received.bytes,
+        age: view.age.as_secs(),
+        expires_in: view.expires_in.as_secs(),
     }
 }
 
@@ -110,8 +170,4 @@ fn each<T>(
         }
     }
     Ok(sockets)
-}
-
-fn addresses<T>(sockets: &[T], address: impl Fn(&T) -> io::Result<SocketAddr>) -> Vec<SocketAddr> {
-    sockets.iter().filter_map(|s| address(s).ok()).collect()
 }

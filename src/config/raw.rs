@@ -5,9 +5,13 @@
 use super::values::{BitRate, Frequency, Ports, Size, Span};
 use ipnet::IpNet;
 use secrecy::SecretString;
+use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 macro_rules! tables {
@@ -37,29 +41,44 @@ tables! {
         signal: Signal = Signal::default(),
         turn: Turn = Turn::default(),
         drain: Drain = Drain::default(),
+        metrics: Metrics = Metrics::default(),
         log: Log = Log::default(),
     }
     /// How the box is reached from outside.
     Public {
         host: Option<String> = None,
+        #[serde(deserialize_with = "list")]
         ice_urls: Vec<String> = vec![],
-        #[serde(deserialize_with = "one_or_many")]
+        #[serde(deserialize_with = "list")]
         address: Vec<String> = vec![],
         stun: Option<String> = None,
     }
     /// Plain HTTP and WebSocket.
     Http {
+        #[serde(deserialize_with = "list")]
         listen: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
-        #[serde(deserialize_with = "one_or_many")]
+        #[serde(deserialize_with = "list")]
         allowed_origins: Vec<String> = vec![],
+        #[serde(deserialize_with = "list")]
         trusted_proxies: Vec<IpNet> = vec![],
         pages: bool = true,
     }
-    /// Connections inside TLS.
+    /// The port that carries HTTPS, WSS and TURN over TLS.
     Tls {
+        #[serde(deserialize_with = "list")]
         listen: Vec<SocketAddr> = vec![],
         cert: Option<PathBuf> = None,
         key: Option<PathBuf> = None,
+        proxy_protocol: bool = false,
+        acme: Acme = Acme::default(),
+    }
+    /// Certificates from an ACME authority.
+    Acme {
+        email: Option<String> = None,
+        directory: String = "https://acme-v02.api.letsencrypt.org/directory".into(),
+        cache: PathBuf = "/var/lib/callbox/acme".into(),
+        #[serde(deserialize_with = "list")]
+        domains: Vec<String> = vec![],
     }
     /// Who may come in.
     Auth {
@@ -69,9 +88,13 @@ tables! {
         secret_file: Option<PathBuf> = None,
         public_key: Option<String> = None,
         jwks: Option<PathBuf> = None,
+        #[serde(deserialize_with = "list")]
         algorithms: Vec<String> = vec![],
+        #[serde(serialize_with = "redact")]
+        admin_token: Option<SecretString> = None,
+        admin_token_file: Option<PathBuf> = None,
         issuer: Option<String> = None,
-        #[serde(deserialize_with = "one_or_many")]
+        #[serde(deserialize_with = "list")]
         audience: Vec<String> = vec![],
         leeway: Span = Span(Duration::ZERO),
     }
@@ -100,17 +123,22 @@ tables! {
     Turn {
         enabled: bool = true,
         realm: String = "callbox".into(),
-        #[serde(serialize_with = "redact_all", deserialize_with = "one_or_many_secrets")]
+        #[serde(serialize_with = "redact_all", deserialize_with = "secrets")]
         secrets: Vec<SecretString> = vec![],
         secrets_file: Option<PathBuf> = None,
         ttl: Span = Span(Duration::from_secs(3600)),
         max_session: Span = Span(Duration::from_secs(24 * 3600)),
+        #[serde(deserialize_with = "some_list")]
         udp: Option<Vec<SocketAddr>> = None,
+        #[serde(deserialize_with = "some_list")]
         tcp: Option<Vec<SocketAddr>> = None,
         workers: Option<u32> = None,
+        #[serde(deserialize_with = "list")]
         alternate: Vec<SocketAddr> = vec![],
         relay_ports: Ports = Ports(49152..=65535),
+        #[serde(deserialize_with = "list")]
         allowed_peers: Vec<IpNet> = vec![],
+        #[serde(deserialize_with = "list")]
         denied_peers: Vec<IpNet> = vec![],
         user_quota: u32 = 128,
         ip_quota: u32 = 1_000,
@@ -121,6 +149,10 @@ tables! {
     /// The end of a run.
     Drain {
         grace: Span = Span(Duration::from_secs(30)),
+    }
+    /// Metrics beside the admin API.
+    Metrics {
+        listen: Option<SocketAddr> = None,
     }
     /// What is written to the log.
     Log {
@@ -173,24 +205,54 @@ pub enum LogLevel {
     Trace,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
+/// A list, or text with commas between its items: what an environment variable can hold.
+fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + FromStr<Err: fmt::Display>,
+{
+    struct List<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de> + FromStr<Err: fmt::Display>> Visitor<'de> for List<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+            let items = text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty());
+            items
+                .map(|item| {
+                    item.parse()
+                        .map_err(|e| E::custom(format!("{item:?}: {e}")))
+                })
+                .collect()
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut list = vec![];
+            while let Some(item) = items.next_element()? {
+                list.push(item);
+            }
+            Ok(list)
+        }
+    }
+
+    deserializer.deserialize_any(List(PhantomData))
 }
 
-fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    Ok(match OneOrMany::deserialize(deserializer)? {
-        OneOrMany::One(one) => vec![one],
-        OneOrMany::Many(many) => many,
-    })
-}
-
-fn one_or_many_secrets<'de, D: Deserializer<'de>>(
+fn some_list<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<Vec<SecretString>, D::Error> {
-    Ok(one_or_many(deserializer)?
+) -> Result<Option<Vec<SocketAddr>>, D::Error> {
+    list(deserializer).map(Some)
+}
+
+fn secrets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SecretString>, D::Error> {
+    Ok(list::<D, String>(deserializer)?
         .into_iter()
         .map(SecretString::from)
         .collect())

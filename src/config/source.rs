@@ -22,11 +22,6 @@ impl Layers {
     ) -> Result<Self, ConfigError> {
         let known = known_keys();
         let environment = Environment {
-            lists: known
-                .iter()
-                .filter(|(_, v)| v.is_array())
-                .map(|(k, _)| k.clone())
-                .collect(),
             variables: env
                 .filter_map(|(name, value)| Some((key_of(&name)?, name, value)))
                 .collect(),
@@ -126,12 +121,29 @@ impl Layers {
 pub(super) fn known_keys() -> BTreeMap<String, serde_json::Value> {
     let defaults = serde_json::to_value(Raw::default()).expect("the defaults are plain data");
     let mut keys = BTreeMap::new();
-    for (table, entries) in defaults.as_object().into_iter().flatten() {
-        for (key, default) in entries.as_object().into_iter().flatten() {
-            keys.insert(format!("{table}.{key}"), default.clone());
+    leaves("", &defaults, &mut keys);
+    keys
+}
+
+fn leaves(prefix: &str, value: &serde_json::Value, out: &mut BTreeMap<String, serde_json::Value>) {
+    match value.as_object() {
+        Some(table) => {
+            for (key, inner) in table {
+                leaves(&joined(prefix, key), inner, out);
+            }
+        }
+        None => {
+            out.insert(prefix.to_owned(), value.clone());
         }
     }
-    keys
+}
+
+fn joined(prefix: &str, key: &str) -> String {
+    if prefix.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{prefix}.{key}")
+    }
 }
 
 fn foreign(error: &config::ConfigError) -> ConfigError {
@@ -144,12 +156,7 @@ fn flatten<'v>(prefix: &str, value: &'v Value, out: &mut Vec<(String, &'v Value)
     match &value.kind {
         ValueKind::Table(table) => {
             for (key, inner) in table {
-                let path = if prefix.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{prefix}.{key}")
-                };
-                flatten(&path, inner, out);
+                flatten(&joined(prefix, key), inner, out);
             }
         }
         _ => out.push((prefix.to_owned(), value)),
@@ -215,11 +222,11 @@ fn name_origin(value: &mut Value, origin: &str) {
     *value = Value::new(Some(&origin.to_owned()), kind);
 }
 
-/// The `CALLBOX_…` variables: a list is TOML (`["a", "b"]`) or separated by commas, anything else
-/// is taken as text and converted by the type of its key.
+/// The `CALLBOX_…` variables. A list may be TOML (`["a", "b"]`); anything else is taken as text and
+/// converted by the type of its key.
 #[derive(Debug, Clone)]
 struct Environment {
-    lists: Vec<String>,
+    /// Key, name of the variable, text.
     variables: Vec<(String, String, String)>,
 }
 
@@ -231,15 +238,14 @@ impl Source for Environment {
     fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
         let mut values = Map::new();
         for (key, name, text) in &self.variables {
-            let kind = if self.lists.contains(key) || text.trim_start().starts_with('[') {
-                ValueKind::Array(
-                    list(text)
+            let kind = match array(text) {
+                Some(items) => ValueKind::Array(
+                    items
                         .into_iter()
                         .map(|item| Value::new(Some(name), item))
                         .collect(),
-                )
-            } else {
-                ValueKind::String(text.clone())
+                ),
+                None => ValueKind::String(text.clone()),
             };
             values.insert(key.clone(), Value::new(Some(name), kind));
         }
@@ -247,19 +253,13 @@ impl Source for Environment {
     }
 }
 
-fn list(text: &str) -> Vec<String> {
-    if let Ok(toml::Value::Array(items)) = text.trim().parse::<toml::Value>() {
-        return items
-            .into_iter()
-            .map(|item| match item {
-                toml::Value::String(s) => s,
-                other => other.to_string(),
-            })
-            .collect();
-    }
-    text.split(',')
-        .map(str::trim)
-        .filter(|s| !s.is_empty())
-        .map(str::to_owned)
-        .collect()
+fn array(text: &str) -> Option<Vec<String>> {
+    let toml::Value::Array(items) = text.trim().parse().ok()? else {
+        return None;
+    };
+    let text = |item| match item {
+        toml::Value::String(text) => text,
+        other => other.to_string(),
+    };
+    Some(items.into_iter().map(text).collect())
 }

@@ -97,7 +97,7 @@ impl Guard {
             return Ok(());
         }
         Err(Problem::new(
-            StatusCode::MISDIRECTED_REQUEST,
+            StatusCode::FORBIDDEN,
             "foreign-host",
             "this listener is on loopback and answers to localhost and public.host only",
         ))

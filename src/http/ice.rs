@@ -7,7 +7,6 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use rand::Rng;
 use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -29,6 +28,12 @@ impl<S: Sync> FromRequestParts<S> for Asked {
     }
 }
 
+/// Hands out `iceServers` with fresh credentials.
+#[utoipa::path(get, path = "/v1/ice-servers", tag = "credentials", security(("client" = [])),
+    params(("format" = Option<String>, Query, description = "`rest`: `{username, password, ttl, uris}`")),
+    responses((status = 200, description = "`{iceServers, ttl, expiresAt}`; never cached"),
+        (status = 401, description = "`unauthorized` or `token-expired`"),
+        (status = 503, description = "`draining`")))]
 pub(super) async fn ice_servers(
     State(context): State<Arc<Context>>,
     asked: Asked,
@@ -44,8 +49,10 @@ pub(super) async fn ice_servers(
     }
     let name = grant
         .identity
-        .unwrap_or_else(|| format!("{:032x}", rand::rng().next_u64()));
-    let servers = context.ice.issue(&format!("http-{name}"), now, None);
+        .unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
+    let user = format!("http-{name}");
+    let floor = (context.relays.floor)(&user);
+    let servers = context.ice.borrow().issue(&user, now, floor);
     let body = match asked.format.as_deref() {
         None | Some("") => json!(servers),
         Some("rest") => {

@@ -13,16 +13,14 @@ const BACKLOG: i32 = 4096;
 #[error("{message}")]
 pub struct BindError {
     message: String,
-    /// What the kernel said.
-    #[source]
-    pub source: io::Error,
+    kernel: io::Error,
 }
 
 impl BindError {
     /// Tells whether the machine lacks this address or its whole family.
     pub fn is_absent_address(&self) -> bool {
         matches!(
-            self.source.raw_os_error(),
+            self.kernel.raw_os_error(),
             Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)
         )
     }
@@ -70,7 +68,7 @@ fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socke
 fn worded(protocol: &str, address: SocketAddr, key: &str, source: io::Error) -> BindError {
     let port = address.port();
     let message = match source.kind() {
-        io::ErrorKind::AddrInUse => match owner::of_port(protocol, port) {
+        io::ErrorKind::AddrInUse => match owner::of(protocol, address) {
             Some(owner) => {
                 format!("port {port}/{protocol} is taken by {owner}: stop it, or set {key}")
             }
@@ -88,7 +86,10 @@ fn worded(protocol: &str, address: SocketAddr, key: &str, source: io::Error) -> 
         }
         _ => format!("{key} names {address}, which could not be bound: {source}"),
     };
-    BindError { message, source }
+    BindError {
+        message,
+        kernel: source,
+    }
 }
 
 #[cfg(test)]

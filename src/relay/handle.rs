@@ -10,7 +10,7 @@ use super::stream::NewStream;
 use super::udp::{Offload, kernel_shortcomings};
 use super::worker::{self, Plan};
 use rand::Rng;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::ServerConnection;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::ops::RangeInclusive;
@@ -20,7 +20,6 @@ use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 
 /// The most workers there can be: what [`WorkerId`] counts.
 const MAX_WORKERS: usize = 256;
@@ -44,8 +43,6 @@ pub struct Listeners {
     pub udp: Vec<UdpSocket>,
     /// Non-blocking.
     pub tcp: Vec<TcpListener>,
-    /// Non-blocking, with the certificate to show.
-    pub tls: Option<(Vec<TcpListener>, Arc<ServerConfig>)>,
 }
 
 /// A connection that a worker can take over, its TLS handshake done.
@@ -117,13 +114,6 @@ impl RelayHandle {
         for listener in listeners.tcp {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             accepting.spawn(accept::plain(listener, Arc::clone(&intake)));
-        }
-        if let Some((listeners, config)) = listeners.tls {
-            let acceptor = TlsAcceptor::from(config);
-            for listener in listeners {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                accepting.spawn(accept::tls(listener, acceptor.clone(), Arc::clone(&intake)));
-            }
         }
         let handle = Self {
             intake: Arc::clone(&intake),

@@ -1,0 +1,22 @@
+//! User stories over real sockets.
+
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod admin;
+mod bad_input;
+mod calls;
+mod harness;
+mod http;
+mod limits;
+mod moderation;
+mod peers;
+mod relay_only;
+mod relayed_call;
+mod removal;
+mod resume;
+mod room;
+mod tls;
+mod tokens;
+#[allow(dead_code, reason = "shared with the stories about the relay")]
+#[path = "../relay/client.rs"]
+mod turn_client;
