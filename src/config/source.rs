@@ -119,9 +119,14 @@ impl Layers {
 
 /// Every key there is with its default, for instance `turn.user_quota` → 128.
 pub(super) fn known_keys() -> BTreeMap<String, serde_json::Value> {
-    let defaults = serde_json::to_value(Raw::default()).expect("the defaults are plain data");
+    flat(&Raw::default())
+}
+
+/// Each key with its value.
+pub(super) fn flat(raw: &Raw) -> BTreeMap<String, serde_json::Value> {
+    let values = serde_json::to_value(raw).expect("the configuration is plain data");
     let mut keys = BTreeMap::new();
-    leaves("", &defaults, &mut keys);
+    leaves("", &values, &mut keys);
     keys
 }
 
