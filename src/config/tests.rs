@@ -162,6 +162,21 @@ fn a_reachable_box_has_to_say_who_may_join() {
 }
 
 #[test]
+fn turn_listens_on_tcp_beside_udp_with_a_worker_a_core() {
+    let config = Config::load(None, std::iter::empty()).unwrap();
+    assert_eq!(config.turn.tcp, config.turn.udp);
+    assert!(config.turn.workers >= 1);
+    assert_eq!(load("[turn]\nworkers = 3", &[]).unwrap().turn.workers, 3);
+    assert!(
+        load("[turn]\nworkers = 0", &[])
+            .unwrap_err()
+            .contains("turn.workers = 0")
+    );
+    let outside = load("[turn]\ntcp = [\"0.0.0.0:3478\"]", &[]).unwrap();
+    assert!(outside.warnings[0].starts_with("turn.tcp listens on 0.0.0.0:3478"));
+}
+
+#[test]
 fn jwt_mode_needs_a_key() {
     let error = load("[auth]\nmode = \"jwt\"", &[]).unwrap_err();
     assert!(
