@@ -3,6 +3,8 @@
 mod banner;
 mod ice_urls;
 mod live;
+mod metrics;
+mod relay;
 mod web;
 
 pub use banner::Banner;
@@ -10,27 +12,28 @@ pub use banner::Banner;
 use crate::auth::credential::IceIssuer;
 use crate::auth::token::TokenError;
 use crate::config::{Config, Mode, UniqueIdentity};
-use crate::http::{self, Access, Context, Phase};
-use crate::net::{self, Announced, CertStore, Identity, Inherited};
+use crate::http::{self, Access, AdminToken, Context, Phase};
+use crate::net::{self, Announced, CertStore, Inherited};
 use crate::protocol::{ErrorCode, Refusal};
+use crate::relay::RelayHandle;
 use crate::relay::engine::{PeerPolicy, Verdict};
-use crate::relay::{RelayAddress, RelayConfig, RelayHandle};
 use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, Driver, SessionSettings};
 use anyhow::{Context as _, Result};
-use ice_urls::Served;
+use ice_urls::{IceUrls, Served};
 use live::Live;
-use std::net::{IpAddr, SocketAddr};
+use secrecy::ExposeSecret;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use web::{Ends, Ports};
+use web::{Certificates, Ends, Ports, TakeTurn};
 
 /// A running box. Dropping it ends everything at once; [`App::drain`] ends it politely.
 pub struct App {
     driver: Arc<Driver>,
-    relay: Option<RelayHandle>,
+    relay: Option<Arc<RelayHandle>>,
     phase: watch::Sender<Phase>,
     stop: watch::Sender<bool>,
     /// Listeners that systemd holds too stop accepting when this turns true.
@@ -45,6 +48,8 @@ pub struct App {
     pub certificates: Option<Arc<CertStore>>,
     /// Where STUN and TURN listen over UDP.
     pub udp: Vec<SocketAddr>,
+    /// Where STUN and TURN listen over TCP.
+    pub tcp: Vec<SocketAddr>,
     /// What to tell the operator.
     pub banner: Banner,
 }
@@ -64,48 +69,45 @@ impl App {
     /// As [`App::start`], or what was passed fits no key.
     pub async fn start_with(config: Config, inherited: Inherited) -> Result<Self> {
         let announced = announced(&config).await;
+
         let mut tasks = JoinSet::new();
         let reload = Arc::new(Notify::new());
-        let certificates = web::certificates(&config.tls, &reload, &mut tasks)?;
+        let certificates = Certificates::open(&config.tls)?;
         let ports = Ports::bind(&config, inherited)?;
         let (http, https) = (ports.http.clone(), ports.https.clone());
-        let relay_sockets = if config.turn.enabled {
-            bind_relay(&config)?
-        } else {
-            vec![]
-        };
-        let udp = relay_sockets
-            .iter()
-            .map(std::net::UdpSocket::local_addr)
-            .collect::<Result<Vec<_>, _>>()?;
+        let turn = relay::bind(&config)?;
+        let (udp, tcp) = (turn.udp.clone(), turn.tcp.clone());
 
-        let served = served(&config, announced.clone(), udp.clone(), https.clone());
-        let shown = certificates.as_ref().and_then(|store| store.current());
-        let ice = issuer(&config, &served, shown.as_deref());
+        let served = Served::new(&config, &announced, &udp, &tcp, &https);
+        let shown = certificates
+            .as_ref()
+            .and_then(|certs| certs.store.current());
+        let ice = issuer(&config, served.urls(shown.as_deref()));
         let banner = Banner::new(&config, &http, &https, &announced, &ice);
 
-        let relay = if config.turn.enabled {
-            let relay_config = relay_config(&config, &announced);
-            Some(
-                RelayHandle::start(relay_config, relay_sockets)
-                    .await
-                    .context("relay")?,
-            )
-        } else {
-            None
+        let relay = match config.turn.enabled {
+            true => Some(Arc::new(turn.start(&config, &announced).context("relay")?)),
+            false => None,
         };
+        let revoking = relay.clone();
         let driver = Arc::new(Driver::new(
             hub_settings(&config),
             ice.clone(),
             connection_limits(&config),
-            Box::new(|user, floor| tracing::debug!(user, floor, "credentials are over")),
+            Box::new(move |user, floor| {
+                if let Some(relay) = &revoking {
+                    relay.revoke(user, floor);
+                }
+            }),
         ));
 
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let (stop, stop_seen) = watch::channel(false);
-        let (hold, hold_seen) = watch::channel(false);
         let (ice, ice_seen) = watch::channel(ice);
+        let certificates = certificates.map(|certs| certs.keep(&reload, &mut tasks));
+        let (hold, hold_seen) = watch::channel(false);
         let (verifier, verifier_seen) = watch::channel(config.auth.verifier.clone());
+        let (admin_token, admin_seen) = watch::channel(admin_token(&config));
         let access = Access::new(verifier_seen);
         let context = Arc::new(Context {
             sessions: session_settings(&config, access.clone()),
@@ -114,12 +116,18 @@ impl App {
             driver: Arc::clone(&driver),
             phase: phase_seen,
             pages: config.http.pages,
+            admin_token: admin_seen,
+            relays: relay::admin(relay.clone(), config.turn.ttl),
+            scrape: metrics::scraper(Arc::clone(&driver), certificates.clone()),
         });
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
         if let Some(store) = &certificates {
             tasks.spawn(served.follow(store.watch(), ice.clone()));
         }
+        let take_turn = relay
+            .clone()
+            .map(|relay| -> TakeTurn { Arc::new(move |accepted| relay::take(&relay, accepted)) });
         let ends = Ends {
             stop: stop_seen,
             drain: hold_seen,
@@ -128,12 +136,18 @@ impl App {
             &config,
             &context,
             certificates.as_ref(),
-            None,
+            take_turn.as_ref(),
             &ends,
             &mut tasks,
         )?;
-        let live = Live::new(config, verifier, ice, reload);
-        tasks.spawn(live.follow(Arc::clone(&driver)));
+        let live = Live {
+            config: watch::Sender::new(config),
+            verifier,
+            admin_token,
+            ice,
+            certificates: reload,
+        };
+        tasks.spawn(live.follow(Arc::clone(&driver), relay.clone(), announced));
         phase.send_replace(Phase::Ready);
         Ok(Self {
             driver,
@@ -147,6 +161,7 @@ impl App {
             https,
             certificates,
             udp,
+            tcp,
             banner,
         })
     }
@@ -162,16 +177,23 @@ impl App {
         self.live.reload_certificates();
     }
 
-    /// What goes on, in one line. It comes back only while the box moves: the watchdog waits for
-    /// it.
+    /// What goes on, in one line. It comes back only while signaling and every relay worker move:
+    /// the watchdog waits for it.
     pub async fn status(&self) -> String {
-        let gauges = self.driver.with_hub(|hub, _| hub.gauges());
         let phase = match *self.phase.borrow() {
             Phase::Draining => "draining",
             _ => "serving",
         };
+        let gauges = self.driver.with_hub(|hub, _, _| hub.gauges());
         let (peers, rooms) = (gauges.peers, gauges.rooms);
-        format!("{phase}: {peers} peers in {rooms} rooms")
+        let relayed = match &self.relay {
+            Some(relay) => {
+                relay.stats().await;
+                relay.ledger().allocations()
+            }
+            None => 0,
+        };
+        format!("{phase}: {peers} peers in {rooms} rooms, {relayed} allocations")
     }
 
     /// How long a drain waits for calls to end.
@@ -184,6 +206,9 @@ impl App {
     pub async fn drain(&self) {
         self.phase.send_replace(Phase::Draining);
         self.hold.send_replace(true);
+        if let Some(relay) = &self.relay {
+            relay.drain();
+        }
         let grace_ends = Instant::now() + self.grace();
         self.driver.drain(grace_ends, false);
         let _ = tokio::time::timeout_at(grace_ends.into(), self.driver.empty()).await;
@@ -194,28 +219,26 @@ impl App {
         self.stop.send_replace(true);
         self.tasks.shutdown().await;
         if let Some(relay) = &self.relay {
-            relay.close().await;
+            relay.close();
         }
     }
 }
 
 /// The issuer of a box that runs by `config`, without binding a port: one of port 0 is left out.
 pub async fn ice_issuer(config: &Config) -> IceIssuer {
-    let known = |addresses: &[SocketAddr]| {
-        let known = addresses.iter().filter(|address| address.port() != 0);
-        known.copied().collect()
+    let fixed = |addresses: &[SocketAddr]| -> Vec<SocketAddr> {
+        let fixed = addresses.iter().filter(|address| address.port() != 0);
+        fixed.copied().collect()
     };
-    let udp = match config.turn.enabled {
-        true => known(&config.turn.udp.addresses),
-        false => vec![],
-    };
-    let served = served(
-        config,
-        announced(config).await,
-        udp,
-        known(&config.tls.listen),
+    let (udp, tcp) = (
+        fixed(&config.turn.udp.addresses),
+        fixed(&config.turn.tcp.addresses),
     );
-    issuer(config, &served, web::certificate(&config.tls).as_deref())
+    let tls = fixed(&config.tls.listen);
+    let served = Served::new(config, &announced(config).await, &udp, &tcp, &tls);
+    let certificates = Certificates::open(&config.tls).ok().flatten();
+    let shown = certificates.and_then(|certs| certs.store.current());
+    issuer(config, served.urls(shown.as_deref()))
 }
 
 async fn announced(config: &Config) -> Vec<Announced> {
@@ -224,22 +247,7 @@ async fn announced(config: &Config) -> Vec<Announced> {
     net::discover(&config.public, config.loopback, is_public).await
 }
 
-fn served(
-    config: &Config,
-    announced: Vec<Announced>,
-    udp: Vec<SocketAddr>,
-    https: Vec<SocketAddr>,
-) -> Served {
-    Served {
-        public: config.public.clone(),
-        announced,
-        udp,
-        tls: if config.turn.enabled { https } else { vec![] },
-    }
-}
-
-fn issuer(config: &Config, served: &Served, certificate: Option<&Identity>) -> IceIssuer {
-    let urls = served.urls(certificate);
+fn issuer(config: &Config, urls: IceUrls) -> IceIssuer {
     IceIssuer {
         stun_urls: urls.stun,
         turn_urls: urls.turn,
@@ -248,45 +256,9 @@ fn issuer(config: &Config, served: &Served, certificate: Option<&Identity>) -> I
     }
 }
 
-fn bind_relay(config: &Config) -> Result<Vec<std::net::UdpSocket>> {
-    let listen = &config.turn.udp;
-    let mut sockets = vec![];
-    for address in &listen.addresses {
-        match net::udp(*address, "turn.udp") {
-            Ok(socket) => sockets.push(socket),
-            Err(error) if !listen.explicit && error.is_absent_address() => {
-                tracing::debug!("passed over {address}: {error}");
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(sockets)
-}
-
-fn relay_config(config: &Config, announced: &[Announced]) -> RelayConfig {
-    let mut own: Vec<IpAddr> = if_addrs::get_if_addrs()
-        .unwrap_or_default()
-        .iter()
-        .map(|i| i.ip())
-        .collect();
-    own.extend(announced.iter().map(|a| a.address));
-    RelayConfig {
-        realm: config.turn.realm.clone(),
-        secrets: config.turn.secrets.clone(),
-        policy: PeerPolicy::new(
-            config.turn.allowed_peers.clone(),
-            config.turn.denied_peers.clone(),
-            own,
-        ),
-        addresses: announced
-            .iter()
-            .map(|a| RelayAddress {
-                local: a.local,
-                announced: a.address,
-            })
-            .collect(),
-        ports: config.turn.relay_ports.0.clone(),
-    }
+fn admin_token(config: &Config) -> Option<AdminToken> {
+    let token = config.auth.admin_token.as_ref()?;
+    Some(AdminToken::new(token.expose_secret()))
 }
 
 fn connection_limits(config: &Config) -> ConnectionLimits {

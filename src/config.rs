@@ -22,6 +22,7 @@ use source::Layers;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +30,11 @@ use std::time::Duration;
 const MADE_SECRET_BYTES: usize = 20;
 /// RFC 8489 section 14.10: a REALM is fewer than 128 characters.
 const MAX_REALM: usize = 127;
+
+/// RFC 8656 section 18 (and RFC 8489): the default port of TURN and STUN over UDP and TCP.
+const TURN_PORT: u16 = 3478;
+/// More threads than any machine has use for; workers are numbered in a byte.
+const MAX_WORKERS: usize = 256;
 
 /// Everything the box runs by.
 #[derive(Debug, Clone)]
@@ -51,6 +57,8 @@ pub struct Config {
     pub turn: Turn,
     /// How long a drain waits for calls to end.
     pub drain_grace: Duration,
+    /// Where metrics are served without a token.
+    pub metrics: Option<SocketAddr>,
     /// What is written to the log.
     pub log: Log,
     /// What an operator may not have meant.
@@ -87,6 +95,8 @@ pub struct Auth {
     pub mode: Mode,
     /// What tokens are checked against; present in `jwt` mode.
     pub verifier: Option<Verifier>,
+    /// What the admin API asks for; without one it does not exist.
+    pub admin_token: Option<SecretString>,
     /// What mints tokens; present where there is a shared secret that may sign.
     pub signer: Option<Signer>,
 }
@@ -103,6 +113,9 @@ pub struct Turn {
     pub ttl: Duration,
     pub max_session: Duration,
     pub udp: Listen,
+    pub tcp: Listen,
+    pub workers: usize,
+    pub alternate: Vec<SocketAddr>,
     pub relay_ports: Ports,
     pub allowed_peers: Vec<IpNet>,
     pub denied_peers: Vec<IpNet>,
@@ -160,6 +173,14 @@ impl Config {
         }
     }
 
+    /// Tells whether `http.listen` and `turn.tcp` both name `address`: one listener serves both.
+    pub fn shares_port(&self, address: SocketAddr) -> bool {
+        self.turn.enabled
+            && address.port() != 0
+            && self.http.listen.contains(&address)
+            && self.turn.tcp.addresses.contains(&address)
+    }
+
     /// The configuration as it applies, secrets redacted, as TOML.
     pub fn to_toml(&self) -> String {
         toml::to_string(&self.effective).expect("the configuration is plain data")
@@ -214,6 +235,8 @@ impl Check<'_> {
             effective.tls.acme.domains = acme.domains.clone();
         }
         effective.turn.udp = Some(turn.udp.addresses.clone());
+        effective.turn.tcp = Some(turn.tcp.addresses.clone());
+        effective.turn.workers = Some(turn.workers as u32);
         Config {
             loopback,
             public,
@@ -224,6 +247,7 @@ impl Check<'_> {
             signal: raw.signal,
             turn,
             drain_grace: raw.drain.grace.0,
+            metrics: raw.metrics.listen,
             log: raw.log,
             warnings: std::mem::take(&mut self.warnings),
             effective,
@@ -327,9 +351,26 @@ impl Check<'_> {
             Signer::new(secret, &raw.auth.algorithms, issuer, audience)
         });
         let verifier = self.verifier(&raw.auth, secret);
+        let admin_token = self.secret(
+            "auth.admin_token",
+            raw.auth.admin_token.clone(),
+            &raw.auth.admin_token_file,
+        );
+        if admin_token
+            .as_ref()
+            .is_some_and(|token| token.expose_secret().is_empty())
+        {
+            self.problem(
+                "auth.admin_token",
+                "",
+                "is empty, and anyone could send that",
+            )
+            .set_mend("`openssl rand -hex 32` makes one; without the key there is no admin API");
+        }
         Auth {
             mode,
             verifier: (mode == Mode::Jwt).then_some(verifier),
+            admin_token,
             signer,
         }
     }
@@ -412,24 +453,22 @@ impl Check<'_> {
         let made_secret = secrets.is_empty();
         let secrets = TurnSecrets::new(secrets)
             .unwrap_or_else(|| TurnSecrets::new(vec![made_secret_text()]).expect("there is one"));
-        let port = 3478;
-        let default: [IpAddr; 2] = if loopback {
-            [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
-        } else {
-            [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
-        };
-        let udp = Listen {
-            explicit: turn.udp.is_some(),
-            addresses: turn
-                .udp
-                .clone()
-                .unwrap_or_else(|| default.map(|ip| SocketAddr::new(ip, port)).to_vec()),
-        };
-        if loopback && let Some(outside) = udp.addresses.iter().find(|a| !a.ip().is_loopback()) {
-            self.warnings.push(format!(
-                "turn.udp listens on {outside} while http.listen is loopback: the relay is \
-                 reachable from outside, its credentials only from here"
-            ));
+        let udp = Listen::new(&turn.udp, loopback);
+        let tcp = Listen::new(&turn.tcp, loopback);
+        for (key, listen) in [("turn.udp", &udp), ("turn.tcp", &tcp)] {
+            let outside = |a: &&SocketAddr| !a.ip().is_loopback();
+            if loopback && let Some(outside) = listen.addresses.iter().find(outside) {
+                self.warnings.push(format!(
+                    "{key} listens on {outside} while http.listen is loopback: the relay is \
+                     reachable from outside, its credentials only from here"
+                ));
+            }
+        }
+        let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        let workers = turn.workers.map_or_else(cores, |n| n as usize);
+        if !(1..=MAX_WORKERS).contains(&workers) {
+            self.problem("turn.workers", workers, "is no number of threads")
+                .set_mend("leave it out: one a core is what fits");
         }
         Turn {
             enabled: turn.enabled,
@@ -439,6 +478,9 @@ impl Check<'_> {
             ttl: turn.ttl.0,
             max_session: turn.max_session.0,
             udp,
+            tcp,
+            workers,
+            alternate: turn.alternate.clone(),
             relay_ports: turn.relay_ports.clone(),
             allowed_peers: turn.allowed_peers.clone(),
             denied_peers: turn.denied_peers.clone(),
@@ -534,6 +576,23 @@ impl Check<'_> {
         let problem = Problem::new(key, value, reason).origin(self.layers.origin(key));
         self.problems.push(problem);
         self.problems.last_mut().expect("one was pushed")
+    }
+}
+
+impl Listen {
+    /// What is written, or else the port of STUN and TURN on all addresses; on loopback if the
+    /// box is to stay there.
+    fn new(written: &Option<Vec<SocketAddr>>, loopback: bool) -> Self {
+        let default: [IpAddr; 2] = if loopback {
+            [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        } else {
+            [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+        };
+        let default = || default.map(|ip| SocketAddr::new(ip, TURN_PORT)).to_vec();
+        Self {
+            explicit: written.is_some(),
+            addresses: written.clone().unwrap_or_else(default),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use callbox::app::{self, App};
 use callbox::cli::{self, Cli, Command, DoctorArgs, Source};
-use callbox::config::Config;
+use callbox::config::{Config, ConfigError};
 use callbox::log::{self, LogHandle};
 use callbox::net::Inherited;
 use callbox::{http, service};
@@ -32,10 +32,16 @@ fn main() -> ExitCode {
 }
 
 fn load(source: &Source) -> Result<Config, ExitCode> {
-    Config::load(source.config.as_deref(), std::env::vars()).map_err(|error| {
-        eprintln!("{error}");
-        ExitCode::from(BAD_CONFIGURATION)
-    })
+    Config::load(source.config.as_deref(), std::env::vars()).map_err(refused)
+}
+
+fn certified(config: Config) -> Result<Config, ExitCode> {
+    cli::check_certificate(config).map_err(refused)
+}
+
+fn refused(error: ConfigError) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(BAD_CONFIGURATION)
 }
 
 fn check(source: &Source, json: bool) -> Result<(), ExitCode> {
@@ -90,7 +96,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, ExitCode> {
 }
 
 fn serve(source: &Source) -> Result<(), ExitCode> {
-    let config = load(source)?;
+    let config = load(source).and_then(certified)?;
     let log = log::start(&config.log);
     warn_of(&config);
     let inherited = Inherited::from_env().map_err(|error| failure(&error))?;
@@ -162,7 +168,8 @@ impl Signals {
 /// A bad configuration changes nothing.
 async fn reload(app: &App, source: &Source, log: &LogHandle) {
     service::reloading();
-    match Config::load(source.config.as_deref(), std::env::vars()) {
+    let loaded = Config::load(source.config.as_deref(), std::env::vars());
+    match loaded.and_then(cli::check_certificate) {
         Ok(config) => {
             warn_of(&config);
             log.set_level(config.log.level);

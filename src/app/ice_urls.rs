@@ -1,7 +1,7 @@
 //! The ICE URLs that clients are handed, from what is really served.
 
 use crate::auth::credential::IceIssuer;
-use crate::config::Public;
+use crate::config::{Config, Public};
 use crate::net::{Announced, Identity};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,15 +16,37 @@ pub(super) struct IceUrls {
 
 /// The listeners that clients can reach, and under which names.
 pub(super) struct Served {
-    pub(super) public: Public,
-    pub(super) announced: Vec<Announced>,
+    public: Public,
+    announced: Vec<Announced>,
     /// Where STUN and TURN are served over UDP.
-    pub(super) udp: Vec<SocketAddr>,
+    udp: Vec<SocketAddr>,
+    /// Where TURN is served over TCP.
+    tcp: Vec<SocketAddr>,
     /// Where TURN is served over TLS.
-    pub(super) tls: Vec<SocketAddr>,
+    tls: Vec<SocketAddr>,
 }
 
 impl Served {
+    pub(super) fn new(
+        config: &Config,
+        announced: &[Announced],
+        udp: &[SocketAddr],
+        tcp: &[SocketAddr],
+        tls: &[SocketAddr],
+    ) -> Self {
+        let relay = |listeners: &[SocketAddr]| match config.turn.enabled {
+            true => listeners.to_vec(),
+            false => vec![],
+        };
+        Self {
+            public: config.public.clone(),
+            announced: announced.to_vec(),
+            udp: relay(udp),
+            tcp: relay(tcp),
+            tls: relay(tls),
+        }
+    }
+
     /// Names every listener, or passes `public.ice_urls` on. `turns:` needs a certificate that
     /// names the host, or clients would refuse it.
     pub(super) fn urls(&self, certificate: Option<&Identity>) -> IceUrls {
@@ -42,6 +64,10 @@ impl Served {
             let host = bracketed(&host);
             urls.stun.push(format!("stun:{host}:{port}"));
             urls.turn.push(format!("turn:{host}:{port}?transport=udp"));
+        }
+        for (host, port) in hosts(&self.public, &self.announced, &self.tcp) {
+            let host = bracketed(&host);
+            urls.turn.push(format!("turn:{host}:{port}?transport=tcp"));
         }
         for (host, port) in hosts(&self.public, &self.announced, &self.tls) {
             if certificate.is_some_and(|shown| shown.names(&host)) {
@@ -101,7 +127,8 @@ fn hosts(public: &Public, announced: &[Announced], listeners: &[SocketAddr]) -> 
     hosts
 }
 
-fn bracketed(host: &str) -> String {
+/// A host as it stands in a URL.
+pub(super) fn bracketed(host: &str) -> String {
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
         _ => host.to_owned(),
@@ -138,6 +165,7 @@ mod tests {
             public,
             announced: announced.to_vec(),
             udp: listeners(udp),
+            tcp: vec![],
             tls: listeners(tls),
         }
     }
@@ -154,6 +182,25 @@ mod tests {
         let urls = served(public(Some("call.example.org"), &[]), &[], &both, &[]).urls(None);
         assert_eq!(urls.stun, ["stun:call.example.org:3478"]);
         assert_eq!(urls.turn, ["turn:call.example.org:3478?transport=udp"]);
+    }
+
+    #[test]
+    fn streams_come_after_datagrams_and_tls_last() {
+        let mut served = served(
+            public(Some("call.example.org"), &[]),
+            &[],
+            &["0.0.0.0:3478"],
+            &["0.0.0.0:443"],
+        );
+        served.tcp = listeners(&["0.0.0.0:3479"]);
+        assert_eq!(
+            served.urls(Some(&certificate("call.example.org"))).turn,
+            [
+                "turn:call.example.org:3478?transport=udp",
+                "turn:call.example.org:3479?transport=tcp",
+                "turns:call.example.org:443?transport=tcp",
+            ]
+        );
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use crate::config::{CertificateSource, Config, Tls};
 use crate::http::{self, Context, Guard, Version};
 use crate::net::{
-    Accepted, CertStore, Front, Identity, Inherited, Listener, PemFiles, Protocol, Wire,
+    Accepted, AcmeOrders, CertStore, Front, Inherited, Listener, PemFiles, Protocol, Wire,
 };
 use anyhow::{Result, anyhow};
+use axum::Router;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -13,7 +14,11 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 /// `FileDescriptorName=` of socket units, each with the key that names the same addresses.
-const SOCKET_NAMES: [(&str, &str); 2] = [("http", "http.listen"), ("tls", "tls.listen")];
+const SOCKET_NAMES: [(&str, &str); 3] = [
+    ("http", "http.listen"),
+    ("tls", "tls.listen"),
+    ("metrics", "metrics.listen"),
+];
 
 /// Takes a connection that speaks TURN; must not block.
 pub(super) type TakeTurn = Arc<dyn Fn(Accepted) + Send + Sync>;
@@ -22,6 +27,7 @@ pub(super) type TakeTurn = Arc<dyn Fn(Accepted) + Send + Sync>;
 pub(super) struct Ports {
     plain: Vec<Listener>,
     tls: Vec<Listener>,
+    metrics: Option<Listener>,
     /// Where plain HTTP is served.
     pub(super) http: Vec<SocketAddr>,
     /// Where TLS is.
@@ -29,15 +35,18 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Binds `http.listen` and `tls.listen`, but for what systemd bound beforehand.
+    /// Binds `http.listen`, `tls.listen` and `metrics.listen`, but for what systemd bound
+    /// beforehand.
     pub(super) fn bind(config: &Config, mut inherited: Inherited) -> Result<Self> {
-        let [http, tls] = SOCKET_NAMES;
+        let [http, tls, metrics] = SOCKET_NAMES;
         let (plain, http) = bind(&config.http.listen, http, &mut inherited)?;
         let (tls, https) = bind(&config.tls.listen, tls, &mut inherited)?;
+        let (mut metrics, _) = bind(config.metrics.as_slice(), metrics, &mut inherited)?;
         inherited.finish(&SOCKET_NAMES)?;
         Ok(Self {
             plain,
             tls,
+            metrics: metrics.pop(),
             http,
             https,
         })
@@ -53,24 +62,28 @@ impl Ports {
         ends: &Ends,
         tasks: &mut JoinSet<()>,
     ) -> Result<()> {
-        let proxies = &config.http.trusted_proxies;
         for (listener, address) in self.plain.into_iter().zip(self.http) {
-            let hand_over = hand_over(config, context, address, None);
+            let turn = turn.filter(|_| config.shares_port(address)).cloned();
+            let hand_over = hand_over(router(config, context, address), turn);
             let (listener, end) = ends.of(listener)?;
             tasks.spawn(Front::default().serve(listener, end, hand_over));
         }
         for (listener, address) in self.tls.into_iter().zip(self.https) {
             let front = Front {
                 tls: certificates.cloned(),
-                proxies: config
-                    .tls
-                    .proxy_protocol
-                    .then(|| proxies.clone())
-                    .unwrap_or_default(),
+                proxies: match config.tls.proxy_protocol {
+                    true => config.http.trusted_proxies.clone(),
+                    false => vec![],
+                },
             };
-            let hand_over = hand_over(config, context, address, turn.cloned());
+            let hand_over = hand_over(router(config, context, address), turn.cloned());
             let (listener, end) = ends.of(listener)?;
             tasks.spawn(front.serve(listener, end, hand_over));
+        }
+        if let Some(listener) = self.metrics {
+            let hand_over = hand_over(http::metrics_router(Arc::clone(context)), None);
+            let (listener, end) = ends.of(listener)?;
+            tasks.spawn(Front::default().serve(listener, end, hand_over));
         }
         Ok(())
     }
@@ -95,40 +108,50 @@ impl Ends {
     }
 }
 
-/// Opens the source of certificates and keeps it fresh; `None` where TLS is not served.
-/// `reload` makes files be looked at at once.
-pub(super) fn certificates(
-    tls: &Tls,
-    reload: &Arc<Notify>,
-    tasks: &mut JoinSet<()>,
-) -> Result<Option<Arc<CertStore>>> {
-    let Some(source) = &tls.certificates else {
-        return Ok(None);
-    };
-    let store = Arc::new(CertStore::default());
-    let kept = Arc::clone(&store);
-    match source {
-        CertificateSource::Files { cert, key } => {
-            let files =
-                PemFiles::open(cert, key, &store).map_err(|error| anyhow!("tls: {error}"))?;
-            let reload = Arc::clone(reload);
-            tasks.spawn(async move { files.watch(&kept, &reload).await });
-        }
-        CertificateSource::Acme(_) => {}
-    }
-    let watched = Arc::clone(&store);
-    tasks.spawn(async move { watched.watch_expiry(http::unix_now).await });
-    Ok(Some(store))
+/// The certificates of the TLS port, and who keeps them fresh.
+pub(super) struct Certificates {
+    pub(super) store: Arc<CertStore>,
+    keeper: Keeper,
 }
 
-/// The certificate that a box would show first, as far as its files tell.
-pub(super) fn certificate(tls: &Tls) -> Option<Arc<Identity>> {
-    let Some(CertificateSource::Files { cert, key }) = &tls.certificates else {
-        return None;
-    };
-    let store = CertStore::default();
-    PemFiles::open(cert, key, &store).ok()?;
-    store.current()
+enum Keeper {
+    Files(PemFiles),
+    Acme(AcmeOrders),
+}
+
+impl Certificates {
+    /// Opens their source; `None` where TLS is not served.
+    pub(super) fn open(tls: &Tls) -> Result<Option<Self>> {
+        let Some(source) = &tls.certificates else {
+            return Ok(None);
+        };
+        let store = Arc::new(CertStore::default());
+        let keeper = match source {
+            CertificateSource::Files { cert, key } => {
+                let files = PemFiles::open(cert, key, &store);
+                Keeper::Files(files.map_err(|error| anyhow!("tls.cert: {error}"))?)
+            }
+            CertificateSource::Acme(acme) => {
+                let orders = AcmeOrders::open(acme, &store);
+                Keeper::Acme(orders.map_err(|error| anyhow!("tls.acme: {error}"))?)
+            }
+        };
+        Ok(Some(Self { store, keeper }))
+    }
+
+    /// Keeps them fresh from here on; `reload` makes files be looked at at once.
+    pub(super) fn keep(self, reload: &Arc<Notify>, tasks: &mut JoinSet<()>) -> Arc<CertStore> {
+        let (store, reload) = (Arc::clone(&self.store), Arc::clone(reload));
+        tasks.spawn(async move {
+            match self.keeper {
+                Keeper::Files(files) => files.watch(&store, &reload).await,
+                Keeper::Acme(orders) => orders.run(&store).await,
+            }
+        });
+        let store = Arc::clone(&self.store);
+        tasks.spawn(async move { store.watch_expiry(http::unix_now).await });
+        self.store
+    }
 }
 
 fn bind(
@@ -144,20 +167,19 @@ fn bind(
     Ok((listeners, bound?))
 }
 
-/// What becomes of the connections of the port at `address`.
-fn hand_over(
-    config: &Config,
-    context: &Arc<Context>,
-    address: SocketAddr,
-    turn: Option<TakeTurn>,
-) -> impl Fn(Accepted) + Send + Sync + 'static {
+/// What the HTTP port at `address` serves.
+fn router(config: &Config, context: &Arc<Context>, address: SocketAddr) -> Router {
     let guard = Guard {
         public_host: config.public.host.clone(),
         allowed_origins: config.http.allowed_origins.clone(),
         trusted_proxies: config.http.trusted_proxies.clone(),
         loopback: address.ip().is_loopback(),
     };
-    let router = http::router(Arc::clone(context), guard);
+    http::router(Arc::clone(context), guard)
+}
+
+/// What becomes of the connections of a port.
+fn hand_over(router: Router, turn: Option<TakeTurn>) -> impl Fn(Accepted) + Send + Sync + 'static {
     move |accepted| {
         let version = match accepted.protocol {
             Protocol::Http1 => Version::Http1,

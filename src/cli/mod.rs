@@ -1,11 +1,13 @@
 //! The command line: what a person types, and what they read back.
 
+mod certificate;
 mod check;
 mod credentials;
 mod doctor;
 mod install;
 mod token;
 
+pub use certificate::check_certificate;
 pub use check::check;
 pub use credentials::{CredentialsArgs, credentials};
 pub use doctor::{DoctorArgs, doctor};

@@ -41,6 +41,7 @@ tables! {
         signal: Signal = Signal::default(),
         turn: Turn = Turn::default(),
         drain: Drain = Drain::default(),
+        metrics: Metrics = Metrics::default(),
         log: Log = Log::default(),
     }
     /// How the box is reached from outside.
@@ -89,6 +90,9 @@ tables! {
         jwks: Option<PathBuf> = None,
         #[serde(deserialize_with = "list")]
         algorithms: Vec<String> = vec![],
+        #[serde(serialize_with = "redact")]
+        admin_token: Option<SecretString> = None,
+        admin_token_file: Option<PathBuf> = None,
         issuer: Option<String> = None,
         #[serde(deserialize_with = "list")]
         audience: Vec<String> = vec![],
@@ -126,6 +130,11 @@ tables! {
         max_session: Span = Span(Duration::from_secs(24 * 3600)),
         #[serde(deserialize_with = "some_list")]
         udp: Option<Vec<SocketAddr>> = None,
+        #[serde(deserialize_with = "some_list")]
+        tcp: Option<Vec<SocketAddr>> = None,
+        workers: Option<u32> = None,
+        #[serde(deserialize_with = "list")]
+        alternate: Vec<SocketAddr> = vec![],
         relay_ports: Ports = Ports(49152..=65535),
         #[serde(deserialize_with = "list")]
         allowed_peers: Vec<IpNet> = vec![],
@@ -140,6 +149,10 @@ tables! {
     /// The end of a run.
     Drain {
         grace: Span = Span(Duration::from_secs(30)),
+    }
+    /// Metrics beside the admin API.
+    Metrics {
+        listen: Option<SocketAddr> = None,
     }
     /// What is written to the log.
     Log {

@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of signaling or TURN: accepted connections are handed over.
 
+mod acme;
 mod address;
 mod certs;
 mod front;
@@ -10,6 +11,7 @@ mod inherited;
 mod listen;
 mod owner;
 
+pub use acme::AcmeOrders;
 pub use address::{Announced, discover};
 pub use certs::{CertStore, Identity, IdentityError, PemFiles};
 pub use front::{Accepted, Front, Protocol, Wire};

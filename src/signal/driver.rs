@@ -4,11 +4,16 @@
 //! the order in which the hub gave them, which is what makes a session's frames arrive in order.
 //! Nothing is awaited under it. Sessions parse before they take it and write after it.
 
-use super::hub::{ConnId, Effect, Hub, Input, Now, Settings};
-use super::outbox::{Closing, Outbox, Outgoing};
+use super::hub::{self, ConnId, Effect, Hub, Input, Now, Settings};
+use super::outbox::{Closing, Outbox, Outgoing, Pushed};
+use super::sent::SentByType;
 use crate::auth::credential::IceIssuer;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, watch};
@@ -47,6 +52,32 @@ pub struct Driver {
     rearm: Notify,
     live: watch::Sender<usize>,
     on_revoke: OnRevoke,
+    stats: Stats,
+}
+
+/// What the shell counts; the hub counts messages.
+#[derive(Debug)]
+pub struct Stats {
+    /// Seconds from a connection's upgrade to its first `joined` or `registered`.
+    pub join_latency: Histogram,
+    /// Connections refused before their upgrade.
+    pub refused: Counter,
+    /// Connections closed because they did not read.
+    pub slow_consumers: Counter,
+    /// The most bytes that ever waited for one connection.
+    pub outbox_high_water: Gauge,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            // From half a millisecond to a minute: the shortest is a box on loopback.
+            join_latency: Histogram::new(exponential_buckets(0.000_5, 3.0, 11)),
+            refused: Counter::default(),
+            slow_consumers: Counter::default(),
+            outbox_high_water: Gauge::default(),
+        }
+    }
 }
 
 struct State {
@@ -56,6 +87,7 @@ struct State {
     per_ip: HashMap<IpAddr, u32>,
     /// Kept between calls for its capacity.
     effects: Vec<Effect>,
+    sent: SentByType,
     next_conn: u64,
     /// When [`Driver::run_timers`] will wake by itself.
     armed: Option<Instant>,
@@ -76,6 +108,7 @@ impl Driver {
             outboxes: HashMap::new(),
             per_ip: HashMap::new(),
             effects: vec![],
+            sent: SentByType::default(),
             next_conn: 0,
             armed: None,
             draining: false,
@@ -86,6 +119,7 @@ impl Driver {
             rearm: Notify::new(),
             live,
             on_revoke,
+            stats: Stats::default(),
         }
     }
 
@@ -94,6 +128,12 @@ impl Driver {
     /// # Errors
     /// A limit is reached, or the box is shutting down.
     pub fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Admission, ConnectError> {
+        self.seat(client).inspect_err(|_| {
+            self.stats.refused.inc();
+        })
+    }
+
+    fn seat(self: &Arc<Self>, client: IpAddr) -> Result<Admission, ConnectError> {
         let mut state = self.lock();
         if state.draining {
             return Err(ConnectError::Draining);
@@ -102,7 +142,7 @@ impl Driver {
         if total >= state.limits.total {
             return Err(ConnectError::Total);
         }
-        let source = source(client);
+        let source = hub::network(client);
         let per_ip = state.limits.per_ip;
         let count = state.per_ip.entry(source).or_insert(0);
         if *count >= per_ip {
@@ -132,7 +172,7 @@ impl Driver {
 
     /// Hands one input to the hub and its effects to the outboxes.
     pub fn input(&self, input: Input) {
-        self.with_hub(|hub, effects| hub.handle(now(), input, effects));
+        self.with_hub(|hub, now, effects| hub.handle(now, input, effects));
     }
 
     /// Calls the hub's timers when they are due; ends with the runtime.
@@ -150,7 +190,7 @@ impl Driver {
                 }
             };
             tokio::select! {
-                () = sleep => self.with_hub(|hub, effects| hub.handle_timeout(now(), effects)),
+                () = sleep => self.with_hub(|hub, now, effects| hub.handle_timeout(now, effects)),
                 () = self.rearm.notified() => {}
             }
         }
@@ -171,16 +211,17 @@ impl Driver {
         let _ = self.live.subscribe().wait_for(|live| *live == 0).await;
     }
 
-    /// Calls the hub with an effect list and carries out what it asks for.
-    pub fn with_hub<T>(&self, call: impl FnOnce(&mut Hub, &mut Vec<Effect>) -> T) -> T {
+    /// Calls the hub with the time and an effect list, and carries out what it asks for.
+    pub fn with_hub<T>(&self, call: impl FnOnce(&mut Hub, Now, &mut Vec<Effect>) -> T) -> T {
         let mut state = self.lock();
         let mut effects = std::mem::take(&mut state.effects);
-        let result = call(&mut state.hub, &mut effects);
+        let result = call(&mut state.hub, now(), &mut effects);
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send { conn, seq, body } => {
+                    state.sent.count(&body);
                     if let Some(outbox) = state.outboxes.get(&conn) {
-                        outbox.push(Outgoing { seq, body });
+                        self.push(outbox, Outgoing { seq, body });
                     }
                 }
                 Effect::Close { conn, code, reason } => {
@@ -201,6 +242,36 @@ impl Driver {
             self.rearm.notify_one();
         }
         result
+    }
+
+    /// What the shell counts.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Frames sent, by type.
+    pub fn sent(&self) -> SentByType {
+        self.lock().sent.clone()
+    }
+
+    fn push(&self, outbox: &Outbox, frame: Outgoing) {
+        if frame.seq == Some(1)
+            && let Some(waited) = outbox.first_entry()
+        {
+            self.stats.join_latency.observe(waited.as_secs_f64());
+        }
+        match outbox.push(frame) {
+            Pushed::Waits(bytes) => {
+                self.stats
+                    .outbox_high_water
+                    .inner()
+                    .fetch_max(bytes, Ordering::Relaxed);
+            }
+            Pushed::Overflowed => {
+                self.stats.slow_consumers.inc();
+            }
+            Pushed::Closed => {}
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -237,21 +308,13 @@ impl Drop for Admission {
     }
 }
 
-/// An IPv6 client has a whole /64 to choose addresses from, so that is what counts.
-fn source(client: IpAddr) -> IpAddr {
-    const NETWORK_64: u128 = !0 << 64;
-    match client.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & NETWORK_64).into(),
-        ipv4 => ipv4,
-    }
-}
-
 fn now() -> Now {
     let unix = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     Now {
-        instant: Instant::now(),
+        // The runtime's clock, which a test may hold still or move.
+        instant: tokio::time::Instant::now().into_std(),
         unix_ms: unix.as_millis().try_into().unwrap_or(u64::MAX),
     }
 }

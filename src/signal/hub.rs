@@ -11,6 +11,7 @@ mod drain;
 mod interface;
 mod membership;
 mod moderation;
+mod names;
 mod rate;
 mod replies;
 mod requests;
@@ -35,6 +36,7 @@ use crate::protocol::{
 use crate::signal::room::Room;
 use calls::Call;
 use drain::Draining;
+use names::Names;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rate::{Attempts, Bucket};
@@ -56,8 +58,7 @@ pub struct Hub {
     sessions: Sessions,
     /// Sessions by the digest of their resume token.
     tokens: HashMap<u128, PeerId>,
-    /// Sessions by name, in the order in which they took it.
-    identities: BTreeMap<Arc<str>, Vec<PeerId>>,
+    names: Names,
     rooms: BTreeMap<Arc<str>, Room>,
     calls: HashMap<CallId, Call>,
     attempts: Attempts,
@@ -84,7 +85,7 @@ impl Hub {
             rng: StdRng::from_seed(seed),
             conns: HashMap::new(),
             tokens: HashMap::new(),
-            identities: BTreeMap::new(),
+            names: Names::default(),
             rooms: BTreeMap::new(),
             calls: HashMap::new(),
             attempts: Attempts::default(),
@@ -177,7 +178,7 @@ impl Hub {
             away: self.away,
             rooms: self.rooms.len(),
             peers: self.seated,
-            identities: self.identities.len(),
+            identities: self.names.distinct(),
             calls: self.calls.len(),
             ring_bytes: self.sessions.ring_bytes(),
             guessers: self.attempts.len(),

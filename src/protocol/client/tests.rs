@@ -1,3 +1,5 @@
+//! What parses, what does not, and what is relayed as it was.
+
 use super::*;
 use crate::protocol::{MAX_METADATA, MAX_REASON, write_json_str};
 use proptest::prelude::*;

@@ -31,27 +31,29 @@ impl Hub {
         grant
     }
 
-    /// Sessions of that name in the room, the asker's own aside, where names are to be unique.
-    pub(super) fn same_name_in(
+    /// Members of that name, the asker aside, where names are to be unique.
+    pub(super) fn namesakes(
         &self,
         room: &str,
         asker: PeerId,
         identity: Option<&str>,
     ) -> Vec<PeerId> {
-        let (UniqueIdentity::Replace | UniqueIdentity::Reject, Some(identity)) =
-            (self.settings.unique_identity, identity)
-        else {
+        let (UniqueIdentity::Replace | UniqueIdentity::Reject, Some(_), Some(room)) = (
+            self.settings.unique_identity,
+            identity,
+            self.rooms.get(room),
+        ) else {
             return Vec::new();
         };
-        let of_that_name = self.identities.get(identity).map_or(&[][..], Vec::as_slice);
-        let here = |peer: &PeerId| {
-            *peer != asker
-                && self
-                    .sessions
-                    .get(*peer)
-                    .is_some_and(|s| s.room.as_deref() == Some(room))
+        let same_name = |peer: &PeerId| {
+            self.sessions
+                .get(*peer)
+                .is_some_and(|session| session.identity.as_deref() == identity)
         };
-        of_that_name.iter().copied().filter(here).collect()
+        room.others(asker)
+            .map(|member| member.peer)
+            .filter(same_name)
+            .collect()
     }
 
     /// Whether the asker may enter, and if so, whether that makes the room anew.

@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 const RING_TIME: Duration = Duration::from_secs(45);
 /// Calls that one session may ring in, be rung by, or be in: beyond any honest use.
 const CALLS_PER_SESSION: usize = 16;
-/// Devices of an identity that one call rings, longest registered first: bounds what one message
-/// sets off.
+/// Devices of an identity that one call rings: bounds what one message sets off.
 const DEVICES_PER_CALL: usize = 32;
 
 /// One call.
@@ -53,19 +52,15 @@ impl Hub {
         if !room_for_more(session) || self.calls.len() >= self.settings.max_calls {
             return Err(Refusal::slow_down(RING_TIME));
         }
-        let present = self.devices(asker.peer, to);
-        if present.is_empty() {
+        let mut present = self.devices(asker.peer, to).peekable();
+        if present.peek().is_none() {
             return Err(Refusal::new(
                 ErrorCode::NoSuchPeer,
                 "nobody of that name is here",
             ));
         }
         let free = |peer: &PeerId| self.sessions.get(*peer).is_some_and(room_for_more);
-        let devices: Vec<_> = present
-            .into_iter()
-            .filter(free)
-            .take(DEVICES_PER_CALL)
-            .collect();
+        let devices: Vec<_> = present.filter(free).take(DEVICES_PER_CALL).collect();
         if devices.is_empty() {
             return Err(Refusal::slow_down(RING_TIME));
         }
@@ -240,14 +235,17 @@ impl Hub {
     }
 
     /// Whom a call to that peer id or identity rings.
-    fn devices(&self, caller: PeerId, to: &str) -> Vec<PeerId> {
+    fn devices(&self, caller: PeerId, to: &str) -> impl Iterator<Item = PeerId> {
         let by_id = PeerId::parse(to).filter(|peer| self.sessions.get(*peer).is_some());
-        let mut devices = match by_id {
-            Some(peer) => vec![peer],
-            None => self.identities.get(to).cloned().unwrap_or_default(),
-        };
-        devices.retain(|device| *device != caller);
-        devices
+        let by_name = by_id
+            .is_none()
+            .then(|| self.names.bearers(to))
+            .into_iter()
+            .flatten();
+        by_id
+            .into_iter()
+            .chain(by_name)
+            .filter(move |device| *device != caller)
     }
 
     /// The call, where the asker is one of its parties.

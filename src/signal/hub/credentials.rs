@@ -47,7 +47,7 @@ impl Hub {
         }
         if self.ice.has_relay() {
             session.minted = session.minted.max(Some(servers.expires_at));
-            let refresh = cx.now.instant + Duration::from_secs(servers.ttl) * 3 / 4;
+            let refresh = cx.now.instant + Duration::from_secs(servers.ttl.max(1)) * 3 / 4;
             session.refresh = Some(refresh);
             self.timers.set(refresh, Timer::Refresh(peer));
         }

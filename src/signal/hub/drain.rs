@@ -1,5 +1,6 @@
 //! Shutting down: no newcomers, then nobody.
 
+use super::names::Names;
 use super::rate::Attempts;
 use super::session::Sessions;
 use super::timers::{Timer, Timers};
@@ -50,7 +51,7 @@ impl Hub {
         self.conns.clear();
         self.sessions = Sessions::new(&self.settings);
         self.tokens.clear();
-        self.identities.clear();
+        self.names = Names::default();
         self.rooms.clear();
         self.calls.clear();
         self.attempts = Attempts::default();

@@ -79,7 +79,7 @@ impl Hub {
                     .get(asker.peer)
                     .and_then(|session| session.identity.clone())
             });
-        let namesakes = self.same_name_in(&join.room_id, asker.peer, identity.as_deref());
+        let namesakes = self.namesakes(&join.room_id, asker.peer, identity.as_deref());
         let password = join.password.as_ref();
         let creates = self.may_enter(cx, asker, &join.room_id, password, grant.role, &namesakes)?;
         if creates && join.create.relay_only == Some(true) && !self.ice.has_relay() {
@@ -213,13 +213,8 @@ impl Hub {
         if let Link::Away(away) = &session.link {
             self.timers.cancel(away.until, Timer::WindowEnds(peer));
         }
-        if let Some(identity) = &session.identity
-            && let Some(peers) = self.identities.get_mut(identity)
-        {
-            peers.retain(|other| *other != peer);
-            if peers.is_empty() {
-                self.identities.remove(identity);
-            }
+        if let Some(name) = &session.identity {
+            self.names.remove(name, peer);
         }
         Some(session)
     }
@@ -244,11 +239,8 @@ impl Hub {
             Some(older) => (older.calls, older.minted, older.floor),
             None => (Vec::new(), None, conn.floor),
         };
-        if let Some(identity) = &profile.identity {
-            self.identities
-                .entry(identity.clone())
-                .or_default()
-                .push(asker.peer);
+        if let Some(name) = &profile.identity {
+            self.names.insert(name.clone(), asker.peer);
         }
         self.tokens.insert(token.digest(), asker.peer);
         self.sessions.insert(

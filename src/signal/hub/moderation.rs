@@ -125,12 +125,14 @@ impl Hub {
         grant: Result<Grant, Refusal>,
     ) -> Result<Answer, Refusal> {
         let session = self.sessions.get(asker.peer);
-        let may = match (session, &grant) {
-            (Some(session), _) if session.may_list_rooms => true,
-            (_, Ok(grant)) => grant.list_rooms || self.settings.list_rooms,
-            (Some(_), Err(_)) => self.settings.list_rooms,
-            (None, Err(_)) => return Err(grant.expect_err("matched above")),
+        let granted = match grant {
+            Ok(grant) => grant.list_rooms,
+            Err(refusal) if session.is_none() => return Err(refusal),
+            Err(_) => false,
         };
+        let may = granted
+            || self.settings.list_rooms
+            || session.is_some_and(|session| session.may_list_rooms);
         if !may {
             return Err(Refusal::new(ErrorCode::Forbidden, "rooms are not listed"));
         }

@@ -1,7 +1,7 @@
 //! Losing a connection and coming back: away, replay, and the end of the window.
 
 use super::requests::{Answer, Asker};
-use super::session::{Away, Link};
+use super::session::{Away, Conn, Link};
 use super::timers::Timer;
 use super::{ConnId, Cx, Effect, Hub};
 use crate::protocol::{
@@ -13,19 +13,19 @@ use std::mem;
 impl Hub {
     /// A connection is gone; its session, if any, waits for another.
     pub(super) fn lost(&mut self, cx: &mut Cx<'_>, conn: ConnId, reason: LeaveReason) {
-        let Some(entry) = self.forget(conn) else {
+        let Some(conn) = self.forget(conn) else {
             return;
         };
-        let peer = entry.peer;
+        let peer = conn.peer;
         let Some(session) = self.sessions.get_mut(peer) else {
             return;
         };
         let until = cx.now.instant + self.settings.resume_window;
-        session.link = Link::Away(Away {
+        session.link = Link::Away(Box::new(Away {
             until,
             reason,
-            replies: entry.replies,
-        });
+            conn,
+        }));
         self.away += 1;
         self.timers.set(until, Timer::WindowEnds(peer));
         self.show_state(cx, peer, Some(peer));
@@ -54,34 +54,32 @@ impl Hub {
             .since(seq)
             .ok_or_else(|| failed("`seq` was never sent"))?;
 
-        let (was_away, replies) = match mem::replace(&mut session.link, Link::Online(asker.conn)) {
+        let (was_away, lost) = match mem::replace(&mut session.link, Link::Online(asker.conn)) {
             Link::Online(old) => {
                 cx.effects.push(Effect::Close {
                     conn: old,
                     code: CloseCode::Replaced,
                     reason: "resumed on another connection",
                 });
-                let old = self
+                let lost = self
                     .forget(old)
                     .expect("an online session has a connection");
-                (false, old.replies)
+                (false, lost)
             }
             Link::Away(away) => {
                 self.timers.cancel(away.until, Timer::WindowEnds(peer));
                 self.away -= 1;
-                (true, away.replies)
+                (true, away.conn)
             }
         };
-        let conn = self
-            .conns
-            .get_mut(&asker.conn)
-            .expect("who asks is connected");
-        conn.peer = peer;
-        conn.replies = replies;
-        if let Some(deadline) = conn.deadline.take() {
-            self.timers
-                .cancel(deadline, Timer::JoinDeadline(asker.conn));
-        }
+        let new = self.forget(asker.conn).expect("who asks is connected");
+        let conn = Conn {
+            client: new.client,
+            deadline: None,
+            malformed: 0,
+            ..lost
+        };
+        self.conns.insert(asker.conn, conn);
         self.sessions.confirm(peer, seq);
         self.counters.resumes += 1;
         self.counters.gaps += u64::from(gap);

@@ -55,7 +55,7 @@ pub(super) struct Session {
 #[derive(Debug)]
 pub(super) enum Link {
     Online(ConnId),
-    Away(Away),
+    Away(Box<Away>),
 }
 
 /// What waits for a client that lost its socket.
@@ -64,8 +64,9 @@ pub(super) struct Away {
     pub(super) until: Instant,
     /// What the others hear if it does not come back.
     pub(super) reason: LeaveReason,
-    /// Of the lost connection: requests sent again after a resume are still known.
-    pub(super) replies: Replies,
+    /// The lost connection: requests answered on it stay answered, and rates used up on it stay
+    /// used up.
+    pub(super) conn: Conn,
 }
 
 impl Session {

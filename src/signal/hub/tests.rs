@@ -1,8 +1,11 @@
+//! The hub through its interface, as a shell would drive it.
+
 use super::*;
 use crate::auth::Grant;
 use crate::protocol::{FrameError, MessageType};
 
 mod calls;
+mod documented;
 mod harness;
 mod limits;
 mod membership;

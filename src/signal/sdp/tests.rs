@@ -1,3 +1,5 @@
+//! Descriptions of four implementations, odd lines, and random text.
+
 use super::*;
 use proptest::prelude::*;
 use serde_json::value::to_raw_value;

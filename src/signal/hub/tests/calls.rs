@@ -1,3 +1,5 @@
+//! Direct calls: ringing, several devices, answers, ends.
+
 use super::harness::World;
 use super::*;
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! Rates, malformed frames, sizes and speed.
+
 use super::harness::{World, ice};
 use super::*;
 use serde_json::json;
@@ -136,7 +138,7 @@ fn ten_thousand_operations_take_less_than_a_second() {
         hub.handle(now, input, &mut effects);
         effects.clear();
     };
-    let started = Instant::now();
+    let started = cpu_time();
     for conn in 0..1000 {
         hub.handle(
             now,
@@ -159,6 +161,12 @@ fn ten_thousand_operations_take_less_than_a_second() {
             r#"{"type":"message","id":"1","content":"hello"}"#,
         );
     }
-    let took = started.elapsed();
+    let took = cpu_time() - started;
     assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+/// Of this thread: a loaded machine must not fail the test.
+fn cpu_time() -> Duration {
+    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(schedstat.split(' ').next().unwrap().parse().unwrap())
 }

@@ -1,3 +1,5 @@
+//! Coming in, going out, and who is refused.
+
 use super::harness::{World, ice};
 use super::*;
 use crate::auth::{Role, RoomScope};

@@ -1,3 +1,5 @@
+//! State, roles, and what hosts do.
+
 use super::harness::World;
 use super::*;
 use serde_json::json;

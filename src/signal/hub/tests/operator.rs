@@ -1,3 +1,5 @@
+//! The admin side, draining, and new settings.
+
 use super::harness::{World, ice};
 use super::*;
 use crate::protocol::RoomPatch;

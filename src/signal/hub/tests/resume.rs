@@ -1,3 +1,5 @@
+//! Lost connections and their resumption.
+
 use super::harness::{World, ice};
 use super::*;
 use serde_json::{Value, json};
@@ -270,4 +272,22 @@ fn credentials_of_an_away_session_are_renewed_into_its_ring() {
     let (a, resumed) = resume(&mut world, &joined, 1);
     assert_eq!(resumed["replayed"], 1);
     assert_eq!(world.types(a), ["ice-servers"]);
+}
+
+#[test]
+fn rates_used_up_stay_used_up_across_a_resume() {
+    let mut world = World::new();
+    let (a, joined) = world.join("r", "ann");
+    for _ in 1..1000 {
+        world.send(a, json!({"type": "ping"}));
+    }
+    let seen = world.take(a).last().unwrap()["seq"].as_u64().unwrap();
+    world.cut(a);
+    let (a, resumed) = resume(&mut world, &joined, seen);
+    assert_eq!(resumed["type"], "resumed");
+    assert_eq!(
+        world.ask(a, json!({"type": "ping"}))["code"],
+        "rate-limited"
+    );
+    world.empties();
 }

@@ -1,3 +1,5 @@
+//! Who hears what, with which stamps, and once.
+
 use super::harness::World;
 use super::*;
 use serde_json::json;

@@ -21,7 +21,7 @@ const PING_EVERY: u64 = 100;
 #[test]
 fn every_message_arrives_once_and_in_order() {
     let (mut resumes, mut gaps, mut delivered) = (0, 0, 0);
-    for seed in 0..12 {
+    for seed in 0..8 {
         let ample = seed % 2 == 0;
         let (ring, ring_total) = if ample {
             (4 << 20, 64 << 20)
@@ -48,7 +48,7 @@ fn every_message_arrives_once_and_in_order() {
         net.empty();
     }
     assert!(
-        resumes > 200 && gaps > 10 && delivered > 10_000,
+        resumes > 150 && gaps > 10 && delivered > 8_000,
         "{resumes} {gaps} {delivered}"
     );
 }
