@@ -14,8 +14,8 @@ pub(super) struct Seen {
     pub(super) tcp: bool,
     /// Something of the box answered over UDP.
     pub(super) udp: bool,
-    /// Something of the box answered over IPv4.
-    pub(super) ipv4: bool,
+    /// The ports that answered over IPv4, each with its protocol.
+    pub(super) ipv4: Vec<(&'static str, u16)>,
     /// Where the box's HTTP answered.
     pub(super) web: Option<IpAddr>,
     /// Seconds by which the box's clock is ahead of this machine's.

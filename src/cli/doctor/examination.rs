@@ -58,11 +58,7 @@ impl Examination {
         let servers = self.servers(&handed).await;
         let tried = join_all(servers.into_iter().map(attempt)).await;
         for one in tried.iter().filter(|one| one.outcome.is_ok()) {
-            match one.server.url.transport {
-                Transport::Udp => self.seen.udp = true,
-                Transport::Tcp | Transport::Tls => self.seen.tcp = true,
-            }
-            self.seen.ipv4 |= one.server.address.is_ipv4();
+            self.reached(one.server.url.transport, one.server.address);
         }
         for one in &tried {
             self.ice_line(one);
@@ -118,7 +114,8 @@ impl Examination {
             let started = Instant::now();
             match web.get(path, None).await {
                 Ok(answer) => {
-                    self.reached(web.address);
+                    self.reached(Transport::Tcp, web.address);
+                    self.seen.web = Some(web.address.ip());
                     self.pass(check, answer.line, started);
                     if let Some(date) = answer.date {
                         self.seen.ahead = ahead(date, SystemTime::now());
@@ -330,10 +327,14 @@ impl Examination {
         }
     }
 
-    fn reached(&mut self, address: SocketAddr) {
-        self.seen.tcp = true;
-        self.seen.ipv4 |= address.is_ipv4();
-        self.seen.web = Some(address.ip());
+    fn reached(&mut self, transport: Transport, address: SocketAddr) {
+        match transport {
+            Transport::Udp => self.seen.udp = true,
+            Transport::Tcp | Transport::Tls => self.seen.tcp = true,
+        }
+        if address.is_ipv4() {
+            self.seen.ipv4.push((transport.protocol(), address.port()));
+        }
     }
 
     fn pass(&mut self, check: &str, detail: impl Into<String>, started: Instant) {

@@ -17,19 +17,23 @@ impl Seen {
         let port = at.port();
         let protocol = url.transport.protocol();
         match fault {
-            Fault::Silent | Fault::Refused if at.is_ipv6() && self.ipv4 => because(
-                "no-ipv6",
-                format!(
-                    "{} has an IPv6 address, {}, where nothing answers, while IPv4 works: \
+            Fault::Silent | Fault::Refused
+                if at.is_ipv6() && self.ipv4.contains(&(protocol, port)) =>
+            {
+                because(
+                    "no-ipv6",
+                    format!(
+                        "{} has an IPv6 address, {}, where nothing answers, while IPv4 works: \
                          browsers lose seconds on it",
-                    url.host,
-                    at.ip()
-                ),
-                format!(
-                    "listen on [::]:{port} and open {port}/{protocol} for IPv6 too, or take \
+                        url.host,
+                        at.ip()
+                    ),
+                    format!(
+                        "listen on [::]:{port} and open {port}/{protocol} for IPv6 too, or take \
                          the AAAA record away"
-                ),
-            ),
+                    ),
+                )
+            }
             Fault::Silent | Fault::Refused if self.is_wrong_address(url, at) => because(
                 "wrong-address",
                 format!(

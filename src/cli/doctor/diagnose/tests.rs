@@ -8,7 +8,7 @@ fn seen() -> Seen {
     Seen {
         tcp: true,
         udp: true,
-        ipv4: true,
+        ipv4: vec![("udp", 3478)],
         web: Some("198.51.100.7".parse().unwrap()),
         relay_ports: "49152-65535".into(),
         ..Seen::default()
@@ -41,7 +41,7 @@ fn silence_is_read_by_what_else_answers() {
     let elsewhere = "turn:203.0.113.9?transport=udp";
     assert_eq!(finding(&no_udp, Fault::Silent, elsewhere), "wrong-address");
     let v6 = "turn:[2001:db8::7]?transport=udp";
-    assert_eq!(finding(&no_udp, Fault::Silent, v6), "no-ipv6");
+    assert_eq!(finding(&seen(), Fault::Silent, v6), "no-ipv6");
 }
 
 #[test]
