@@ -68,6 +68,7 @@ impl App {
     /// As [`App::start`], or what was passed fits no key.
     pub async fn start_with(config: Config, inherited: Inherited) -> Result<Self> {
         let announced = announced(&config).await;
+
         let mut tasks = JoinSet::new();
         let reload = Arc::new(Notify::new());
         let certificates = Certificates::open(&config.tls)?;
@@ -101,10 +102,11 @@ impl App {
 
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let (stop, stop_seen) = watch::channel(false);
-        let (hold, hold_seen) = watch::channel(false);
         let (ice, ice_seen) = watch::channel(ice);
         let certificates = certificates.map(|certs| certs.keep(&reload, &mut tasks));
+        let (hold, hold_seen) = watch::channel(false);
         let (verifier, verifier_seen) = watch::channel(config.auth.verifier.clone());
+        let (admin_token, admin_seen) = watch::channel(admin_token(&config));
         let access = Access::new(verifier_seen);
         let context = Arc::new(Context {
             sessions: session_settings(&config, access.clone()),
@@ -113,11 +115,7 @@ impl App {
             driver: Arc::clone(&driver),
             phase: phase_seen,
             pages: config.http.pages,
-            admin_token: config
-                .auth
-                .admin_token
-                .as_ref()
-                .map(|token| AdminToken::new(token.expose_secret())),
+            admin_token: admin_seen,
             relays: relay::admin(relay.clone(), config.turn.ttl),
             scrape: metrics::scraper(Arc::clone(&driver), relay.clone(), certificates.clone()),
         });
@@ -141,9 +139,14 @@ impl App {
             &ends,
             &mut tasks,
         )?;
-        let following = relay.clone().map(|relay| (relay, announced));
-        let live = Live::new(config, verifier, ice, reload, following);
-        tasks.spawn(live.follow(Arc::clone(&driver)));
+        let live = Live {
+            config: watch::Sender::new(config),
+            verifier,
+            admin_token,
+            ice,
+            certificates: reload,
+        };
+        tasks.spawn(live.follow(Arc::clone(&driver), relay.clone(), announced));
         phase.send_replace(Phase::Ready);
         Ok(Self {
             driver,
@@ -173,16 +176,23 @@ impl App {
         self.live.reload_certificates();
     }
 
-    /// What goes on, in one line. It comes back only while the box moves: the watchdog waits for
-    /// it.
+    /// What goes on, in one line. It comes back only while signaling and every relay worker move:
+    /// the watchdog waits for it.
     pub async fn status(&self) -> String {
-        let gauges = self.driver.with_hub(|hub, _, _| hub.gauges());
         let phase = match *self.phase.borrow() {
             Phase::Draining => "draining",
             _ => "serving",
         };
+        let gauges = self.driver.with_hub(|hub, _, _| hub.gauges());
         let (peers, rooms) = (gauges.peers, gauges.rooms);
-        format!("{phase}: {peers} peers in {rooms} rooms")
+        let relayed = match &self.relay {
+            Some(relay) => {
+                relay.stats().await;
+                relay.ledger().allocations()
+            }
+            None => 0,
+        };
+        format!("{phase}: {peers} peers in {rooms} rooms, {relayed} allocations")
     }
 
     /// How long a drain waits for calls to end.
@@ -243,6 +253,11 @@ fn issuer(config: &Config, urls: IceUrls) -> IceIssuer {
         secrets: config.turn.secrets.clone(),
         ttl: config.turn.ttl,
     }
+}
+
+fn admin_token(config: &Config) -> Option<AdminToken> {
+    let token = config.auth.admin_token.as_ref()?;
+    Some(AdminToken::new(token.expose_secret()))
 }
 
 fn connection_limits(config: &Config) -> ConnectionLimits {

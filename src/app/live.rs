@@ -1,9 +1,10 @@
 //! What of the configuration may change while the box runs, and who is told of it.
 
-use super::{connection_limits, hub_settings, relay};
+use super::{admin_token, connection_limits, hub_settings, relay};
 use crate::auth::credential::IceIssuer;
 use crate::auth::token::Verifier;
-use crate::config::{Config, Signal, Turn};
+use crate::config::{Config, Signal};
+use crate::http::AdminToken;
 use crate::net::Announced;
 use crate::relay::RelayHandle;
 use crate::signal::Driver;
@@ -23,48 +24,32 @@ const LIVE: &[&str] = &[
     "signal.candidate_rate",
     "signal.connections_per_ip",
     "signal.max_connections",
-    "turn.ttl",
+    "turn.alternate",
     "turn.secrets",
+    "turn.secrets_file",
+    "turn.max_session",
     "turn.allowed_peers",
     "turn.denied_peers",
     "turn.user_quota",
     "turn.ip_quota",
     "turn.total_quota",
-    "turn.max_session",
     "turn.max_rate",
     "turn.total_rate",
-    "turn.alternate",
     "drain.",
     "log.level",
 ];
 
 /// The configuration that applies, and the places that follow it.
 pub(super) struct Live {
-    config: watch::Sender<Config>,
-    verifier: watch::Sender<Option<Verifier>>,
-    ice: watch::Sender<IceIssuer>,
-    certificates: Arc<Notify>,
-    /// With the addresses that it announces.
-    relay: Option<(Arc<RelayHandle>, Vec<Announced>)>,
+    pub(super) config: watch::Sender<Config>,
+    pub(super) verifier: watch::Sender<Option<Verifier>>,
+    pub(super) admin_token: watch::Sender<Option<AdminToken>>,
+    pub(super) ice: watch::Sender<IceIssuer>,
+    /// Has certificate files looked at.
+    pub(super) certificates: Arc<Notify>,
 }
 
 impl Live {
-    pub(super) fn new(
-        config: Config,
-        verifier: watch::Sender<Option<Verifier>>,
-        ice: watch::Sender<IceIssuer>,
-        certificates: Arc<Notify>,
-        relay: Option<(Arc<RelayHandle>, Vec<Announced>)>,
-    ) -> Self {
-        Self {
-            config: watch::Sender::new(config),
-            verifier,
-            ice,
-            certificates,
-            relay,
-        }
-    }
-
     pub(super) fn grace(&self) -> Duration {
         self.config.borrow().drain_grace
     }
@@ -77,46 +62,23 @@ impl Live {
     pub(super) fn take_over(&self, new: Config) -> Vec<String> {
         let mut waiting = self.config.borrow().changed_keys(&new);
         waiting.retain(|key| !is_live(key));
-        self.verifier.send_replace(new.auth.verifier.clone());
-        self.config.send_modify(|config| {
-            config.auth = new.auth;
-            config.rooms = new.rooms;
-            config.signal = Signal {
-                heartbeat: config.signal.heartbeat,
-                timeout: config.signal.timeout,
-                max_frame: config.signal.max_frame,
-                ..new.signal
-            };
-            config.turn = Turn {
-                enabled: config.turn.enabled,
-                realm: config.turn.realm.clone(),
-                // Nobody could verify what was minted so far if each reload made another one.
-                secrets: match new.turn.made_secret && config.turn.made_secret {
-                    true => config.turn.secrets.clone(),
-                    false => new.turn.secrets,
-                },
-                udp: config.turn.udp.clone(),
-                tcp: config.turn.tcp.clone(),
-                relay_ports: config.turn.relay_ports.clone(),
-                workers: config.turn.workers,
-                ..new.turn
-            };
-            config.drain_grace = new.drain_grace;
-        });
+        self.config.send_modify(|config| merge(config, new));
         let config = self.config.borrow();
-        self.ice.send_modify(|ice| {
-            ice.ttl = config.turn.ttl;
-            ice.secrets = config.turn.secrets.clone();
-        });
-        if let Some((relay, announced)) = &self.relay {
-            relay.reconfigure(relay::settings(&config, announced));
-        }
+        self.verifier.send_replace(config.auth.verifier.clone());
+        self.admin_token.send_replace(admin_token(&config));
+        let secrets = config.turn.secrets.clone();
+        self.ice.send_modify(|ice| ice.secrets = secrets);
         self.reload_certificates();
         waiting
     }
 
-    /// Keeps signaling at the configuration and the ICE URLs that apply.
-    pub(super) fn follow(&self, driver: Arc<Driver>) -> impl Future<Output = ()> + use<> {
+    /// Keeps signaling and the relay at the configuration and the ICE URLs that apply.
+    pub(super) fn follow(
+        &self,
+        driver: Arc<Driver>,
+        relay: Option<Arc<RelayHandle>>,
+        announced: Vec<Announced>,
+    ) -> impl Future<Output = ()> + use<> {
         let (mut config, mut ice) = (self.config.subscribe(), self.ice.subscribe());
         async move {
             loop {
@@ -127,14 +89,42 @@ impl Live {
                 if ended {
                     return;
                 }
-                let (settings, limits) = {
-                    let config = config.borrow();
-                    (hub_settings(&config), connection_limits(&config))
-                };
-                driver.reconfigure(settings, ice.borrow().clone(), limits);
+                let config = config.borrow_and_update().clone();
+                let ice = ice.borrow_and_update().clone();
+                if let Some(relay) = &relay {
+                    relay.reconfigure(relay::settings(&config, &announced));
+                }
+                driver.reconfigure(hub_settings(&config), ice, connection_limits(&config));
             }
         }
     }
+}
+
+/// What is not live keeps its old value, so that no part of the box runs by half of a change.
+fn merge(config: &mut Config, new: Config) {
+    let keeps_made_secret = config.turn.made_secret && new.turn.made_secret;
+    config.auth = new.auth;
+    config.rooms = new.rooms;
+    config.signal = Signal {
+        heartbeat: config.signal.heartbeat,
+        timeout: config.signal.timeout,
+        max_frame: config.signal.max_frame,
+        ..new.signal
+    };
+    if !keeps_made_secret {
+        config.turn.secrets = new.turn.secrets;
+        config.turn.made_secret = new.turn.made_secret;
+    }
+    config.turn.alternate = new.turn.alternate;
+    config.turn.max_session = new.turn.max_session;
+    config.turn.allowed_peers = new.turn.allowed_peers;
+    config.turn.denied_peers = new.turn.denied_peers;
+    config.turn.user_quota = new.turn.user_quota;
+    config.turn.ip_quota = new.turn.ip_quota;
+    config.turn.total_quota = new.turn.total_quota;
+    config.turn.max_rate = new.turn.max_rate;
+    config.turn.total_rate = new.turn.total_rate;
+    config.drain_grace = new.drain_grace;
 }
 
 fn is_live(key: &str) -> bool {
@@ -162,14 +152,13 @@ mod tests {
             ttl: config.turn.ttl,
         };
         let (verifier, seen) = watch::channel(config.auth.verifier.clone());
-        let certificates = Arc::new(Notify::new());
-        let live = Live::new(
-            config,
+        let live = Live {
             verifier,
-            watch::Sender::new(ice),
-            certificates,
-            None,
-        );
+            admin_token: watch::Sender::new(None),
+            ice: watch::Sender::new(ice),
+            config: watch::Sender::new(config),
+            certificates: Arc::default(),
+        };
         (live, seen)
     }
 
@@ -179,25 +168,39 @@ mod tests {
         let waiting = live.take_over(config(&[
             ("CALLBOX_AUTH__MODE", "jwt"),
             ("CALLBOX_AUTH__SECRET", "0123456789abcdef0123456789abcdef"),
-            ("CALLBOX_TURN__TTL", "5m"),
+            ("CALLBOX_AUTH__ADMIN_TOKEN", "sesame"),
+            ("CALLBOX_TURN__SECRETS", "north"),
+            ("CALLBOX_TURN__USER_QUOTA", "3"),
+            ("CALLBOX_TURN__REALM", "elsewhere"),
             ("CALLBOX_SIGNAL__RATE", "7/s"),
             ("CALLBOX_SIGNAL__HEARTBEAT", "3s"),
             ("CALLBOX_DRAIN__GRACE", "1s"),
             ("CALLBOX_HTTP__LISTEN", "127.0.0.1:9"),
         ]));
-        assert_eq!(waiting, ["http.listen", "signal.heartbeat"]);
+        assert_eq!(waiting, ["http.listen", "signal.heartbeat", "turn.realm"]);
         assert!(verifier.borrow().is_some());
-        assert_eq!(live.ice.borrow().ttl, Duration::from_secs(300));
+        assert!(live.admin_token.borrow().is_some());
+        let minted = live.ice.borrow().secrets.mint("u", 1);
+        assert_eq!(
+            minted,
+            TurnSecrets::new(vec!["north".into()]).unwrap().mint("u", 1)
+        );
         assert_eq!(live.grace(), Duration::from_secs(1));
         let applied = live.config.borrow();
         assert_eq!(applied.signal.rate.0, 7);
         assert_eq!(applied.signal.heartbeat.0, Duration::from_secs(25));
+        assert_eq!(
+            (applied.turn.user_quota, &*applied.turn.realm),
+            (3, "callbox")
+        );
     }
 
     #[test]
-    fn nothing_new_waits_for_nothing() {
+    fn a_secret_made_for_this_run_lasts_for_this_run() {
         let (live, _verifier) = live(config(&[]));
+        let before = live.config.borrow().turn.secrets.mint("u", 1);
         assert!(live.take_over(config(&[])).is_empty());
+        assert_eq!(live.ice.borrow().secrets.mint("u", 1), before);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::config::{CertificateSource, Config, Tls};
 use crate::http::{self, Context, Guard, Version};
 use crate::net::{
-    self, Accepted, AcmeOrders, CertStore, Front, Inherited, Listener, PemFiles, Protocol, Wire,
+    Accepted, AcmeOrders, CertStore, Front, Inherited, Listener, PemFiles, Protocol, Wire,
 };
 use anyhow::{Result, anyhow};
 use axum::Router;
@@ -14,7 +14,11 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 /// `FileDescriptorName=` of socket units, each with the key that names the same addresses.
-const SOCKET_NAMES: [(&str, &str); 2] = [("http", "http.listen"), ("tls", "tls.listen")];
+const SOCKET_NAMES: [(&str, &str); 3] = [
+    ("http", "http.listen"),
+    ("tls", "tls.listen"),
+    ("metrics", "metrics.listen"),
+];
 
 /// Takes a connection that speaks TURN; must not block.
 pub(super) type TakeTurn = Arc<dyn Fn(Accepted) + Send + Sync>;
@@ -23,7 +27,7 @@ pub(super) type TakeTurn = Arc<dyn Fn(Accepted) + Send + Sync>;
 pub(super) struct Ports {
     plain: Vec<Listener>,
     tls: Vec<Listener>,
-    metrics: Option<TcpListener>,
+    metrics: Option<Listener>,
     /// Where plain HTTP is served.
     pub(super) http: Vec<SocketAddr>,
     /// Where TLS is.
@@ -34,17 +38,15 @@ impl Ports {
     /// Binds `http.listen`, `tls.listen` and `metrics.listen`, but for what systemd bound
     /// beforehand.
     pub(super) fn bind(config: &Config, mut inherited: Inherited) -> Result<Self> {
-        let [http, tls] = SOCKET_NAMES;
+        let [http, tls, metrics] = SOCKET_NAMES;
         let (plain, http) = bind(&config.http.listen, http, &mut inherited)?;
         let (tls, https) = bind(&config.tls.listen, tls, &mut inherited)?;
+        let (mut metrics, _) = bind(config.metrics.as_slice(), metrics, &mut inherited)?;
         inherited.finish(&SOCKET_NAMES)?;
         Ok(Self {
             plain,
             tls,
-            metrics: match config.metrics {
-                Some(address) => Some(TcpListener::from_std(net::tcp(address, "metrics.listen")?)?),
-                None => None,
-            },
+            metrics: metrics.pop(),
             http,
             https,
         })
@@ -80,7 +82,8 @@ impl Ports {
         }
         if let Some(listener) = self.metrics {
             let hand_over = hand_over(http::metrics_router(Arc::clone(context)), None);
-            tasks.spawn(Front::default().serve(listener, ends.stop.clone(), hand_over));
+            let (listener, end) = ends.of(listener)?;
+            tasks.spawn(Front::default().serve(listener, end, hand_over));
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ pub(super) async fn check(
     request: Request,
     next: Next,
 ) -> Response {
-    let Some(expected) = &context.admin_token else {
+    let Some(expected) = context.admin_token.borrow().clone() else {
         return Problem::not_found().into_response();
     };
     let (parts, body) = request.into_parts();

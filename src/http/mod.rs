@@ -61,7 +61,7 @@ pub struct Context {
     /// Whether the embedded pages are served.
     pub pages: bool,
     /// `auth.admin_token`; without one the admin API does not exist.
-    pub admin_token: Option<AdminToken>,
+    pub admin_token: watch::Receiver<Option<AdminToken>>,
     /// The relays, as far as an operator is concerned.
     pub relays: RelayAdmin,
     /// Renders all metrics.
@@ -133,7 +133,7 @@ async fn method_not_allowed(State(context): State<Arc<Context>>, uri: Uri) -> Pr
     let is_admin = ["/v1/rooms", "/v1/relays", "/metrics"]
         .iter()
         .any(|p| uri.path().starts_with(p));
-    if is_admin && context.admin_token.is_none() {
+    if is_admin && context.admin_token.borrow().is_none() {
         return Problem::not_found();
     }
     let status = StatusCode::METHOD_NOT_ALLOWED;

@@ -1,7 +1,7 @@
 //! What the configuration and this machine tell before the box is asked anything.
 
 use super::report::{Diagnosis, Line};
-use super::url::BaseUrl;
+use super::url::{BaseUrl, bracketed};
 use crate::config::Config;
 use crate::net;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,30 +10,47 @@ use std::time::Duration;
 /// Processes that rightly hold the box's ports: itself, and systemd for `callbox.socket`.
 const RIGHTFUL: [&str; 2] = ["callbox", "systemd"];
 
-/// Where a box on this machine that runs by `config` is asked: its first plain listener.
+/// Where a box on this machine that runs by `config` is asked: under its public name where TLS is
+/// served, as clients do, else on its first plain listener.
 ///
 /// # Errors
 /// It has none that can be known.
 pub(super) fn base_url(config: &Config) -> Result<BaseUrl, String> {
-    let listener = config.http.listen.iter().find(|a| a.port() != 0);
-    let address = listener.ok_or("http.listen names no port that is known: give --url")?;
-    BaseUrl::parse(&format!("http://{}", reachable(*address)))
+    let known = |listen: &[SocketAddr]| listen.iter().find(|a| a.port() != 0).copied();
+    if let (Some(host), Some(tls)) = (&config.public.host, known(&config.tls.listen)) {
+        return BaseUrl::parse(&format!("https://{}:{}", bracketed(host), tls.port()));
+    }
+    let address =
+        known(&config.http.listen).ok_or("http.listen names no port that is known: give --url")?;
+    BaseUrl::parse(&format!("http://{}", reachable(address)))
 }
 
 /// Ports of the configuration that another program holds.
 pub(super) fn foreign_holders(config: &Config) -> Vec<Line> {
     let mut lines = vec![];
-    let turn = config.turn.enabled.then_some(&config.turn.udp.addresses);
-    let listeners = (config.http.listen.iter().map(|a| ("http.listen", "tcp", a)))
-        .chain(turn.into_iter().flatten().map(|a| ("turn.udp", "udp", a)));
+    let turn = |listen: &[SocketAddr]| match config.turn.enabled {
+        true => listen.to_vec(),
+        false => vec![],
+    };
+    let listeners = [
+        ("http.listen", "tcp", config.http.listen.clone()),
+        ("tls.listen", "tcp", config.tls.listen.clone()),
+        ("turn.udp", "udp", turn(&config.turn.udp.addresses)),
+        ("turn.tcp", "tcp", turn(&config.turn.tcp.addresses)),
+    ];
     let mut asked = vec![];
-    for (key, protocol, address) in listeners {
+    let each = |(key, protocol, addresses): (&'static str, &'static str, Vec<SocketAddr>)| {
+        addresses
+            .into_iter()
+            .map(move |address| (key, protocol, address))
+    };
+    for (key, protocol, address) in listeners.into_iter().flat_map(each) {
         let port = address.port();
         if port == 0 || asked.contains(&(protocol, port)) {
             continue;
         }
         asked.push((protocol, port));
-        let Some(owner) = net::owner_of(protocol, *address) else {
+        let Some(owner) = net::owner_of(protocol, address) else {
             continue;
         };
         if RIGHTFUL.contains(&owner.name.as_str()) {
@@ -68,6 +85,7 @@ mod tests {
         let env = [
             ("CALLBOX_HTTP__LISTEN", listen),
             ("CALLBOX_TURN__UDP", udp),
+            ("CALLBOX_TURN__TCP", "127.0.0.1:0"),
             ("CALLBOX_AUTH__MODE", "open"),
         ];
         let env = env.map(|(k, v)| (k.to_owned(), v.to_owned()));

@@ -121,7 +121,8 @@ fn host_and_port(authority: &str, default: u16) -> Option<(String, u16)> {
     (!host.is_empty()).then(|| (host.to_owned(), port))
 }
 
-fn bracketed(host: &str) -> String {
+/// A host as it stands in a URL.
+pub(super) fn bracketed(host: &str) -> String {
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
         _ => host.to_owned(),
