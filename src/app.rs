@@ -10,7 +10,6 @@ mod web;
 pub use banner::Banner;
 
 use crate::auth::credential::IceIssuer;
-use crate::auth::token::TokenError;
 use crate::config::{Config, Mode, UniqueIdentity};
 use crate::http::{self, Access, AdminToken, Context, Phase};
 use crate::net::{self, Announced, CertStore, Inherited};
@@ -282,10 +281,7 @@ fn session_settings(config: &Config, access: Access) -> SessionSettings {
         max_frame: config.signal.max_frame.0 as usize,
         authorize: Arc::new(move |token| {
             access.grant(token, http::unix_now()).map_err(|error| {
-                let code = match error {
-                    TokenError::Expired(_) => ErrorCode::TokenExpired,
-                    TokenError::Refused(_) => ErrorCode::Unauthorized,
-                };
+                let code = ErrorCode::from_name(error.code()).unwrap_or(ErrorCode::Unauthorized);
                 Refusal::new(code, error.to_string())
             })
         }),

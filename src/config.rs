@@ -22,6 +22,7 @@ use check::Check;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use source::Layers;
+pub use source::environment;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;

@@ -217,3 +217,29 @@ fn secrets_may_live_in_files_one_a_line() {
     );
     assert!(both.unwrap_err().contains("keep one of the two"));
 }
+
+#[test]
+fn a_line_that_is_no_toml_is_named_and_not_shown() {
+    let error = load(
+        "[turn]\nttl = \"1h\"\n[auth]\nsecret = hunter2-very-secret\n",
+        &[],
+    )
+    .unwrap_err();
+    assert!(error.contains("line 4, column"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn spans_that_would_overflow_are_refused() {
+    for key in ["[signal]\nresume_window", "[turn]\nttl", "[drain]\ngrace"] {
+        let error = load(&format!("{key} = \"500000000000years\""), &[]).unwrap_err();
+        assert!(error.contains("years"), "{error}");
+    }
+}
+
+#[test]
+fn an_unknown_table_is_refused_even_if_empty() {
+    let error = load("[trun]\n", &[]).unwrap_err();
+    assert!(error.starts_with("trun = a value: is not a key"), "{error}");
+    assert!(load("[turn]\n[tls.acme]\n", &[]).is_ok());
+}

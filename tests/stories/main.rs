@@ -5,6 +5,7 @@
 mod admin;
 mod bad_input;
 mod calls;
+mod command_line;
 mod harness;
 mod http;
 mod limits;
