@@ -2,6 +2,8 @@
 //!
 //! A test program of its own, one test at a time: what is measured is the whole process.
 
+#![allow(clippy::unwrap_used)]
+
 #[allow(dead_code, reason = "shared with the stories about the relay")]
 #[path = "../relay/client.rs"]
 mod client;

@@ -5,10 +5,12 @@
 mod admin;
 mod bad_input;
 mod calls;
+mod connection;
 mod harness;
 mod http;
 mod limits;
 mod moderation;
+mod nat;
 mod peers;
 mod relay_only;
 mod relayed_call;
