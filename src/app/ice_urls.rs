@@ -84,19 +84,15 @@ impl Served {
         self,
         mut certificates: watch::Receiver<Option<Arc<Identity>>>,
         ice: watch::Sender<IceIssuer>,
-        changed: impl Fn(IceIssuer),
     ) {
         loop {
             let shown = certificates.borrow_and_update().clone();
             let urls = self.urls(shown.as_deref());
-            let is_new = ice.send_if_modified(|ice| {
+            ice.send_if_modified(|ice| {
                 let is_new = ice.turn_urls != urls.turn;
                 ice.turn_urls = urls.turn;
                 is_new
             });
-            if is_new {
-                changed(ice.borrow().clone());
-            }
             if certificates.changed().await.is_err() {
                 return;
             }

@@ -3,12 +3,12 @@
 mod certificates;
 mod relay;
 
+use crate::http::Asks;
 use crate::net::CertStore;
 use crate::relay::RelayHandle;
 use crate::signal::hub::{Counters, Gauges};
 use crate::signal::{Driver, SentByType};
 use certificates::Certificates;
-use futures_util::future::BoxFuture;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
@@ -19,14 +19,12 @@ use relay::Relaying;
 use std::fmt;
 use std::sync::Arc;
 
-type Scraper = Box<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
-
 /// Makes the function that renders everything.
 pub(super) fn scraper(
     driver: Arc<Driver>,
     relay: Option<Arc<RelayHandle>>,
     certificates: Option<Arc<CertStore>>,
-) -> Scraper {
+) -> Asks<String> {
     Box::new(move || {
         let (driver, relay) = (Arc::clone(&driver), relay.clone());
         let certificates = certificates.clone();
@@ -130,6 +128,11 @@ impl Collector for Signaling {
                 self.gauges.ring_bytes,
             ),
             ("signal_timers", "Timers set", self.gauges.timers),
+            (
+                "signal_guessers",
+                "Networks with wrong passwords of late",
+                self.gauges.guessers,
+            ),
         ] {
             let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             value.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;

@@ -6,6 +6,7 @@ mod admin;
 mod bad_input;
 mod calls;
 mod connection;
+mod command_line;
 mod harness;
 mod http;
 mod limits;
