@@ -5,11 +5,13 @@
 mod admin;
 mod bad_input;
 mod calls;
+mod connection;
 mod command_line;
 mod harness;
 mod http;
 mod limits;
 mod moderation;
+mod nat;
 mod peers;
 mod relay_only;
 mod relayed_call;
