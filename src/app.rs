@@ -10,7 +10,6 @@ mod web;
 pub use banner::Banner;
 
 use crate::auth::credential::IceIssuer;
-use crate::auth::token::TokenError;
 use crate::config::{Config, Mode, UniqueIdentity};
 use crate::http::{self, Access, AdminToken, Context, Phase};
 use crate::net::{self, Announced, CertStore, Inherited};
@@ -118,7 +117,7 @@ impl App {
             pages: config.http.pages,
             admin_token: admin_seen,
             relays: relay::admin(relay.clone(), config.turn.ttl),
-            scrape: metrics::scraper(Arc::clone(&driver), certificates.clone()),
+            scrape: metrics::scraper(Arc::clone(&driver), relay.clone(), certificates.clone()),
         });
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
@@ -210,7 +209,7 @@ impl App {
             relay.drain();
         }
         let grace_ends = Instant::now() + self.grace();
-        self.driver.drain(grace_ends, false);
+        self.driver.drain(grace_ends, self.live.has_alternate());
         let _ = tokio::time::timeout_at(grace_ends.into(), self.driver.empty()).await;
     }
 
@@ -297,10 +296,7 @@ fn session_settings(config: &Config, access: Access) -> SessionSettings {
         max_frame: config.signal.max_frame.0 as usize,
         authorize: Arc::new(move |token| {
             access.grant(token, http::unix_now()).map_err(|error| {
-                let code = match error {
-                    TokenError::Expired(_) => ErrorCode::TokenExpired,
-                    TokenError::Refused(_) => ErrorCode::Unauthorized,
-                };
+                let code = ErrorCode::from_name(error.code()).unwrap_or(ErrorCode::Unauthorized);
                 Refusal::new(code, error.to_string())
             })
         }),

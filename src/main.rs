@@ -15,7 +15,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const BAD_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, and are no failure.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
     let outcome = match cli.command.unwrap_or(Command::Serve(cli.source)) {
         Command::Serve(source) => serve(&source),
         Command::Check { source, json } => check(&source, json),
@@ -32,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn load(source: &Source) -> Result<Config, ExitCode> {
-    Config::load(source.config.as_deref(), std::env::vars()).map_err(refused)
+    Config::load(source.config.as_deref(), callbox::config::environment()).map_err(refused)
 }
 
 fn certified(config: Config) -> Result<Config, ExitCode> {
@@ -45,7 +56,7 @@ fn refused(error: ConfigError) -> ExitCode {
 }
 
 fn check(source: &Source, json: bool) -> Result<(), ExitCode> {
-    let loaded = Config::load(source.config.as_deref(), std::env::vars());
+    let loaded = Config::load(source.config.as_deref(), callbox::config::environment());
     let (text, valid) = cli::check(loaded, json);
     if valid || json {
         print(&text);
@@ -168,7 +179,7 @@ impl Signals {
 /// A bad configuration changes nothing.
 async fn reload(app: &App, source: &Source, log: &LogHandle) {
     service::reloading();
-    let loaded = Config::load(source.config.as_deref(), std::env::vars());
+    let loaded = Config::load(source.config.as_deref(), callbox::config::environment());
     match loaded.and_then(cli::check_certificate) {
         Ok(config) => {
             warn_of(&config);

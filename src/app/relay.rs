@@ -114,8 +114,9 @@ pub(super) fn take(relay: &RelayHandle, accepted: Accepted) {
 
 /// What an operator may do; on a box without a relay there is nothing to list.
 pub(super) fn admin(relay: Option<Arc<RelayHandle>>, ttl: Duration) -> RelayAdmin {
-    let listed = relay.clone();
+    let (listed, asked) = (relay.clone(), relay.clone());
     RelayAdmin {
+        floor: Box::new(move |user| asked.as_ref()?.ledger().floor(user)),
         list: Box::new(move || {
             let relay = listed.clone();
             Box::pin(async move {

@@ -32,11 +32,7 @@ impl Access {
 
 impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
-        let code = match error {
-            TokenError::Expired(_) => "token-expired",
-            TokenError::Refused(_) => "unauthorized",
-        };
-        Self::new(StatusCode::UNAUTHORIZED, code, error.to_string())
+        Self::new(StatusCode::UNAUTHORIZED, error.code(), error.to_string())
     }
 }
 

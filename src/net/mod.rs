@@ -17,4 +17,4 @@ pub use certs::{CertStore, Identity, IdentityError, PemFiles};
 pub use front::{Accepted, Front, Protocol, Wire};
 pub use inherited::{Inherited, InheritedError, Listener};
 pub use listen::{BindError, tcp, udp};
-pub use owner::{Owner, of_port as owner_of_port};
+pub use owner::{Owner, of_address as owner_of};

@@ -252,6 +252,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
+    /// The next message as text: not all that clients may send is a `Value`.
+    pub async fn recv_text(&mut self) -> String {
+        match self.next().await {
+            Ok(Message::Text(text)) => text.to_string(),
+            other => panic!("wanted a message, got {other:?}"),
+        }
+    }
+
     /// The next message, which has to be of type `kind`.
     pub async fn expect(&mut self, kind: &str) -> Value {
         let message = self.recv().await;

@@ -133,7 +133,7 @@ async fn binding(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Option<[
 #[tokio::test]
 async fn turn_shares_the_port_with_and_without_alpn() {
     let tls = TlsBox::start(&["localhost"], "").await;
-    for alpn in [&[][..], &["stun.turn"]] {
+    for alpn in [&[][..], &["stun.turn"], &["http/1.1", "stun.turn"]] {
         let mut stream = tls.connect("localhost", alpn).await.unwrap();
         assert_eq!(binding(&mut stream).await, Some([1, 1]), "{alpn:?}");
     }

@@ -1,0 +1,165 @@
+//! Floods with bounded counts: memory, descriptors and everybody else's service stay as they were.
+//!
+//! A test program of its own, one test at a time: what is measured is the whole process.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+#[allow(dead_code, reason = "shared with the stories about the relay")]
+#[path = "../relay/client.rs"]
+mod client;
+#[allow(dead_code, reason = "as above")]
+#[path = "../relay/relay.rs"]
+mod relay;
+
+use crate::client::Link;
+use crate::relay::{Relay, SOON, echo};
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+
+/// Held by the test that runs.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Bytes sent to a client that does not read: enough to fill every buffer on the way many times.
+const FLOOD: usize = 64 << 20;
+
+/// Bytes of this process in memory.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib << 10
+}
+
+/// File descriptors of this process.
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_loses_datagrams_and_delays_nobody() {
+    let _alone = ALONE.lock().await;
+    let relay = Relay::start(1);
+    let mut slow = client::tcp(relay.tcp, relay.credential("slow"));
+    let relayed = slow.allocate().unwrap();
+    let flooder = UdpSocket::bind("127.0.0.1:0").unwrap();
+    slow.bind(0x4000, flooder.local_addr().unwrap()).unwrap();
+    let mut quick = client::udp(relay.udp, relay.credential("quick"));
+    quick.allocate().unwrap();
+    quick.bind(0x4000, echo("127.0.0.1")).unwrap();
+
+    let before = resident();
+    let stop = AtomicBool::new(false);
+    let sent = AtomicUsize::new(0);
+    let mut slowest = Duration::ZERO;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let length = flooder.send_to(&[7; 1200], relayed).unwrap_or(0);
+                sent.fetch_add(length, Ordering::Relaxed);
+            }
+        });
+        let deadline = Instant::now() + SOON * 3;
+        let mut count = 0_u32;
+        while sent.load(Ordering::Relaxed) < FLOOD && Instant::now() < deadline {
+            let asked = Instant::now();
+            quick.send_channel(0x4000, &count.to_be_bytes());
+            assert_eq!(quick.receive_channel().1, count.to_be_bytes());
+            slowest = slowest.max(asked.elapsed());
+            count += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(count > 0);
+    });
+    assert!(sent.load(Ordering::Relaxed) >= FLOOD, "{sent:?}");
+    assert!(slowest < SOON / 10, "{slowest:?}");
+    let stats = relay.eventually(|stats| stats.io.slow_reader > 0).await;
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 24 << 20, "{grown} bytes more");
+
+    // What it gets once it reads again is whole and in step.
+    let mut read = 0;
+    slow.link.stream.set_nonblocking(true).unwrap();
+    while let Ok(message) = slow.link.receive() {
+        assert_eq!(message.len(), 1204);
+        read += 1;
+    }
+    assert!(read > 0 && read < stats.engine.to_clients.packets);
+    assert_eq!(relay.stats().await.streams, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_allocations_leave_nothing_behind() {
+    let _alone = ALONE.lock().await;
+    let relay = Relay::start(2);
+    let ports = relay.handle.ledger().free_ports();
+    let mut clients: Vec<_> = (0..10)
+        .map(|index| client::udp(relay.udp, relay.credential(&format!("user{index}"))))
+        .collect();
+    clients[0].allocate().unwrap();
+    clients[0].release().unwrap();
+    let (before, held) = (descriptors(), resident());
+    for _ in 0..1_000 {
+        for client in &mut clients {
+            client.allocate().unwrap();
+        }
+        for client in &mut clients {
+            client.release().unwrap();
+        }
+    }
+    let stats = relay.stats().await;
+    assert_eq!(stats.engine.allocations_opened, 10_001);
+    assert_eq!(stats.engine.allocations_closed, 10_001);
+    // The runtime of the test before may still have been going down.
+    assert!(descriptors() <= before);
+    let grown = resident().saturating_sub(held);
+    assert!(grown < 8 << 20, "{grown}");
+    assert_eq!(relay.handle.ledger().allocations(), 0);
+    let free = relay.handle.ledger().free_ports();
+    assert!(
+        free <= ports && ports - free <= 10_001,
+        "the rest is in quarantine"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_half_open_connections_keeps_nobody_out() {
+    let _alone = ALONE.lock().await;
+    let relay = Relay::start(1);
+    let mut client = client::tcp(relay.tcp, relay.credential("alice"));
+    client.allocate().unwrap();
+    let mut held = vec![];
+    for _ in 0..1_500 {
+        held.push(client::tcp_stream(relay.tcp));
+    }
+    let stats = relay
+        .eventually(|stats| stats.io.streams_opened == 1_501)
+        .await;
+    assert!(stats.streams <= 1_025, "{}", stats.streams);
+    client.bind(0x4000, echo("127.0.0.1")).unwrap();
+    client.send_channel(0x4000, b"through");
+    assert_eq!(client.receive_channel().1, b"through");
+    let mut newcomer = client::tcp(relay.tcp, relay.credential("bob"));
+    newcomer.allocate().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_allocation_with_a_channel_takes_two_kibibytes() {
+    let _alone = ALONE.lock().await;
+    let relay = Relay::start(2);
+    let peer = echo("127.0.0.1");
+    let mut clients: Vec<_> = (0..3_000)
+        .map(|index| client::udp(relay.udp, relay.credential(&format!("user{index}"))))
+        .collect();
+    let ask = |client: &mut client::Client<UdpSocket>| {
+        client.allocate().unwrap();
+        client.bind(0x4000, peer).unwrap();
+    };
+    // What is paid once: buffers, tables, the allocator's arenas.
+    clients[..1_000].iter_mut().for_each(ask);
+    let before = resident();
+    clients[1_000..].iter_mut().for_each(ask);
+    let grown = resident().saturating_sub(before);
+    assert!(grown <= 2 * (2 << 20), "{} bytes each", grown / 2_000);
+}
