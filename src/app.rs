@@ -209,7 +209,7 @@ impl App {
             relay.drain();
         }
         let grace_ends = Instant::now() + self.grace();
-        self.driver.drain(grace_ends, false);
+        self.driver.drain(grace_ends, self.live.has_alternate());
         let _ = tokio::time::timeout_at(grace_ends.into(), self.driver.empty()).await;
     }
 

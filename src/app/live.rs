@@ -3,7 +3,7 @@
 use super::{admin_token, connection_limits, hub_settings, relay};
 use crate::auth::credential::IceIssuer;
 use crate::auth::token::Verifier;
-use crate::config::{Config, Signal};
+use crate::config::{Config, Signal, Turn};
 use crate::http::AdminToken;
 use crate::net::Announced;
 use crate::relay::RelayHandle;
@@ -54,6 +54,11 @@ impl Live {
         self.config.borrow().drain_grace
     }
 
+    /// Whether clients have somewhere to go while the box drains.
+    pub(super) fn has_alternate(&self) -> bool {
+        !self.config.borrow().turn.alternate.is_empty()
+    }
+
     pub(super) fn reload_certificates(&self) {
         self.certificates.notify_one();
     }
@@ -102,7 +107,6 @@ impl Live {
 
 /// What is not live keeps its old value, so that no part of the box runs by half of a change.
 fn merge(config: &mut Config, new: Config) {
-    let keeps_made_secret = config.turn.made_secret && new.turn.made_secret;
     config.auth = new.auth;
     config.rooms = new.rooms;
     config.signal = Signal {
@@ -111,19 +115,22 @@ fn merge(config: &mut Config, new: Config) {
         max_frame: config.signal.max_frame,
         ..new.signal
     };
-    if !keeps_made_secret {
-        config.turn.secrets = new.turn.secrets;
-        config.turn.made_secret = new.turn.made_secret;
-    }
-    config.turn.alternate = new.turn.alternate;
-    config.turn.max_session = new.turn.max_session;
-    config.turn.allowed_peers = new.turn.allowed_peers;
-    config.turn.denied_peers = new.turn.denied_peers;
-    config.turn.user_quota = new.turn.user_quota;
-    config.turn.ip_quota = new.turn.ip_quota;
-    config.turn.total_quota = new.turn.total_quota;
-    config.turn.max_rate = new.turn.max_rate;
-    config.turn.total_rate = new.turn.total_rate;
+    let old = config.turn.clone();
+    config.turn = Turn {
+        enabled: old.enabled,
+        realm: old.realm,
+        // Nobody could verify what was minted so far if each reload made another one.
+        secrets: match old.made_secret && new.turn.made_secret {
+            true => old.secrets,
+            false => new.turn.secrets,
+        },
+        ttl: old.ttl,
+        udp: old.udp,
+        tcp: old.tcp,
+        relay_ports: old.relay_ports,
+        workers: old.workers,
+        ..new.turn
+    };
     config.drain_grace = new.drain_grace;
 }
 

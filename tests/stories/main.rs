@@ -5,8 +5,8 @@
 mod admin;
 mod bad_input;
 mod calls;
-mod connection;
 mod command_line;
+mod connection;
 mod harness;
 mod http;
 mod limits;

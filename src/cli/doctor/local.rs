@@ -38,24 +38,23 @@ pub(super) fn foreign_holders(config: &Config) -> Vec<Line> {
         ("turn.udp", "udp", turn(&config.turn.udp.addresses)),
         ("turn.tcp", "tcp", turn(&config.turn.tcp.addresses)),
     ];
-    let mut asked = vec![];
-    let each = |(key, protocol, addresses): (&'static str, &'static str, Vec<SocketAddr>)| {
-        addresses
-            .into_iter()
-            .map(move |address| (key, protocol, address))
-    };
-    for (key, protocol, address) in listeners.into_iter().flat_map(each) {
+    let mut named: Vec<(&str, u16)> = vec![];
+    let each = listeners.iter().flat_map(|(key, protocol, addresses)| {
+        let named = move |address: &SocketAddr| (*key, *protocol, *address);
+        addresses.iter().map(named)
+    });
+    for (key, protocol, address) in each {
         let port = address.port();
-        if port == 0 || asked.contains(&(protocol, port)) {
+        if port == 0 || named.contains(&(protocol, port)) {
             continue;
         }
-        asked.push((protocol, port));
         let Some(owner) = net::owner_of(protocol, address) else {
             continue;
         };
         if RIGHTFUL.contains(&owner.name.as_str()) {
             continue;
         }
+        named.push((protocol, port));
         let diagnosis = Diagnosis {
             finding: "port-taken",
             cause: format!("port {port}/{protocol} of this machine is taken by {owner}"),

@@ -235,7 +235,11 @@ async fn transact(
             aside(&message);
         }
         if Instant::now() >= ends {
-            return Err(Fault::Silent);
+            // A stream was accepted: no firewall keeps its other end from answering.
+            return Err(match wire.is_lossy() {
+                true => Fault::Silent,
+                false => Fault::Foreign,
+            });
         }
         wait *= 2;
     }
