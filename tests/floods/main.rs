@@ -2,11 +2,7 @@
 //!
 //! A test program of its own, one test at a time: what is measured is the whole process.
 
-<<<<<<< HEAD
-#![allow(clippy::unwrap_used)]
-=======
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
->>>>>>> main
 
 #[allow(dead_code, reason = "shared with the stories about the relay")]
 #[path = "../relay/client.rs"]

@@ -1,10 +1,6 @@
 //! The relay over real sockets on loopback: what its shells do that the pure engine cannot show.
 
-<<<<<<< HEAD
-#![allow(clippy::unwrap_used)]
-=======
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
->>>>>>> main
 
 mod client;
 mod datagrams;
