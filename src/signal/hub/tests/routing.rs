@@ -56,7 +56,7 @@ fn text_is_relayed_as_it_was_written() {
     let [(a, _), (b, _)] = world.party("r");
     let text = r#"{"type":"message","content":{"b":12345678901234567890123,"a":"\ud800","c":1.0}}"#;
     let mut effects = Vec::new();
-    let message = crate::protocol::parse(text, 1000);
+    let message = crate::protocol::parse(text);
     let input = Input::Frame {
         conn: ConnId(a),
         message,
