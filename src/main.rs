@@ -4,7 +4,7 @@ use callbox::app::{self, App};
 use callbox::cli::{self, Cli, Command, DoctorArgs, Source};
 use callbox::config::{Config, ConfigError};
 use callbox::log::{self, LogHandle};
-use callbox::net::Inherited;
+use callbox::net::{Inherited, raise_descriptor_limit};
 use callbox::{http, service};
 use clap::Parser;
 use std::io::Write;
@@ -110,6 +110,7 @@ fn serve(source: &Source) -> Result<(), ExitCode> {
     let config = load(source).and_then(certified)?;
     let log = log::start(&config.log);
     warn_of(&config);
+    raise_descriptor_limit();
     let inherited = Inherited::from_env().map_err(|error| failure(&error))?;
     block_on(run(config, inherited, source, &log))?.map_err(|error| failure(&error))
 }

@@ -1,6 +1,7 @@
 //! Binding listeners, with errors that name the port's holder and the key to change.
 
 use super::owner;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -24,6 +25,18 @@ impl BindError {
             Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)
         )
     }
+}
+
+/// Asks for as many file descriptors as the process may have: each relayed address and each
+/// connection is one, and shells start programs with 1,024 though they may have far more.
+pub fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // A sandbox may refuse; then the limit stays what it was.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// Binds a TCP listener for the configuration key `key`.

@@ -16,5 +16,5 @@ pub use address::{Announced, discover};
 pub use certs::{CertStore, Identity, IdentityError, PemFiles};
 pub use front::{Accepted, Front, Protocol, Wire};
 pub use inherited::{Inherited, InheritedError, Listener};
-pub use listen::{BindError, tcp, udp};
+pub use listen::{BindError, raise_descriptor_limit, tcp, udp};
 pub use owner::{Owner, of_address as owner_of};

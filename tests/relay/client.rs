@@ -4,7 +4,7 @@ use callbox::auth::credential::Credential;
 use callbox::relay::framing::{Deframer, MAX_MESSAGE};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 use stun::agent::TransactionId;
 use stun::attributes::{ATTR_ERROR_CODE, ATTR_NONCE, ATTR_REALM, ATTR_USERNAME};
@@ -107,6 +107,15 @@ pub(crate) type Refused = u16;
 
 pub(crate) fn udp(server: SocketAddr, credential: Credential) -> Client<UdpSocket> {
     let ip = if server.is_ipv4() { "127.0.0.1" } else { "::1" };
+    udp_from(ip.parse().unwrap(), server, credential)
+}
+
+/// A client at a loopback address of its own.
+pub(crate) fn udp_from(
+    ip: IpAddr,
+    server: SocketAddr,
+    credential: Credential,
+) -> Client<UdpSocket> {
     let socket = UdpSocket::bind((ip, 0)).unwrap();
     socket.connect(server).unwrap();
     socket.set_read_timeout(Some(RETRANSMIT)).unwrap();

@@ -44,7 +44,10 @@ pub struct Process {
 impl Process {
     /// Starts the program with `env` over free loopback ports, and reads its banner.
     pub fn start(env: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_callbox"))
+        // With the few descriptors that an interactive shell gives.
+        let mut child = Command::new("sh")
+            .args(["-c", "ulimit -S -n 1024; exec \"$0\""])
+            .arg(env!("CARGO_BIN_EXE_callbox"))
             .env("CALLBOX_HTTP__LISTEN", "127.0.0.1:0")
             .env("CALLBOX_TURN__UDP", "127.0.0.1:0")
             .env("CALLBOX_TURN__TCP", "127.0.0.1:0")

@@ -10,6 +10,7 @@ mod connection;
 mod harness;
 mod http;
 mod limits;
+mod memory;
 mod moderation;
 mod nat;
 mod peers;
