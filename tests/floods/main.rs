@@ -13,10 +13,18 @@ mod relay;
 
 use crate::client::Link;
 use crate::relay::{Relay, SOON, echo};
-use std::net::UdpSocket;
+use callbox::net::raise_descriptor_limit;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::io::Write;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use stun::message::{
+    METHOD_ALLOCATE, METHOD_CHANNEL_BIND, METHOD_CREATE_PERMISSION, METHOD_REFRESH, Setter,
+};
 use tokio::sync::Mutex;
+use turn::proto::channum::ChannelNumber;
 
 /// Held by the test that runs.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -126,6 +134,7 @@ async fn ten_thousand_allocations_leave_nothing_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_half_open_connections_keeps_nobody_out() {
     let _alone = ALONE.lock().await;
+    raise_descriptor_limit();
     let relay = Relay::start(1);
     let mut client = client::tcp(relay.tcp, relay.credential("alice"));
     client.allocate().unwrap();
@@ -145,21 +154,101 @@ async fn a_flood_of_half_open_connections_keeps_nobody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_allocation_with_a_channel_takes_two_kibibytes() {
+async fn a_hundred_thousand_strangers_cost_nothing_and_keep_nobody_out() {
     let _alone = ALONE.lock().await;
-    let relay = Relay::start(2);
-    let peer = echo("127.0.0.1");
-    let mut clients: Vec<_> = (0..3_000)
-        .map(|index| client::udp(relay.udp, relay.credential(&format!("user{index}"))))
-        .collect();
-    let ask = |client: &mut client::Client<UdpSocket>| {
-        client.allocate().unwrap();
-        client.bind(0x4000, peer).unwrap();
-    };
-    // What is paid once: buffers, tables, the allocator's arenas.
-    clients[..1_000].iter_mut().for_each(ask);
-    let before = resident();
-    clients[1_000..].iter_mut().for_each(ask);
+    let relay = Relay::start(1);
+    let mut client = client::udp(relay.udp, relay.credential("alice"));
+    // Not challenged yet, so that it is without credentials.
+    let request = client.signed(METHOD_ALLOCATE, &[&client::UDP]).raw;
+    client.allocate().unwrap();
+    client.bind(0x4000, echo("127.0.0.1")).unwrap();
+    let mut before = 0;
+    for number in 0..100_000_u32 {
+        let [_, b, c, d] = number.to_be_bytes();
+        let stranger = UdpSocket::bind((Ipv4Addr::new(127, 100 + b, c, d), 0)).unwrap();
+        stranger.send_to(&request, relay.udp).unwrap();
+        if number % 100 == 0 {
+            // Waits until the box has come this far, so that no socket buffer is too small.
+            client.send_channel(0x4000, &number.to_be_bytes());
+            assert_eq!(client.receive_channel().1, number.to_be_bytes());
+        }
+        if number == 1_000 {
+            before = resident();
+        }
+    }
+    let stats = relay
+        .eventually(|stats| stats.engine.refused.code_401 > 100_000)
+        .await;
+    assert_eq!(stats.engine.allocations_opened, 1);
     let grown = resident().saturating_sub(before);
-    assert!(grown <= 2 * (2 << 20), "{} bytes each", grown / 2_000);
+    assert!(grown < 2 << 20, "{grown} bytes more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_thousand_permissions_asked_on_one_allocation_stop_at_the_cap() {
+    let _alone = ALONE.lock().await;
+    let relay = Relay::start(1);
+    let mut client = client::udp(relay.udp, relay.credential("alice"));
+    client.allocate().unwrap();
+    let before = resident();
+    let mut granted = 0;
+    for number in 0..5_000_u16 {
+        let [high, low] = number.to_be_bytes();
+        let peer = (Ipv4Addr::new(8, 8, high, low), 4_000).into();
+        match client.permit(peer) {
+            Ok(()) => granted += 1,
+            Err(code) => assert_eq!(code, 508),
+        }
+    }
+    assert_eq!(granted, 64);
+    assert_eq!(relay.handle.allocations().await[0].permissions, 64);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 1 << 20, "{grown} bytes more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mutated_messages_end_nothing_but_their_own_stream() {
+    let _alone = ALONE.lock().await;
+    let relay = Relay::start(1);
+    let peer = echo("127.0.0.1");
+    let mut bystander = client::udp(relay.udp, relay.credential("bystander"));
+    bystander.allocate().unwrap();
+    bystander.bind(0x4000, peer).unwrap();
+    let mut mallory = client::udp(relay.udp, relay.credential("mallory"));
+    mallory.allocate().unwrap();
+    let before = resident();
+    let mut random = StdRng::seed_from_u64(8656);
+    for round in 0..10_000_u32 {
+        let channel: [&dyn Setter; 2] = [&ChannelNumber(0x4001), &client::peer_address(peer)];
+        let mut bytes = match round % 5 {
+            0 => mallory.signed(METHOD_ALLOCATE, &[&client::UDP]).raw,
+            1 => mallory.signed(METHOD_REFRESH, &[]).raw,
+            2 => mallory.signed(METHOD_CREATE_PERMISSION, &channel[1..]).raw,
+            3 => mallory.signed(METHOD_CHANNEL_BIND, &channel).raw,
+            _ => client::channel_data(0x4001, b"payload"),
+        };
+        let at = random.random_range(0..bytes.len());
+        match random.random_range(0..3) {
+            0 => bytes.truncate(at),
+            1 => bytes.insert(at, random.random()),
+            _ => bytes[at] ^= random.random_range(1..=255_u8),
+        }
+        mallory.link.send(&bytes).unwrap();
+        if round % 10 == 0 {
+            let mut stream = client::tcp_stream(relay.tcp);
+            // It may be closed already: the box need not read to the end.
+            let _ = stream.write_all(&bytes);
+        }
+        if round % 50 == 0 {
+            bystander.send_channel(0x4000, &round.to_be_bytes());
+            assert_eq!(bystander.receive_channel().1, round.to_be_bytes());
+        }
+    }
+    let stats = relay.eventually(|stats| stats.streams == 0).await;
+    assert!(stats.engine.dropped.malformed > 1_000 && stats.engine.refused.code_401 > 1_000);
+    assert_eq!(stats.engine.allocations_opened, 2);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 4 << 20, "{grown} bytes more");
+    // A truncated Refresh is none: both allocations live.
+    assert_eq!(relay.handle.allocations().await.len(), 2);
 }

@@ -24,6 +24,11 @@ use turn::proto::peeraddr::PeerAddress;
 use turn::proto::relayaddr::RelayedAddress;
 use turn::proto::reqtrans::RequestedTransport;
 
+/// The transport of relayed addresses.
+pub(crate) const UDP: RequestedTransport = RequestedTransport {
+    protocol: PROTO_UDP,
+};
+
 /// Longer than the relay ever takes, shorter than patience.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// RFC 8489 section 6.2.1: when a request over UDP is sent again.
@@ -154,10 +159,7 @@ impl<L: Link> Client<L> {
 
     /// Allocates, and returns the relayed address.
     pub(crate) fn allocate(&mut self) -> Result<SocketAddr, Refused> {
-        let transport = RequestedTransport {
-            protocol: PROTO_UDP,
-        };
-        let response = self.authenticated(METHOD_ALLOCATE, &[&transport])?;
+        let response = self.authenticated(METHOD_ALLOCATE, &[&UDP])?;
         let mut relayed = RelayedAddress::default();
         relayed.get_from(&response).unwrap();
         Ok(SocketAddr::new(relayed.ip, relayed.port))
@@ -205,23 +207,7 @@ impl<L: Link> Client<L> {
         attributes: &[&dyn Setter],
     ) -> Result<Message, Refused> {
         for _ in 0..3 {
-            let mut message = request(method, attributes);
-            if let Some((realm, nonce)) = &self.challenge {
-                let credential = &self.credential;
-                Username::new(ATTR_USERNAME, credential.username.clone())
-                    .add_to(&mut message)
-                    .unwrap();
-                realm.add_to(&mut message).unwrap();
-                nonce.add_to(&mut message).unwrap();
-                MessageIntegrity::new_long_term_integrity(
-                    credential.username.clone(),
-                    realm.text.clone(),
-                    credential.password.clone(),
-                )
-                .add_to(&mut message)
-                .unwrap();
-            }
-            let response = self.ask(&message);
+            let response = self.ask(&self.signed(method, attributes));
             if response.typ.class == CLASS_SUCCESS_RESPONSE {
                 return Ok(response);
             }
@@ -236,6 +222,27 @@ impl<L: Link> Client<L> {
             }
         }
         panic!("the server is never content with a nonce");
+    }
+
+    /// A request with credentials, if the server has told its nonce.
+    pub(crate) fn signed(&self, method: Method, attributes: &[&dyn Setter]) -> Message {
+        let mut message = request(method, attributes);
+        if let Some((realm, nonce)) = &self.challenge {
+            let credential = &self.credential;
+            Username::new(ATTR_USERNAME, credential.username.clone())
+                .add_to(&mut message)
+                .unwrap();
+            realm.add_to(&mut message).unwrap();
+            nonce.add_to(&mut message).unwrap();
+            MessageIntegrity::new_long_term_integrity(
+                credential.username.clone(),
+                realm.text.clone(),
+                credential.password.clone(),
+            )
+            .add_to(&mut message)
+            .unwrap();
+        }
+        message
     }
 
     /// The next message; `meanwhile` runs each time nothing came in time.
@@ -295,7 +302,7 @@ fn challenge(response: &Message) -> (Realm, Nonce) {
     )
 }
 
-fn peer_address(peer: SocketAddr) -> PeerAddress {
+pub(crate) fn peer_address(peer: SocketAddr) -> PeerAddress {
     PeerAddress {
         ip: peer.ip(),
         port: peer.port(),
