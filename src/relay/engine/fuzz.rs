@@ -247,24 +247,24 @@ impl World {
     }
 }
 
+/// Runs `target` over everything that was ever found for it.
+#[cfg(test)]
+pub(in crate::relay) fn replay(name: &str, target: fn(&[u8])) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/regressions")
+        .join(name);
+    let mut inputs = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        target(&std::fs::read(entry.unwrap().path()).unwrap());
+        inputs += 1;
+    }
+    assert!(inputs > 0);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::path::Path;
-
-    /// Runs `target` over everything that was ever found for it.
-    fn replay(name: &str, target: fn(&[u8])) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("fuzz/regressions")
-            .join(name);
-        let mut inputs = 0;
-        for entry in std::fs::read_dir(folder).unwrap() {
-            target(&std::fs::read(entry.unwrap().path()).unwrap());
-            inputs += 1;
-        }
-        assert!(inputs > 0);
-    }
 
     #[test]
     fn regressions_stay_fixed() {

@@ -220,3 +220,51 @@ fn appetite_grows_with_news_in_successive_turns() {
     let appetites: Vec<usize> = [5, 6, 7, 9].map(|turn| relay.appetite(turn)).into();
     assert_eq!(appetites, [1, BATCH, BATCH, 1]);
 }
+
+#[test]
+fn relayed_datagrams_have_headers_of_their_own() {
+    let v4 = (libc::IPPROTO_IP, libc::IP_TOS, libc::IP_MTU_DISCOVER);
+    let v6 = (
+        libc::IPPROTO_IPV6,
+        libc::IPV6_TCLASS,
+        libc::IPV6_MTU_DISCOVER,
+    );
+    for (ip, (level, class, discover)) in [("127.0.0.1", v4), ("::1", v6)] {
+        let address = SocketAddr::new(ip.parse().unwrap(), 0);
+        let relay = RelaySocket::bind(address, Offload::probe()).unwrap();
+        assert_eq!(
+            option(relay.as_fd(), level, class),
+            0,
+            "best effort, no ECN"
+        );
+        // IP_PMTUDISC_… and IPV6_PMTUDISC_… have the same values.
+        assert_eq!(
+            option(relay.as_fd(), level, discover),
+            libc::IP_PMTUDISC_DONT
+        );
+        relay.set_dont_fragment(true);
+        assert_eq!(option(relay.as_fd(), level, discover), libc::IP_PMTUDISC_DO);
+        relay.set_dont_fragment(false);
+        assert_eq!(
+            option(relay.as_fd(), level, discover),
+            libc::IP_PMTUDISC_DONT
+        );
+    }
+}
+
+fn option(socket: BorrowedFd<'_>, level: i32, name: i32) -> i32 {
+    let mut value = 0_i32;
+    let mut length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: `value` and `length` live here, and `length` says how much room there is.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    assert_eq!(result, 0);
+    value
+}
