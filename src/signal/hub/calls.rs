@@ -119,23 +119,16 @@ impl Hub {
             &signal.rest,
         );
         self.sessions.send(cx.effects, caller, body);
-        self.ack_with_ice(cx, asker)
+        Ok(match asker.id() {
+            Some(_) => Answer::Reply(self.ice_ack(cx, asker)),
+            None => Answer::Ack,
+        })
     }
 
-    pub(super) fn ack_with_ice(
-        &mut self,
-        cx: &mut Cx<'_>,
-        asker: &Asker,
-    ) -> Result<Answer, Refusal> {
-        self.session(asker)?;
-        if asker.id().is_none() {
-            return Ok(Answer::Ack);
-        }
+    /// The `ack` of an `accept`.
+    pub(super) fn ice_ack(&mut self, cx: &mut Cx<'_>, asker: &Asker) -> Body {
         let ice = Some(self.mint(cx, asker.peer));
-        Ok(Answer::Reply(Body::new(
-            &ServerMessage::Ack { ice },
-            asker.id(),
-        )))
+        Body::new(&ServerMessage::Ack { ice }, asker.id())
     }
 
     pub(super) fn reject(

@@ -235,6 +235,7 @@ impl Hub {
             self.timers
                 .cancel(deadline, Timer::JoinDeadline(asker.conn));
         }
+        conn.sessions += 1;
         let token = ResumeToken::from_bits(self.rng.random());
         let (calls, minted, floor) = match older {
             Some(older) => (older.calls, older.minted, older.floor),
@@ -321,7 +322,7 @@ impl Hub {
     /// Sends the first frame of a session, number 1, which no ring keeps.
     fn enter(&mut self, cx: &mut Cx<'_>, asker: &Asker) {
         let body = self.entry(cx, asker.peer, None, asker.id());
-        self.remember(asker, &body);
+        self.remember(asker, &body, None);
         cx.effects.push(Effect::Send {
             conn: asker.conn,
             seq: Some(1),

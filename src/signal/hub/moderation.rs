@@ -106,7 +106,7 @@ impl Hub {
     ) -> Result<Answer, Refusal> {
         let room = self.room_as_host(asker)?;
         let repolicy = self.patch(cx, &room, patch, Some(asker.peer))?;
-        let body = self.room_body(asker.peer, asker.id())?;
+        let body = self.room_body(asker)?;
         self.reply(cx, asker, body);
         if repolicy {
             self.push_ice_to_all(cx, &room);
@@ -114,9 +114,10 @@ impl Hub {
         Ok(Answer::Sent)
     }
 
-    pub(super) fn room_body(&self, peer: PeerId, id: Option<&str>) -> Result<Body, Refusal> {
-        let room = self.room_of(peer)?.view();
-        Ok(Body::new(&ServerMessage::RoomUpdated { room }, id))
+    /// The reply to `room`.
+    pub(super) fn room_body(&self, asker: &Asker) -> Result<Body, Refusal> {
+        let room = self.room_of(asker.peer)?.view();
+        Ok(Body::new(&ServerMessage::RoomUpdated { room }, asker.id()))
     }
 
     pub(super) fn list_rooms(
