@@ -1,6 +1,7 @@
 //! The fields of one frame: found, checked against their limits, and made a [`Request`].
 
 use super::{CallSignal, FrameError, Join, Payload, Relay, Request, RoomPatch};
+use crate::auth::is_name;
 use crate::protocol::{
     ErrorCode, MAX_METADATA, MAX_NAME, MAX_PASSWORD, MAX_REASON, MessageType, write_json_str,
 };
@@ -238,11 +239,9 @@ impl<'a> Fields<'a> {
     /// A `roomId`, `identity`, `to` or `peerId`.
     fn name(&self, field: &str) -> Result<Option<String>, Fault> {
         match self.string(field, MAX_NAME)? {
-            Some(name) if name.is_empty() || name.chars().any(char::is_control) => {
-                Err(Fault::invalid(format!(
-                    "`{field}` has 1 to {MAX_NAME} bytes, none of them controls"
-                )))
-            }
+            Some(name) if !is_name(&name) => Err(Fault::invalid(format!(
+                "`{field}` has 1 to {MAX_NAME} bytes, none of them controls"
+            ))),
             name => Ok(name),
         }
     }

@@ -41,7 +41,7 @@ impl Hub {
             return Err(Refusal::new(ErrorCode::Forbidden, "leave the room first"));
         }
         let older = self.supersede(cx, asker.peer);
-        let identity = grant.identity.clone().or(identity).map(Arc::from);
+        let identity = name(&grant, identity);
         self.open_session(
             asker,
             &grant,
@@ -70,16 +70,14 @@ impl Hub {
                 "the token is not for this room",
             ));
         }
-        let identity: Option<Arc<str>> = grant
-            .identity
-            .clone()
-            .or(join.identity)
-            .map(Arc::from)
-            .or_else(|| {
-                self.sessions
-                    .get(asker.peer)
-                    .and_then(|session| session.identity.clone())
-            });
+        let before = || {
+            self.sessions
+                .get(asker.peer)?
+                .identity
+                .as_deref()
+                .map(str::to_owned)
+        };
+        let identity = name(&grant, join.identity.or_else(before));
         let namesakes = self.namesakes(&join.room_id, asker.peer, identity.as_deref());
         let password = join.password.as_ref();
         let creates = self.may_enter(cx, asker, &join.room_id, password, grant.role, &namesakes)?;
@@ -329,4 +327,10 @@ impl Hub {
             body,
         });
     }
+}
+
+/// The token's name, or, without a token, the chosen one; `None`: the peer id serves.
+fn name(grant: &Grant, chosen: Option<String>) -> Option<Arc<str>> {
+    let chosen = chosen.filter(|_| grant.chooses_identity);
+    grant.identity.clone().or(chosen).map(Arc::from)
 }

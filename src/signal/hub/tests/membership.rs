@@ -176,6 +176,7 @@ fn tokens_decide_over_name_role_room_and_lists() {
     let mut world = World::new();
     let grant = Grant {
         identity: Some("token-name".into()),
+        chooses_identity: false,
         rooms: RoomScope::Matching(vec!["team-*".into()]),
         role: Some(Role::Viewer),
         call: false,
@@ -206,6 +207,29 @@ fn tokens_decide_over_name_role_room_and_lists() {
     );
     let call = json!({"type": "call", "to": "other"});
     assert_eq!(world.ask(conn, call)["code"], "forbidden");
+    world.empties();
+}
+
+#[test]
+fn a_token_without_a_name_lets_nobody_choose_one() {
+    let mut world = World::new();
+    let nameless = || {
+        Ok(Grant {
+            chooses_identity: false,
+            ..Grant::open()
+        })
+    };
+    let conn = world.open();
+    for claim in [
+        json!({"type": "register", "identity": "boss"}),
+        json!({"type": "join", "roomId": "r", "identity": "boss"}),
+    ] {
+        let entered = world.ask_as(conn, claim, nameless());
+        assert_eq!(entered["identity"], entered["peerId"]);
+    }
+    let (named, _) = world.register("ann");
+    let entered = world.ask_as(named, json!({"type": "join", "roomId": "r"}), nameless());
+    assert_eq!(entered["identity"], entered["peerId"]);
     world.empties();
 }
 
