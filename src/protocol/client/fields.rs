@@ -166,6 +166,7 @@ impl<'a> Fields<'a> {
                 media: required(self.value("kind")?, "kind")?,
                 muted: kind == T::Mute,
                 to: self.name("to")?,
+                rest: self.rest("to"),
             },
             T::List => Request::List,
             T::Rooms => Request::Rooms,
@@ -197,12 +198,12 @@ impl<'a> Fields<'a> {
         let Some(call_id) = self.string("callId", MAX_NAME)? else {
             return Ok(None);
         };
-        let has_reason = self.string("reason", MAX_REASON)?.is_some();
+        self.string("reason", MAX_REASON)?;
         self.json("metadata")?;
         Ok(Some(CallSignal {
             call_id,
-            has_reason,
-            rest: self.rest(""),
+            reason: self.present("reason").map(|raw| raw.get().to_owned()),
+            rest: self.rest("reason"),
         }))
     }
 

@@ -40,7 +40,7 @@ impl Hub {
         {
             return Err(Refusal::new(ErrorCode::Forbidden, "leave the room first"));
         }
-        let older = self.supersede(cx, asker.peer);
+        let (older, _) = self.supersede(cx, asker.peer);
         let identity = name(&grant, identity);
         self.open_session(
             asker,
@@ -85,7 +85,11 @@ impl Hub {
             return Err(no_relay());
         }
 
-        let older = self.supersede(cx, asker.peer);
+        let (older, left) = self.supersede(cx, asker.peer);
+        if let Some(room) = left.filter(|room| *room.id == *join.room_id) {
+            // Its only member comes back to it.
+            self.rooms.insert(room.id.clone(), room);
+        }
         let room = self.seat(cx, asker.peer, join.room_id, join.create, grant.role);
         // Seated first, so that the room outlives its only member's replacement.
         for peer in namesakes {
@@ -145,27 +149,34 @@ impl Hub {
     }
 
     /// Ends a session and tells everyone concerned; the client itself is told by the caller.
-    pub(super) fn end(&mut self, cx: &mut Cx<'_>, peer: PeerId, reason: LeaveReason) {
-        let Some(session) = self.close_session(peer) else {
-            return;
-        };
+    /// Returns the room if it ends as well.
+    pub(super) fn end(
+        &mut self,
+        cx: &mut Cx<'_>,
+        peer: PeerId,
+        reason: LeaveReason,
+    ) -> Option<Room> {
+        let session = self.close_session(peer)?;
         match session.link {
             Link::Online(conn) => {
-                if let Some(conn) = self.conns.get_mut(&conn) {
-                    conn.floor = session.minted.max(session.floor);
+                if let Some(entry) = self.conns.get_mut(&conn) {
+                    entry.floor = session.minted.max(session.floor);
+                    let deadline = cx.now.instant + self.settings.join_deadline;
+                    entry.deadline = Some(deadline);
+                    self.timers.set(deadline, Timer::JoinDeadline(conn));
                 }
             }
             Link::Away(_) => self.away -= 1,
         }
         for call in &session.calls {
-            self.party_left(cx, *call, peer, reason);
+            self.party_left(cx, *call, peer);
         }
-        if let Some(room) = &session.room {
-            self.unseat(cx, room, peer, &session, reason);
-        }
+        let room = session.room.as_ref();
+        let ended = room.and_then(|room| self.unseat(cx, room, peer, &session, reason));
         if let Some(floor) = session.minted {
             cx.effects.push(Effect::Revoke { user: peer, floor });
         }
+        ended
     }
 
     /// Ends a session and closes its connection.
@@ -189,17 +200,16 @@ impl Hub {
         }
     }
 
-    /// Makes way for another session on the same connection. Leaving a room ends everything; a
-    /// registration is handed back, as its calls and credentials go on.
-    fn supersede(&mut self, cx: &mut Cx<'_>, peer: PeerId) -> Option<Session> {
-        if self
-            .sessions
-            .get(peer)
-            .is_some_and(|session| session.room.is_some())
-        {
-            self.end(cx, peer, LeaveReason::Left);
+    /// Makes way for another session on the same connection. Leaving a room ends everything, and
+    /// the room is handed back if that ends as well; a registration is handed back, as its calls
+    /// and credentials go on.
+    fn supersede(&mut self, cx: &mut Cx<'_>, peer: PeerId) -> (Option<Session>, Option<Room>) {
+        match self.sessions.get(peer) {
+            Some(session) if session.room.is_some() => {
+                (None, self.end(cx, peer, LeaveReason::Left))
+            }
+            _ => (self.close_session(peer), None),
         }
-        self.close_session(peer)
     }
 
     /// Takes a session out of every index but its room's and its calls'.
@@ -298,13 +308,12 @@ impl Hub {
         peer: PeerId,
         session: &Session,
         reason: LeaveReason,
-    ) {
+    ) -> Option<Room> {
         let room = self.rooms.get_mut(name).expect("a session's room exists");
         let heir = room.remove(peer);
         self.seated -= 1;
         if room.members().is_empty() {
-            self.rooms.remove(name);
-            return;
+            return self.rooms.remove(name);
         }
         let left = ServerMessage::PeerLeft {
             peer_id: peer,
@@ -315,6 +324,7 @@ impl Hub {
         if let Some(heir) = heir {
             self.show_state(cx, heir, None);
         }
+        None
     }
 
     /// Sends the first frame of a session, number 1, which no ring keeps.

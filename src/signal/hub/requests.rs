@@ -138,7 +138,12 @@ impl Hub {
             Request::Reject(signal) => self.reject(cx, asker, &signal),
             Request::Hangup(signal) => self.hangup(cx, asker, &signal),
             Request::State(patch) => self.state(cx, asker, patch),
-            Request::Mute { media, muted, to } => self.mute(cx, asker, media, muted, to),
+            Request::Mute {
+                media,
+                muted,
+                to,
+                rest,
+            } => self.mute(cx, asker, media, muted, to, &rest),
             Request::List => self.list(asker),
             Request::Rooms => self.list_rooms(asker, grant),
             Request::IceServers => self.fresh_ice(cx, asker),
