@@ -118,14 +118,13 @@ fn an_idle_session_is_small() {
         world.send(a, json!({"type": "message", "content": "x".repeat(3000)}));
     }
     assert!(world.hub.gauges().ring_bytes > 50_000);
-    world.input(Input::Confirmed {
-        conn: ConnId(b),
-        seq: 1000,
-    });
-    world.input(Input::Confirmed {
-        conn: ConnId(a),
-        seq: 1000,
-    });
+    for conn in [a, b] {
+        let answer = world.ask(conn, json!({"type": "ping"}));
+        world.input(Input::Confirmed {
+            conn: ConnId(conn),
+            seq: answer["seq"].as_u64().unwrap(),
+        });
+    }
     assert_eq!(world.hub.gauges().ring_bytes, 0);
     assert!(size_of::<Conn>() + size_of::<session::Session>() < 500);
     world.empties();

@@ -159,6 +159,42 @@ fn joining_the_same_room_again_is_leaving_and_coming_back() {
 }
 
 #[test]
+fn the_only_member_who_joins_again_finds_the_room_as_it_was() {
+    let mut world = World::new();
+    let [(a, _)] = world.party("r");
+    let change = json!({"type": "room", "locked": true, "password": "pw", "maxPeers": 3,
+        "metadata": {"topic": 1}, "relayOnly": true});
+    let before = world.ask(a, change)["room"].clone();
+    let create = json!({"metadata": 2});
+    world.pass(Duration::from_secs(1));
+    let joined = world.ask(a, json!({"type": "join", "roomId": "r", "create": create}));
+    assert_eq!(
+        (&joined["room"], &joined["role"]),
+        (&before, &json!("host"))
+    );
+    world.ask(a, json!({"type": "join", "roomId": "s"}));
+    let joined = world.ask(a, json!({"type": "join", "roomId": "r"}));
+    assert_eq!(joined["room"]["hasPassword"], false, "it ended meanwhile");
+    world.empties();
+}
+
+#[test]
+fn who_leaves_has_another_ten_seconds_to_join() {
+    let mut world = World::new();
+    let [(a, _), (b, _)] = world.party("r");
+    world.pass(Duration::from_secs(60));
+    for conn in [a, b] {
+        world.ask(conn, json!({"type": "leave"}));
+    }
+    world.pass(Duration::from_secs(9));
+    world.ask(b, json!({"type": "join", "roomId": "r"}));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.closed.get(&a), Some(&4001));
+    assert!(world.is_open(b));
+    world.empties();
+}
+
+#[test]
 fn the_join_deadline_closes_who_stays_nobody() {
     let mut world = World::new();
     let idle = world.open();
@@ -176,6 +212,7 @@ fn tokens_decide_over_name_role_room_and_lists() {
     let mut world = World::new();
     let grant = Grant {
         identity: Some("token-name".into()),
+        chooses_identity: false,
         rooms: RoomScope::Matching(vec!["team-*".into()]),
         role: Some(Role::Viewer),
         call: false,
@@ -199,13 +236,36 @@ fn tokens_decide_over_name_role_room_and_lists() {
     );
     let (other, seen) = world.join("team-1", "other");
     assert_eq!(seen["peers"][0]["metadata"], json!({"from": "token"}));
-    assert_eq!(seen["role"], "member");
+    assert_eq!(seen["role"], "host", "there was none");
     assert_eq!(
         world.ask(other, json!({"type": "rooms"}))["code"],
         "forbidden"
     );
     let call = json!({"type": "call", "to": "other"});
     assert_eq!(world.ask(conn, call)["code"], "forbidden");
+    world.empties();
+}
+
+#[test]
+fn a_token_without_a_name_lets_nobody_choose_one() {
+    let mut world = World::new();
+    let nameless = || {
+        Ok(Grant {
+            chooses_identity: false,
+            ..Grant::open()
+        })
+    };
+    let conn = world.open();
+    for claim in [
+        json!({"type": "register", "identity": "boss"}),
+        json!({"type": "join", "roomId": "r", "identity": "boss"}),
+    ] {
+        let entered = world.ask_as(conn, claim, nameless());
+        assert_eq!(entered["identity"], entered["peerId"]);
+    }
+    let (named, _) = world.register("ann");
+    let entered = world.ask_as(named, json!({"type": "join", "roomId": "r"}), nameless());
+    assert_eq!(entered["identity"], entered["peerId"]);
     world.empties();
 }
 
