@@ -10,6 +10,7 @@ mod harness;
 mod http;
 mod limits;
 mod moderation;
+mod operation;
 mod peers;
 mod relay_only;
 mod relayed_call;
