@@ -81,3 +81,27 @@ async fn a_second_signal_ends_a_drain_at_once_and_cleanly() {
     process.signal("TERM");
     assert_eq!(process.exit_code(), Some(0));
 }
+
+#[test]
+fn the_configurations_of_the_deployment_guide_are_valid() {
+    let guide = include_str!("../../docs/deploy.md");
+    let blocks = guide.split("```toml\n").skip(1);
+    let mut count = 0;
+    for block in blocks.map(|rest| rest.split("```").next().unwrap()) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, block.as_bytes()).unwrap();
+        // What the package's own file adds.
+        let env = [
+            ("CALLBOX_AUTH__MODE", "jwt"),
+            ("CALLBOX_AUTH__SECRET", "0123456789abcdef0123456789abcdef"),
+            ("CALLBOX_TURN__SECRETS", "north"),
+            ("CALLBOX_TLS__ACME__EMAIL", "ops@example.org"),
+        ];
+        let env = env.map(|(k, v)| (k.to_owned(), v.to_owned()));
+        if let Err(error) = Config::load(Some(file.path()), env.into_iter()) {
+            panic!("{error}\n{block}");
+        }
+        count += 1;
+    }
+    assert!(count > 5);
+}

@@ -1,7 +1,8 @@
 //! Two real WebRTC peers meet in a room and connect through the box's relay.
 
+use crate::connection::Outcome;
 use crate::harness::{Callbox, Client, PATIENCE};
-use crate::peers::{Outcome, Peer};
+use crate::peers::Peer;
 use serde_json::Value;
 use tokio::time::timeout;
 use webrtc::ice_transport::ice_candidate_type::RTCIceCandidateType::Relay;
@@ -35,13 +36,16 @@ async fn peers_that_may_only_relay_pass_four_mebibytes_each_way() {
             .collect()
     };
     let (of_alice, of_bob) = (pattern(1), pattern(2));
-    let (to_alice, to_bob) = tokio::join!(alice.exchange(&of_alice), bob.exchange(&of_bob));
+    let (to_alice, to_bob) = tokio::join!(
+        alice.connection.exchange(&of_alice),
+        bob.connection.exchange(&of_bob)
+    );
     assert!(
         to_bob == of_alice && to_alice == of_bob,
         "the data arrived intact"
     );
-    assert_eq!(alice.selected().await, (Relay, Relay));
-    assert_eq!(bob.selected().await, (Relay, Relay));
+    assert_eq!(alice.connection.selected().await, (Relay, Relay));
+    assert_eq!(bob.connection.selected().await, (Relay, Relay));
     alice.close().await;
     bob.close().await;
 }
