@@ -92,6 +92,7 @@ fn the_configurations_of_the_deployment_guide_are_valid() {
         std::io::Write::write_all(&mut file, block.as_bytes()).unwrap();
         // What the package's own file adds.
         let env = [
+            ("CALLBOX_PUBLIC__HOST", "call.example.org"),
             ("CALLBOX_AUTH__MODE", "jwt"),
             ("CALLBOX_AUTH__SECRET", "0123456789abcdef0123456789abcdef"),
             ("CALLBOX_TURN__SECRETS", "north"),
