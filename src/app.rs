@@ -278,6 +278,7 @@ fn hub_settings(config: &Config) -> Settings {
             UniqueIdentity::Replace => hub::UniqueIdentity::Replace,
             UniqueIdentity::Reject => hub::UniqueIdentity::Reject,
         },
+        sessions_per_network: signal.connections_per_ip as usize,
         list_rooms: rooms.list,
         heartbeat: signal.heartbeat.0,
         resume_window: signal.resume_window.0,

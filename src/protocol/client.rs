@@ -230,34 +230,23 @@ pub struct FrameError {
     pub message: Cow<'static, str>,
     /// The `id`, where it could be read in spite of the fault.
     pub id: Option<String>,
+    /// Whether it is not even a JSON object: ten such frames in a row end a connection.
+    pub malformed: bool,
 }
 
 impl FrameError {
     /// A binary frame.
     pub fn binary() -> Self {
-        Fault::invalid("binary frames mean nothing here").with_id(None)
-    }
-
-    /// A frame longer than `max_frame` bytes.
-    pub fn too_large(max_frame: usize) -> Self {
-        Fault(
-            ErrorCode::TooLarge,
-            format!("a frame has at most {max_frame} bytes").into(),
-        )
-        .with_id(None)
+        Fault::invalid("binary frames mean nothing here").malformed()
     }
 }
 
-/// Reads one text frame.
+/// Reads one text frame, whose length the caller has checked.
 ///
 /// # Errors
-/// `too-large` over `max_frame` bytes or for a field over its own limit, `invalid-json`,
-/// `invalid-message`, `unknown-type`.
-pub fn parse(text: &str, max_frame: usize) -> Result<ClientMessage, FrameError> {
-    if text.len() > max_frame {
-        return Err(FrameError::too_large(max_frame));
-    }
-    let fields = Fields::parse(text).map_err(|fault| fault.with_id(None))?;
+/// `invalid-json`, `invalid-message`, `unknown-type`, or `too-large` for a field over its limit.
+pub fn parse(text: &str) -> Result<ClientMessage, FrameError> {
+    let fields = Fields::parse(text).map_err(Fault::malformed)?;
     let id = fields
         .string("id", MAX_ID)
         .map_err(|fault| fault.with_id(None))?;

@@ -1,18 +1,24 @@
 //! Keeps addresses out of session descriptions and candidates, for relay-only rooms.
 //!
 //! Line by line and on text: a parser would drop or reorder what it does not know, and browsers
-//! differ in just that. What is unfamiliar stays, unless it is a line that carries candidates.
+//! differ in just that. A line stays if every reader takes it for the same one and it carries no
+//! candidate; what a lenient reader might take for more than it seems goes.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// Longest `sdpMid` or `usernameFragment` that passes, bytes: what RFC 8839, 5.4 allows a fragment.
+const MAX_LABEL: usize = 256;
 
 /// The text is no string that Rust can hold (lone surrogates), or nested where text belongs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unreadable;
 
-/// Filters the value of `sdp`, a JSON string or an object with a string `sdp`; returns JSON.
+/// Filters the value of `sdp`, a JSON string or an object with a string `sdp`; returns JSON. Of an
+/// object only `type` and `sdp` stay.
 ///
 /// # Errors
 /// [`Unreadable`].
@@ -29,6 +35,9 @@ pub fn description(raw: &RawValue) -> Result<String, Unreadable> {
     } else {
         let mut description: Description = read(raw)?;
         description.sdp = filter(&description.sdp);
+        description.kind = description
+            .kind
+            .filter(|kind| matches!(&**kind, "offer" | "answer" | "pranswer" | "rollback"));
         serde_json::to_string(&description).map_err(|_| Unreadable)
     }
 }
@@ -41,28 +50,55 @@ pub fn description(raw: &RawValue) -> Result<String, Unreadable> {
 pub fn candidate(raw: &RawValue) -> Result<Option<String>, Unreadable> {
     let filtered = match read(raw)? {
         Value::String(text) => end_or_relayed(&text).map(Value::from),
-        Value::Object(mut fields) => {
-            fields.retain(|name, _| {
-                matches!(
-                    &**name,
-                    "candidate" | "sdpMid" | "sdpMLineIndex" | "usernameFragment"
-                )
-            });
-            match fields.get_mut("candidate") {
-                Some(Value::String(text)) => match end_or_relayed(text) {
-                    Some(filtered) => {
-                        *text = filtered;
-                        Some(Value::Object(fields))
-                    }
-                    None => None,
-                },
-                None | Some(Value::Null) => Some(Value::Object(fields)),
-                Some(_) => return Err(Unreadable),
-            }
-        }
+        Value::Object(fields) => match fields.get("candidate") {
+            None | Some(Value::Null) => Some(Value::Object(labels(fields))),
+            Some(Value::String(text)) => end_or_relayed(text).map(|filtered| {
+                let mut kept = labels(fields);
+                kept.insert("candidate".to_owned(), filtered.into());
+                Value::Object(kept)
+            }),
+            Some(_) => return Err(Unreadable),
+        },
         other => Some(other),
     };
     Ok(filtered.map(|value| value.to_string()))
+}
+
+/// Filters what stands beside `sdp` or `candidate` in a message, as `,"key":value` text: `to` and
+/// the labels of a candidate stay, as nothing else there has a meaning that peers agree on.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn beside(rest: &str) -> Result<String, Unreadable> {
+    let object = format!("{{{}}}", rest.strip_prefix(',').unwrap_or(rest));
+    let fields: BTreeMap<String, &RawValue> =
+        serde_json::from_str(&object).map_err(|_| Unreadable)?;
+    let readable = fields
+        .into_iter()
+        .filter_map(|(name, raw)| Some((name, read(raw).ok()?)))
+        .collect::<Map<_, _>>();
+    let to = readable.get("to").cloned();
+    let mut kept = labels(readable);
+    kept.extend(to.map(|to| ("to".to_owned(), to)));
+    Ok(kept
+        .iter()
+        .map(|(name, value)| format!(",\"{name}\":{value}"))
+        .collect())
+}
+
+/// The fields that say which section a candidate is for, where they hold nothing else.
+fn labels(mut fields: Map<String, Value>) -> Map<String, Value> {
+    fields.retain(|name, value| match (&**name, value) {
+        ("sdpMid" | "sdpMLineIndex" | "usernameFragment", Value::Null) => true,
+        ("sdpMid" | "usernameFragment", Value::String(label)) => {
+            label.len() <= MAX_LABEL && label.bytes().all(|byte| byte.is_ascii_graphic())
+        }
+        ("sdpMLineIndex", Value::Number(index)) => {
+            index.as_u64().is_some_and(|index| index <= u16::MAX.into())
+        }
+        _ => false,
+    });
+    fields
 }
 
 /// Filters a session description, keeping its line ends: CRLF, LF, or a lone CR, which some
@@ -87,31 +123,58 @@ fn filter(sdp: &str) -> String {
 }
 
 fn filter_line(line: &str) -> Option<Cow<'_, str>> {
-    let (kind, value) = line.split_once('=').unwrap_or((line, ""));
-    match kind.trim() {
-        "o" => Some(format!("o={}", origin(value)).into()),
-        "c" => Some(format!("c={}", nowhere(value)).into()),
-        "m" => Some(format!("m={}", media(value)).into()),
-        "a" => attribute(line, value.trim()),
-        _ => Some(line.into()),
+    let kind = line.chars().next()?;
+    let value = line[kind.len_utf8()..].strip_prefix('=')?;
+    if !kind.is_ascii_lowercase() || line.contains(breaks_lines) {
+        return None;
     }
+    match kind {
+        'o' => Some(format!("o={}", origin(value)).into()),
+        'c' => Some(format!("c={}", nowhere(value)).into()),
+        'm' => Some(format!("m={}", media(value)).into()),
+        'a' => attribute(line, value),
+        _ => without_candidate(line),
+    }
+}
+
+/// Whether some reader takes the character for the end of a line: Python's `splitlines` knows
+/// eleven of them.
+fn breaks_lines(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 fn attribute<'a>(line: &'a str, value: &str) -> Option<Cow<'a, str>> {
     let (name, rest) = value.split_once(':').unwrap_or((value, ""));
-    match name.trim().to_ascii_lowercase().as_str() {
+    if !name.bytes().all(is_token) {
+        return None;
+    }
+    match name.to_ascii_lowercase().as_str() {
         "candidate" => relayed(value).map(|candidate| format!("a={candidate}").into()),
         "remote-candidates" | "source-filter" => None,
         "rtcp" if rest.contains(' ') => Some(format!("a=rtcp:9 {}", nowhere(rest)).into()),
         "rtcp" => Some("a=rtcp:9".into()),
-        _ => Some(line.into()),
+        _ => without_candidate(line),
     }
 }
 
+/// `token-char` of RFC 8866, 9: what the name of an attribute is made of.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`{|}~".contains(&byte)
+}
+
+fn without_candidate(text: &str) -> Option<Cow<'_, str>> {
+    let carries = text.to_ascii_lowercase().contains("candidate:");
+    (!carries).then_some(text.into())
+}
+
 /// `<username> <sess-id> <sess-version> <nettype> <addrtype> <unicast-address>` (RFC 8866, 5.2).
+/// The user goes: some write the name of their host.
 fn origin(value: &str) -> String {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match value.split_whitespace().collect::<Vec<_>>()[..] {
-        [user, id, version, _, _, address] => format!("{user} {id} {version} {}", nowhere(address)),
+        [_, id, version, _, _, address] if number(id) && number(version) => {
+            format!("- {id} {version} {}", nowhere(address))
+        }
         _ => format!("- 0 0 {}", nowhere(value)),
     }
 }
@@ -119,13 +182,11 @@ fn origin(value: &str) -> String {
 /// `<media> <port>[/<count>] <proto> <fmt> …` (RFC 8866, 5.14). Port 0 means a rejected or
 /// bundled section and stays; 9 (discard) is what trickling browsers write.
 fn media(value: &str) -> String {
-    let mut parts = value.splitn(3, ' ');
-    let (kind, port) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-    let port = if port == "0" { "0" } else { "9" };
-    match parts.next() {
-        Some(rest) => format!("{kind} {port} {rest}"),
-        None => format!("{kind} {port}"),
+    let mut parts: Vec<_> = value.split_whitespace().collect();
+    if let Some(port) = parts.get_mut(1).filter(|port| **port != "0") {
+        *port = "9";
     }
+    parts.join(" ")
 }
 
 /// The unspecified address of the family that is in `value`.
@@ -147,11 +208,14 @@ fn end_or_relayed(text: &str) -> Option<String> {
 }
 
 /// `candidate:<foundation> <component> <transport> <priority> <address> <port> typ <type>`, then
-/// pairs of names and values (RFC 8839, 5.1).
+/// pairs of names and values (RFC 8839, 5.1). Readers differ in where they look for the names, so
+/// one of an address counts wherever it stands.
 fn relayed(candidate: &str) -> Option<String> {
-    if candidate.contains(['\r', '\n']) || !candidate.starts_with("candidate:") {
+    let plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+    if !candidate.bytes().all(plain) {
         return None;
     }
+    without_candidate(candidate.strip_prefix("candidate:")?)?;
     let tokens: Vec<&str> = candidate.split_whitespace().collect();
     let (head, extensions) = tokens.split_at_checked(8)?;
     if !head[6].eq_ignore_ascii_case("typ") || !head[7].eq_ignore_ascii_case("relay") {
@@ -163,17 +227,18 @@ fn relayed(candidate: &str) -> Option<String> {
         "0.0.0.0"
     };
     let mut out = head.join(" ");
-    for pair in extensions.chunks(2) {
-        let value = match pair[0].to_ascii_lowercase().as_str() {
-            "raddr" => Some(unspecified),
-            "rport" => Some("0"),
-            "typ" => return None,
-            _ => pair.get(1).copied(),
-        };
-        for token in [Some(pair[0]), value].into_iter().flatten() {
-            out.push(' ');
-            out.push_str(token);
+    let mut before = "";
+    for token in extensions {
+        out.push(' ');
+        out.push_str(match before.to_ascii_lowercase().as_str() {
+            "raddr" => unspecified,
+            "rport" => "0",
+            _ => token,
+        });
+        if token.eq_ignore_ascii_case("typ") {
+            return None;
         }
+        before = token;
     }
     Some(out)
 }

@@ -213,7 +213,7 @@ impl Session {
     }
 
     fn frame(&self, text: &str) {
-        let message = protocol::parse(text, self.settings.max_frame);
+        let message = protocol::parse(text);
         let grant = match &message {
             Ok(message) if message.wants_grant() => {
                 let token = message.token().or(self.token.as_ref());

@@ -52,6 +52,14 @@ impl Fault {
             code: self.0,
             message: self.1,
             id,
+            malformed: false,
+        }
+    }
+
+    pub(super) fn malformed(self) -> FrameError {
+        FrameError {
+            malformed: true,
+            ..self.with_id(None)
         }
     }
 }

@@ -12,7 +12,8 @@ use secrecy::SecretString;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// When a server full of sessions may be asked again: about when resume windows have ended.
+/// When a server, or a network, full of sessions may be asked again: about when resume windows
+/// have ended.
 const FULL_RETRY: Duration = Duration::from_secs(30);
 
 impl Hub {
@@ -24,7 +25,9 @@ impl Hub {
         if self.draining.is_some() {
             return Err(Refusal::new(ErrorCode::Draining, "the server shuts down"));
         }
-        let full = self.sessions.len() >= self.settings.max_sessions;
+        let network = network(self.conns[&asker.conn].client);
+        let full = self.sessions.len() >= self.settings.max_sessions
+            || self.sessions.from_network(network) >= self.settings.sessions_per_network;
         if full && self.sessions.get(asker.peer).is_none() {
             return Err(Refusal::slow_down(FULL_RETRY));
         }
@@ -123,11 +126,11 @@ impl Hub {
         if hash.verify(password) {
             return Ok(());
         }
-        let (before, until) = self.attempts.charge(now, guesser.clone());
-        if let Some(before) = before {
-            self.timers.cancel(before, Timer::Forgive(guesser.clone()));
+        let charge = self.attempts.charge(now, guesser.clone());
+        if let Some((until, guesser)) = charge.instead_of {
+            self.timers.cancel(until, Timer::Forgive(guesser));
         }
-        self.timers.set(until, Timer::Forgive(guesser));
+        self.timers.set(charge.until, Timer::Forgive(guesser));
         refusal("the password is wrong")
     }
 }

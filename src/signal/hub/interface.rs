@@ -111,6 +111,9 @@ pub struct Settings {
     pub max_rooms: usize,
     /// Sessions at most, those away included.
     pub max_sessions: usize,
+    /// Sessions of one network ([`super::network`]) at most, those away included: connections are
+    /// counted by the shell, but a session outlives its connection.
+    pub sessions_per_network: usize,
     /// Direct calls at most, ringing or answered.
     pub max_calls: usize,
     /// What a second session of an identity in a room does.
@@ -139,6 +142,7 @@ impl Default for Settings {
             max_peers: 50,
             max_rooms: 10_000,
             max_sessions: 200_000,
+            sessions_per_network: 1_000,
             max_calls: 50_000,
             unique_identity: UniqueIdentity::Allow,
             list_rooms: false,

@@ -1,6 +1,7 @@
 //! Coming and going: register, join, leave, and the end of a session for whatever reason.
 
 use super::moderation::no_relay;
+use super::rate::network;
 use super::requests::{Answer, Asker};
 use super::ring::Ring;
 use super::session::{Link, Session};
@@ -247,6 +248,7 @@ impl Hub {
             asker.peer,
             Session {
                 link: Link::Online(asker.conn),
+                network: network(conn.client),
                 identity: profile.identity,
                 room: profile.room,
                 may_call: grant.call,

@@ -1,6 +1,6 @@
 //! Rates: token buckets as one instant each (the generic cell rate algorithm).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,8 +13,9 @@ const ABUSE: Duration = Duration::from_secs(20);
 const ATTEMPT_INTERVAL: Duration = Duration::from_secs(6);
 /// Ten wrong passwords pass at once: people mistype, and share addresses.
 const ATTEMPT_BURST: Duration = Duration::from_secs(60);
-/// Networks and rooms watched at once, about 100 bytes each. When it is full, passwords from
-/// further networks wait: a flood of guesses from everywhere must not open a room.
+/// Networks and rooms watched at once, about 200 bytes each. When it is full, the one closest to
+/// being forgiven goes, as nobody may be kept out by what others guess. To be forgotten early, a
+/// guesser has to make more wrong guesses elsewhere than it wins here.
 const MAX_ATTEMPTS: usize = 10_000;
 
 /// The bucket of one connection and kind of message.
@@ -54,7 +55,21 @@ pub(super) type Guesser = (IpAddr, Arc<str>);
 
 /// Wrong passwords of late.
 #[derive(Debug, Default)]
-pub(super) struct Attempts(BTreeMap<Guesser, Instant>);
+pub(super) struct Attempts {
+    /// When each guesser would be back within its rate.
+    paid_until: BTreeMap<Guesser, Instant>,
+    /// The same pairs, the first to be forgiven first.
+    order: BTreeSet<(Instant, Guesser)>,
+}
+
+/// What one wrong password leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Charge {
+    /// When to [`Attempts::expire`] the guesser.
+    pub(super) until: Instant,
+    /// Who needs no longer expire at that instant: the same guesser, or one forgotten for it.
+    pub(super) instead_of: Option<(Instant, Guesser)>,
+}
 
 impl Attempts {
     /// Tells whether `guesser` may try a password.
@@ -62,34 +77,41 @@ impl Attempts {
     /// # Errors
     /// How long it has to wait.
     pub(super) fn check(&self, now: Instant, guesser: &Guesser) -> Result<(), Duration> {
-        match self.0.get(guesser) {
-            Some(paid_until) => {
-                let ahead = paid_until.saturating_duration_since(now) + ATTEMPT_INTERVAL;
-                if ahead > ATTEMPT_BURST {
-                    Err(ahead - ATTEMPT_BURST)
-                } else {
-                    Ok(())
-                }
-            }
-            None if self.0.len() >= MAX_ATTEMPTS => Err(ATTEMPT_INTERVAL),
-            None => Ok(()),
+        let Some(paid_until) = self.paid_until.get(guesser) else {
+            return Ok(());
+        };
+        let ahead = paid_until.saturating_duration_since(now) + ATTEMPT_INTERVAL;
+        match ahead.checked_sub(ATTEMPT_BURST) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => Ok(()),
         }
     }
 
-    /// Charges a wrong password; returns when to [`Self::expire`] instead of the instant before.
-    pub(super) fn charge(&mut self, now: Instant, guesser: Guesser) -> (Option<Instant>, Instant) {
-        let before = self.0.get(&guesser).copied();
-        let paid_until = before.map_or(now, |paid| paid.max(now)) + ATTEMPT_INTERVAL;
-        self.0.insert(guesser, paid_until);
-        (before, paid_until)
+    /// Charges a wrong password.
+    pub(super) fn charge(&mut self, now: Instant, guesser: Guesser) -> Charge {
+        let before = self.paid_until.get(&guesser).copied();
+        let instead_of = match before {
+            Some(before) => Some((before, guesser.clone())),
+            None if self.len() >= MAX_ATTEMPTS => self.order.first().cloned(),
+            None => None,
+        };
+        if let Some((_, replaced)) = &instead_of {
+            self.expire(replaced);
+        }
+        let until = before.map_or(now, |paid| paid.max(now)) + ATTEMPT_INTERVAL;
+        self.order.insert((until, guesser.clone()));
+        self.paid_until.insert(guesser, until);
+        Charge { until, instead_of }
     }
 
     pub(super) fn expire(&mut self, guesser: &Guesser) {
-        self.0.remove(guesser);
+        if let Some((guesser, until)) = self.paid_until.remove_entry(guesser) {
+            self.order.remove(&(until, guesser));
+        }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.paid_until.len()
     }
 }
 
@@ -143,16 +165,27 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_guessers_is_bounded_and_fails_closed() {
+    fn a_full_table_of_guessers_forgets_the_mildest_and_keeps_nobody_out() {
         let now = Instant::now();
         let mut attempts = Attempts::default();
-        for n in 0..MAX_ATTEMPTS as u32 {
-            attempts.charge(now, (IpAddr::from(n.to_be_bytes()), "room".into()));
+        let from = |n: u32| -> Guesser { (IpAddr::from(n.to_be_bytes()), "room".into()) };
+        for _ in 0..10 {
+            attempts.charge(now, from(0));
         }
-        let new: Guesser = (IpAddr::from([192, 0, 2, 1]), "room".into());
-        assert!(attempts.check(now, &new).is_err());
-        attempts.expire(&(IpAddr::from([0, 0, 0, 0]), "room".into()));
+        for n in 1..MAX_ATTEMPTS as u32 {
+            assert_eq!(attempts.charge(now, from(n)).instead_of, None);
+        }
+        let new = from(MAX_ATTEMPTS as u32);
         assert_eq!(attempts.check(now, &new), Ok(()));
+        let forgotten = attempts.charge(now, new.clone()).instead_of;
+        assert_eq!(forgotten, Some((now + ATTEMPT_INTERVAL, from(1))));
+        assert!(attempts.check(now, &from(0)).is_err(), "the worst stays");
+        let again = attempts.charge(now, new.clone()).instead_of;
+        assert_eq!(again, Some((now + ATTEMPT_INTERVAL, new)));
+        assert_eq!(
+            (attempts.len(), attempts.order.len()),
+            (MAX_ATTEMPTS, MAX_ATTEMPTS)
+        );
     }
 
     #[test]

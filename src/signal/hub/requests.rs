@@ -61,7 +61,11 @@ impl Hub {
                 self.refuse(cx, conn, &Refusal::slow_down(wait), id.as_deref());
             }
             (Verdict::Pass, Err(error)) => {
-                entry.malformed += 1;
+                entry.malformed = if error.malformed {
+                    entry.malformed + 1
+                } else {
+                    0
+                };
                 let too_many = entry.malformed >= MAX_MALFORMED;
                 let refusal = Refusal::new(error.code, error.message);
                 self.refuse(cx, conn, &refusal, error.id.as_deref());

@@ -1,5 +1,6 @@
 //! Losing a connection and coming back: away, replay, and the end of the window.
 
+use super::rate::network;
 use super::requests::{Answer, Asker};
 use super::session::{Away, Conn, Link};
 use super::timers::Timer;
@@ -79,6 +80,7 @@ impl Hub {
             malformed: 0,
             ..lost
         };
+        self.sessions.relocate(peer, network(conn.client));
         self.conns.insert(asker.conn, conn);
         self.sessions.confirm(peer, seq);
         self.counters.resumes += 1;

@@ -56,8 +56,12 @@ impl Hub {
             Payload::Sdp(raw) => Some(("sdp", Cow::Borrowed(raw.get()))),
             Payload::Candidate(raw) => Some(("candidate", Cow::Borrowed(raw.get()))),
         };
+        let rest = match payload {
+            Some(_) if relay_only => Cow::Owned(sdp::beside(&relay.rest).map_err(unreadable)?),
+            _ => Cow::Borrowed(&*relay.rest),
+        };
         let payload = payload.as_ref().map(|(name, text)| (*name, text.as_ref()));
-        let body = self.stamped(cx, asker.kind, asker.peer, &place, payload, &relay.rest);
+        let body = self.stamped(cx, asker.kind, asker.peer, &place, payload, &rest);
         match (to, &place) {
             (Some(to), _) => self.sessions.send(cx.effects, to, body),
             (None, Place::Room(room)) => self.broadcast(cx, room, Some(asker.peer), &body),

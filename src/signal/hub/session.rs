@@ -8,6 +8,7 @@ use crate::protocol::{Body, CallId, LeaveReason, PeerId, Presence, ResumeToken};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,6 +33,8 @@ pub(super) struct Conn {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) link: Link,
+    /// The network of its last connection.
+    pub(super) network: IpAddr,
     /// `None`: the peer id serves as name.
     pub(super) identity: Option<Arc<str>>,
     pub(super) room: Option<Arc<str>>,
@@ -93,10 +96,12 @@ impl Session {
     }
 }
 
-/// All sessions, the bytes that their rings hold, and how many are away.
+/// All sessions, where they are from, and the bytes that their rings hold.
 #[derive(Debug)]
 pub(super) struct Sessions {
     map: HashMap<PeerId, Session>,
+    /// How many each network has; no more entries than sessions.
+    networks: HashMap<IpAddr, usize>,
     ring_limit: usize,
     ring_total_limit: usize,
     ring_bytes: usize,
@@ -108,6 +113,7 @@ impl Sessions {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
             map: HashMap::new(),
+            networks: HashMap::new(),
             ring_limit: settings.ring,
             ring_total_limit: settings.ring_total,
             ring_bytes: 0,
@@ -151,13 +157,32 @@ impl Sessions {
     pub(super) fn insert(&mut self, peer: PeerId, session: Session) {
         self.remove(peer);
         self.ring_bytes += session.ring.bytes();
+        *self.networks.entry(session.network).or_insert(0) += 1;
         self.map.insert(peer, session);
     }
 
     pub(super) fn remove(&mut self, peer: PeerId) -> Option<Session> {
         let session = self.map.remove(&peer)?;
         self.ring_bytes -= session.ring.bytes();
+        if let Entry::Occupied(mut count) = self.networks.entry(session.network) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         Some(session)
+    }
+
+    /// Counts a session on another network, as its client has moved.
+    pub(super) fn relocate(&mut self, peer: PeerId, network: IpAddr) {
+        if let Some(session) = self.remove(peer) {
+            self.insert(peer, Session { network, ..session });
+        }
+    }
+
+    /// How many sessions a network has.
+    pub(super) fn from_network(&self, network: IpAddr) -> usize {
+        self.networks.get(&network).copied().unwrap_or(0)
     }
 
     pub(super) fn get(&self, peer: PeerId) -> Option<&Session> {

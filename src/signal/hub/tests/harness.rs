@@ -115,7 +115,7 @@ impl World {
     }
 
     pub(crate) fn send_text(&mut self, conn: u64, text: &str, grant: Result<Grant, Refusal>) {
-        let message = parse(text, 64 * 1024);
+        let message = parse(text);
         self.input(Input::Frame {
             conn: ConnId(conn),
             message,

@@ -54,11 +54,7 @@ fn ten_malformed_frames_in_a_row_close() {
     }
     assert_eq!(world.take(a).len(), 9);
     world.send(a, json!({"type": "ping"}));
-    let bad = [
-        ("{", "invalid-json"),
-        ("[]", "invalid-message"),
-        (r#"{"type":"x","id":"7"}"#, "unknown-type"),
-    ];
+    let bad = [("{", "invalid-json"), ("[]", "invalid-message")];
     world.clear();
     for (text, code) in bad.iter().cycle().take(10) {
         world.send_text(a, text, grant());
@@ -71,17 +67,37 @@ fn ten_malformed_frames_in_a_row_close() {
 }
 
 #[test]
-fn binary_and_oversized_frames_are_told_and_counted() {
+fn what_is_a_json_object_is_not_malformed() {
     let mut world = World::new();
     let [(a, _)] = world.party("r");
-    for error in [FrameError::binary(), FrameError::too_large(65536)] {
-        let input = Input::Frame {
-            conn: ConnId(a),
-            message: Err(error),
-            grant: Ok(Grant::open()),
-        };
-        world.input(input);
+    let odd = [
+        (r#"{"type":"x"}"#, "unknown-type"),
+        (r#"{"type":"offer","sdp":7}"#, "invalid-message"),
+        ("{}", "invalid-message"),
+        (
+            &format!(r#"{{"type":"join","roomId":"{}"}}"#, "x".repeat(129)),
+            "too-large",
+        ),
+    ];
+    for (text, code) in odd.iter().cycle().take(40) {
+        world.send_text(a, "{", Ok(Grant::open()));
+        world.send_text(a, text, Ok(Grant::open()));
+        assert_eq!(world.take(a)[1]["code"], *code);
     }
+    assert!(world.is_open(a));
+    world.empties();
+}
+
+#[test]
+fn binary_frames_and_large_fields_are_told_and_counted() {
+    let mut world = World::new();
+    let [(a, _)] = world.party("r");
+    world.input(Input::Frame {
+        conn: ConnId(a),
+        message: Err(FrameError::binary()),
+        grant: Ok(Grant::open()),
+    });
+    world.send(a, json!({"type": "ping", "id": "x".repeat(65)}));
     let got = world.take(a);
     assert_eq!(
         (&got[0]["code"], &got[1]["code"]),
@@ -129,7 +145,7 @@ fn ten_thousand_operations_take_less_than_a_second() {
     };
     let mut effects = Vec::new();
     let mut run = |hub: &mut Hub, conn: u64, text: &str| {
-        let message = crate::protocol::parse(text, 65536);
+        let message = crate::protocol::parse(text);
         let input = Input::Frame {
             conn: ConnId(conn),
             message,

@@ -319,6 +319,48 @@ fn tables_of_rooms_and_sessions_are_capped() {
 }
 
 #[test]
+fn away_sessions_go_on_counting_against_their_network() {
+    let settings = Settings {
+        sessions_per_network: 2,
+        ..Settings::default()
+    };
+    let mut world = World::with(settings, ice(true));
+    let join = |n: usize| json!({"type": "join", "roomId": format!("{n}")});
+    let mut last = json!(null);
+    for n in 0..2 {
+        let conn = world.open_from("2001:db8::1");
+        last = world.ask(conn, join(n));
+        world.cut(conn);
+    }
+    let conn = world.open_from("2001:db8::2");
+    let refused = world.ask(conn, join(2));
+    assert_eq!(
+        (&refused["code"], &refused["retryAfter"]),
+        (&json!("rate-limited"), &json!(30000))
+    );
+    let elsewhere = world.open_from("2001:db8:0:1::1");
+    assert_eq!(world.ask(elsewhere, join(2))["type"], "joined");
+    let moved = world.open_from("192.0.2.9");
+    let resume = json!({"type": "resume", "resumeToken": last["resumeToken"], "seq": 1});
+    assert_eq!(world.ask(moved, resume)["type"], "resumed");
+    assert_eq!(world.ask(conn, join(3))["type"], "joined");
+    assert_eq!(
+        world.ask(conn, join(4))["type"],
+        "joined",
+        "it has one already"
+    );
+    world.pass(Duration::from_secs(30));
+    assert!(
+        world
+            .hub
+            .sessions
+            .from_network("2001:db8::".parse().unwrap())
+            == 1
+    );
+    world.empties();
+}
+
+#[test]
 fn unique_identities_replace_or_are_refused() {
     let mut world = World::new();
     let [(a, _), (b, b_id)] = world.party("r");

@@ -56,7 +56,7 @@ fn text_is_relayed_as_it_was_written() {
     let [(a, _), (b, _)] = world.party("r");
     let text = r#"{"type":"message","content":{"b":12345678901234567890123,"a":"\ud800","c":1.0}}"#;
     let mut effects = Vec::new();
-    let message = crate::protocol::parse(text, 1000);
+    let message = crate::protocol::parse(text);
     let input = Input::Frame {
         conn: ConnId(a),
         message,
@@ -214,5 +214,43 @@ fn relay_only_rooms_keep_addresses_back() {
         world.ask(b, json!({"type": "ice"}))["iceTransportPolicy"],
         "relay"
     );
+    world.empties();
+}
+
+#[test]
+fn nothing_beside_the_payload_carries_a_candidate_out_of_a_relay_only_room() {
+    let mut world = World::new();
+    let [(a, a_id), (b, b_id)] = world.party("r");
+    world.ask(a, json!({"type": "room", "relayOnly": true}));
+    let (c, c_id) = world.register("c");
+    let calling = world.ask(a, json!({"type": "call", "to": "c"}));
+    world.ask(c, json!({"type": "accept", "callId": calling["callId"]}));
+    let host = "a=candidate:1 1 udp 2122260223 192.168.7.7 50000 typ host";
+    for message in [
+        json!({"type": "offer", "sdp": "t=0 0", "candidate": host, "candidates": [host]}),
+        json!({"type": "answer", "sdp": {"type": "answer", "sdp": ""}, "candidate": host}),
+        json!({"type": "candidate", "candidate": null, "sdp": host}),
+        json!({"type": "candidate", "candidate": null, "sdpMid": {"candidate": host}}),
+        json!({"type": "candidate", "candidate": {"candidate": "", "sdpMid": {"candidate": host}}}),
+        json!({"type": "candidate", "candidate": "", "usernameFragment": host}),
+    ] {
+        for (to, conn) in [(&b_id, b), (&c_id, c)] {
+            let mut message = message.clone();
+            message["to"] = json!(to);
+            world.clear();
+            assert_eq!(world.ask(a, message.clone())["type"], "ack");
+            let got = world.take(conn).remove(0);
+            assert!(!got.to_string().contains("192.168.7.7"), "{got}");
+            assert_eq!((&got["to"], &got["from"]), (&json!(to), &json!(a_id)));
+        }
+    }
+    let labels = json!({"type": "candidate", "candidate": "", "sdpMid": "0", "sdpMLineIndex": 1,
+        "usernameFragment": "F7gI"});
+    world.clear();
+    world.send(a, labels.clone());
+    let got = world.take(b).remove(0);
+    for label in ["sdpMid", "sdpMLineIndex", "usernameFragment"] {
+        assert_eq!(got[label], labels[label]);
+    }
     world.empties();
 }

@@ -296,7 +296,7 @@ impl Net {
             if wire.up.front().is_some_and(|(at, _)| *at <= tick) {
                 match wire.up.pop_front().unwrap().1 {
                     Up::Text(text) => {
-                        let message = parse(&text, 65536);
+                        let message = parse(&text);
                         let grant = Ok(Grant::open());
                         self.input(Input::Frame {
                             conn: ConnId(conn),
