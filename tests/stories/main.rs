@@ -12,6 +12,7 @@ mod http;
 mod limits;
 mod moderation;
 mod nat;
+mod operation;
 mod peers;
 mod relay_only;
 mod relayed_call;
