@@ -410,13 +410,7 @@ fn away_sessions_go_on_counting_against_their_network() {
         "it has one already"
     );
     world.pass(Duration::from_secs(30));
-    assert!(
-        world
-            .hub
-            .sessions
-            .from_network("2001:db8::".parse().unwrap())
-            == 1
-    );
+    assert!(world.hub.sessions.in_network("2001:db8::".parse().unwrap()) == 1);
     world.empties();
 }
 
