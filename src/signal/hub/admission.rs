@@ -27,7 +27,7 @@ impl Hub {
         }
         let network = network(self.conns[&asker.conn].client);
         let full = self.sessions.len() >= self.settings.max_sessions
-            || self.sessions.in_network(network) >= self.settings.sessions_per_network;
+            || self.sessions.of_network(network) >= self.settings.sessions_per_network;
         if full && self.sessions.get(asker.peer).is_none() {
             return Err(Refusal::slow_down(FULL_RETRY));
         }

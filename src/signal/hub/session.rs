@@ -183,7 +183,7 @@ impl Sessions {
     }
 
     /// How many sessions a network has.
-    pub(super) fn in_network(&self, network: IpAddr) -> usize {
+    pub(super) fn of_network(&self, network: IpAddr) -> usize {
         self.networks.get(&network).copied().unwrap_or(0)
     }
 
