@@ -8,8 +8,8 @@ WORKDIR /src
 COPY . .
 RUN cargo build --locked --release
 
+# docker stop waits ten seconds unless told otherwise, and drain.grace is thirty: --stop-timeout 60.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /src/target/release/callbox /usr/bin/callbox
-# docker stop waits ten seconds by default; drain.grace is thirty: use --stop-timeout 45.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/bin/callbox"]

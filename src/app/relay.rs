@@ -128,8 +128,10 @@ pub(super) fn admin(relay: Option<Arc<RelayHandle>>, ttl: Duration) -> RelayAdmi
         }),
         revoke: Box::new(move |user| {
             if let Some(relay) = &relay {
-                // Nothing that this box has minted for the user so far expires later.
-                relay.revoke(user, unix_now() + ttl.as_secs());
+                // Nothing that this box has minted for the user so far expires later: after a
+                // revocation, one second past its floor.
+                let past = relay.ledger().floor(user).map_or(0, |floor| floor + 1);
+                relay.revoke(user, past.max(unix_now() + ttl.as_secs()));
             }
         }),
     }

@@ -3,6 +3,16 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// Longest `roomId`, `identity` or `to`, bytes of UTF-8.
+pub const MAX_NAME: usize = 128;
+/// Largest `metadata` and largest `state` of a peer, bytes of JSON.
+pub const MAX_METADATA: usize = 8 * 1024;
+
+/// Whether a room or someone may be called that.
+pub fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
 /// What a peer may do in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -11,7 +21,7 @@ pub enum Role {
     Host,
     /// Sends and receives.
     Member,
-    /// Receives, and may answer; sends nothing of its own.
+    /// Receives, negotiates and talks; has nothing to `publish`, and nothing of a host's.
     Viewer,
 }
 
@@ -40,8 +50,11 @@ impl RoomScope {
 /// The rights that come with a join or register.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Grant {
-    /// The name that overrides whatever the client claims; `None` where the client may choose.
+    /// The name that overrides whatever the client claims.
     pub identity: Option<String>,
+    /// Whether the client may choose its name: a token that gives none leaves it the peer id, lest
+    /// its bearer takes the name of another.
+    pub chooses_identity: bool,
     /// Rooms that may be joined.
     pub rooms: RoomScope,
     /// The role given by the token; `None` lets the room decide.
@@ -59,6 +72,7 @@ impl Grant {
     pub fn open() -> Self {
         Self {
             identity: None,
+            chooses_identity: true,
             rooms: RoomScope::Any,
             role: None,
             call: true,

@@ -1,11 +1,12 @@
 //! Signaling tokens: a JWT becomes a [`Grant`], or a refusal that says which claim failed.
 
-use super::{Grant, Role, RoomScope};
+use super::{Grant, MAX_METADATA, MAX_NAME, Role, RoomScope, is_name};
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation, errors::ErrorKind};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use std::fmt;
 use std::str::FromStr;
 
@@ -147,9 +148,8 @@ impl Verifier {
                 failure = refused("the token's key (kid) is not among the configured ones");
                 continue;
             }
-            match jsonwebtoken::decode::<Claims>(token, &key.decoding, &self.validation(header.alg))
-            {
-                Ok(data) => return self.grant(data.claims, now),
+            match jsonwebtoken::decode(token, &key.decoding, &self.validation(header.alg)) {
+                Ok(data) => return self.grant(Claims::of(data.claims), now),
                 Err(error) => failure = worded(error.kind()),
             }
         }
@@ -175,22 +175,22 @@ impl Verifier {
         validation
     }
 
-    fn grant(&self, claims: Claims, now: u64) -> Result<Grant, TokenError> {
-        let expiry = match claims.exp {
-            Some(date) => whole_seconds(date, "exp")?,
+    fn grant(&self, mut claims: Claims, now: u64) -> Result<Grant, TokenError> {
+        let expiry = match claims.date("exp")? {
+            Some(expiry) => expiry,
             None => return Err(worded(&ErrorKind::MissingRequiredClaim("exp".into()))),
         };
         if now >= expiry.saturating_add(self.leeway) {
             return Err(TokenError::Expired(now.saturating_sub(expiry)));
         }
-        if let Some(not_before) = claims.nbf
-            && whole_seconds(not_before, "nbf")? > now.saturating_add(self.leeway)
+        if let Some(not_before) = claims.date("nbf")?
+            && not_before > now.saturating_add(self.leeway)
         {
             return Err(TokenError::Refused(
                 "the token is not valid yet (nbf)".into(),
             ));
         }
-        Ok(claims.into_grant())
+        claims.into_grant()
     }
 }
 
@@ -246,71 +246,96 @@ fn worded(error: &ErrorKind) -> TokenError {
     })
 }
 
-/// RFC 7519 section 2 lets a NumericDate have a fraction.
-fn whole_seconds(date: f64, claim: &str) -> Result<u64, TokenError> {
-    if !date.is_finite() || date < 0.0 {
-        return Err(TokenError::Refused(format!(
-            "the token's {claim} claim is no date"
-        )));
-    }
-    Ok(date as u64)
-}
-
-#[derive(Debug, Deserialize)]
+/// The claims of a verified token, each read by its name so that a wrong one can be named. `null`
+/// counts as absent.
 struct Claims {
-    exp: Option<f64>,
-    nbf: Option<f64>,
-    sub: Option<String>,
-    room: Option<Rooms>,
-    role: Option<Role>,
-    call: Option<bool>,
-    name: Option<String>,
-    metadata: Option<Value>,
-    video: Option<VideoGrant>,
+    fields: Map<String, Value>,
+    /// What goes before the names that are shown.
+    within: &'static str,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(untagged)]
 enum Rooms {
     One(String),
     Many(Vec<String>),
 }
 
-/// The part of LiveKit's access token that has a meaning here.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct VideoGrant {
-    room_join: bool,
-    room: Option<String>,
-    room_admin: bool,
-    can_publish: Option<bool>,
-    room_list: bool,
-}
-
 impl Claims {
-    fn into_grant(self) -> Grant {
-        let video = self.video.unwrap_or_default();
-        let mut rooms = match self.room {
+    fn of(fields: Map<String, Value>) -> Self {
+        Self { fields, within: "" }
+    }
+
+    fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, TokenError> {
+        match self.fields.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => serde_json::from_value(value)
+                .map(Some)
+                .map_err(|_| self.wrong(name, "has a wrong form")),
+        }
+    }
+
+    fn flag(&mut self, name: &str) -> Result<bool, TokenError> {
+        Ok(self.take(name)?.unwrap_or(false))
+    }
+
+    /// Whole seconds: RFC 7519 section 2 lets a NumericDate have a fraction.
+    fn date(&mut self, name: &str) -> Result<Option<u64>, TokenError> {
+        match self.take::<f64>(name)? {
+            Some(date) if date.is_finite() && date >= 0.0 => Ok(Some(date as u64)),
+            Some(_) => Err(self.wrong(name, "is no date")),
+            None => Ok(None),
+        }
+    }
+
+    fn wrong(&self, name: &str, what: &str) -> TokenError {
+        TokenError::Refused(format!("the token's {}{name} claim {what}", self.within))
+    }
+
+    fn into_grant(mut self) -> Result<Grant, TokenError> {
+        // The part of LiveKit's access token that has a meaning here.
+        let mut video = Self {
+            fields: self.take("video")?.unwrap_or_default(),
+            within: "video.",
+        };
+        let mut rooms = match self.take("room")? {
             Some(Rooms::One(room)) => vec![room],
             Some(Rooms::Many(rooms)) => rooms,
             None => vec![],
         };
-        if video.room_join {
-            rooms.extend(video.room);
+        let video_room: Option<String> = video.take("room")?;
+        if video.flag("roomJoin")? {
+            rooms.extend(video_room);
         }
-        let role = self.role.or(match (video.room_admin, video.can_publish) {
+        let is_admin = video.flag("roomAdmin")?;
+        let may_publish = video.take("canPublish")?.unwrap_or(true);
+        let role = self.take("role")?.or(match (is_admin, may_publish) {
             (true, _) => Some(Role::Host),
-            (false, Some(false)) => Some(Role::Viewer),
-            _ => None,
+            (false, false) => Some(Role::Viewer),
+            (false, true) => None,
         });
-        Grant {
-            identity: self.sub.filter(|sub| !sub.is_empty()),
-            call: self.call.unwrap_or(rooms.is_empty()),
+        let identity: Option<String> = self.take("sub")?;
+        if identity.as_deref().is_some_and(|sub| !is_name(sub)) {
+            let what = format!("has 1 to {MAX_NAME} bytes, none of them controls");
+            return Err(self.wrong("sub", &what));
+        }
+        let metadata = with_name(self.take("metadata")?, self.take("name")?);
+        if metadata
+            .as_ref()
+            .is_some_and(|json| json.to_string().len() > MAX_METADATA)
+        {
+            let what = format!("has, with the name, at most {MAX_METADATA} bytes");
+            return Err(self.wrong("metadata", &what));
+        }
+        Ok(Grant {
+            identity,
+            chooses_identity: false,
+            call: self.take("call")?.unwrap_or(rooms.is_empty()),
             rooms: RoomScope::Matching(rooms),
             role,
-            list_rooms: video.room_list,
-            metadata: with_name(self.metadata, self.name),
-        }
+            list_rooms: video.flag("roomList")?,
+            metadata,
+        })
     }
 }
 

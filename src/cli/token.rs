@@ -1,7 +1,7 @@
 //! `callbox token`: a JWT signed with the configured key.
 
 use super::Source;
-use crate::auth::{Bearer, Role};
+use crate::auth::{Bearer, MAX_NAME, Role, is_name};
 use crate::config::{Config, Span};
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -65,6 +65,11 @@ pub fn token(config: &Config, args: &TokenArgs, now: u64) -> Result<String, Stri
         .ok_or_else(|| no_signer(config, args.source.config.is_some()))?;
     if args.ttl.0.as_secs() == 0 {
         return Err("--ttl is shorter than a second: the token would be expired".into());
+    }
+    if !is_name(&args.identity) {
+        return Err(format!(
+            "--identity has 1 to {MAX_NAME} bytes, none of them controls: the box would refuse it"
+        ));
     }
     let bearer = Bearer {
         identity: args.identity.clone(),
@@ -150,6 +155,14 @@ mod tests {
         ]);
         let error = token(&config, &asked, NOW).unwrap_err();
         assert!(error.contains("cannot sign"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_the_box_would_refuse_is_not_signed() {
+        let config = config(&[("CALLBOX_AUTH__SECRET", "s")]);
+        let long = format!("--identity {}", "x".repeat(129));
+        let error = token(&config, &args(&long), NOW).unwrap_err();
+        assert!(error.contains("--identity"), "{error}");
     }
 
     #[test]

@@ -91,6 +91,8 @@ pub enum Request {
         muted: bool,
         /// Whom to ask; absent: oneself.
         to: Option<String>,
+        /// Fields to pass on, as `,"key":value` text.
+        rest: String,
     },
     /// `list`.
     List,
@@ -192,8 +194,8 @@ pub enum Payload {
 pub struct CallSignal {
     /// Which call.
     pub call_id: String,
-    /// Whether `rest` has a `reason`.
-    pub has_reason: bool,
+    /// The `reason`, as JSON text.
+    pub reason: Option<String>,
     /// All other fields, as `,"key":value` text.
     pub rest: String,
 }

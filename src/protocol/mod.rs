@@ -15,6 +15,8 @@ pub use server::{
     TransportPolicy, frame, write_json_str,
 };
 
+pub use crate::auth::{MAX_METADATA, MAX_NAME};
+
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -23,10 +25,6 @@ use std::time::Duration;
 pub const PROTOCOL_VERSION: u8 = 1;
 /// Longest `id` of a request, bytes: room for a UUID with a prefix.
 pub const MAX_ID: usize = 64;
-/// Longest `roomId`, `identity` or `to`, bytes of UTF-8.
-pub const MAX_NAME: usize = 128;
-/// Largest `metadata` and largest `state` of a peer, bytes of JSON.
-pub const MAX_METADATA: usize = 8 * 1024;
 /// Longest room password, bytes: beyond any passphrase that is typed.
 pub const MAX_PASSWORD: usize = 256;
 /// Longest `reason`, bytes: one line of text.

@@ -196,7 +196,7 @@ pub struct Entry<'a> {
 }
 
 /// What a resume found in the ring.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Resumption {
     /// Frames that follow.
     pub replayed: usize,

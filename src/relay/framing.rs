@@ -59,7 +59,7 @@ impl<'a> Deframer<'a> {
         let bytes = self.rest;
         match bytes.first() {
             None => Ok(None),
-            Some(0x00..=0x3f) => {
+            Some(0x00..=0x03) => {
                 let cookie = bytes.get(4..8.min(bytes.len())).unwrap_or_default();
                 if !MAGIC_COOKIE.starts_with(cookie) {
                     return Err(NotTurn);
@@ -74,7 +74,8 @@ impl<'a> Deframer<'a> {
                 let length = CHANNEL_HEADER + length;
                 (length, length.next_multiple_of(4))
             })),
-            Some(0x80..) => Err(NotTurn),
+            // RFC 7983 section 7: DTLS, RTP and whatever else begins so is not for this port.
+            Some(0x04..=0x3f | 0x80..) => Err(NotTurn),
         }
     }
 }

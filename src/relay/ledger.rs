@@ -96,9 +96,11 @@ impl Ledger {
     }
 
     /// Refuses every credential of `user` whose expiry is at most `floor` (Unix seconds), from
-    /// here on until the floor itself has passed.
+    /// here on until the floor itself has passed. What the user's living allocations were made
+    /// with is refused as well: another program may have minted it for longer.
     pub fn revoke(&self, user: &str, floor: u64, unix_now: u64) {
-        lock(&self.revocations).revoke(user, floor, unix_now);
+        let used = lock(&self.quotas).highest_expiry(user);
+        lock(&self.revocations).revoke(user, floor.max(used), unix_now);
     }
 
     /// The highest expiry that is refused for `user`, if it was ever revoked.
@@ -153,17 +155,19 @@ impl Ledger {
         self.clock.fetch_max(self.nanos(now), Ordering::Relaxed);
     }
 
-    /// Lends one allocation to `user` at the client address `ip`.
+    /// Lends one allocation to `user`, whose credential expires at `expiry` (Unix seconds), at the
+    /// client address `ip`.
     ///
     /// # Errors
     /// Which of the quotas is used up.
     pub(in crate::relay) fn lease_quota(
         self: &Arc<Self>,
         user: &Arc<str>,
+        expiry: u64,
         ip: IpAddr,
         quotas: Quotas,
     ) -> Result<QuotaLease, Refusal> {
-        QuotaLease::take(self, user, ip, quotas)
+        QuotaLease::take(self, user, expiry, ip, quotas)
     }
 
     /// Lends a relay port of `family`, and with [`Parity::EvenPair`] the one above it as well.
@@ -183,15 +187,17 @@ impl Ledger {
         ))
     }
 
-    /// Keeps `lease` for whoever comes with the token; `None` if too many are kept.
+    /// Keeps `lease` for whoever comes with the token, at the expense of `quota`; `None` if too
+    /// many are kept.
     pub(in crate::relay) fn reserve(
         &self,
         lease: PortLease,
+        quota: QuotaLease,
         now: Instant,
     ) -> Option<ReservationToken> {
         self.expire_reservations(now);
-        let kept = lock(&self.reservations).keep(lease, now);
-        // The refused lease comes back only here, outside of the lock.
+        let kept = lock(&self.reservations).keep((lease, quota), now);
+        // Refused leases come back only here, outside of the lock.
         kept.ok()
     }
 
@@ -202,7 +208,8 @@ impl Ledger {
         now: Instant,
     ) -> Option<PortLease> {
         self.expire_reservations(now);
-        lock(&self.reservations).redeem(token)
+        let (lease, _quota) = lock(&self.reservations).redeem(token)?;
+        Some(lease)
     }
 
     /// Takes `bytes` out of the total rate of `rate` bytes per second.

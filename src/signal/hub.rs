@@ -211,6 +211,7 @@ impl Hub {
                 frames: Bucket::default(),
                 candidates: Bucket::default(),
                 replies: Replies::default(),
+                sessions: 0,
             },
         );
         let welcome = ServerMessage::Welcome {

@@ -113,12 +113,13 @@ impl Room {
         }
     }
 
-    /// Seats a newcomer. Without a token's role the first one is host and others are members.
+    /// Seats a newcomer. Without a token's role it is a member, or host where there is none: then
+    /// nobody in the room may become one.
     pub fn add(&mut self, peer: PeerId, token_role: Option<Role>, joined_at: u64) {
-        let role = token_role.unwrap_or(if self.members.is_empty() {
-            Role::Host
-        } else {
+        let role = token_role.unwrap_or(if self.has_host() {
             Role::Member
+        } else {
+            Role::Host
         });
         self.members.push(Member {
             peer,
@@ -132,7 +133,7 @@ impl Room {
     pub fn remove(&mut self, peer: PeerId) -> Option<PeerId> {
         let index = self.members.iter().position(|m| m.peer == peer)?;
         let left = self.members.remove(index);
-        if left.role != Role::Host || self.members.iter().any(|m| m.role == Role::Host) {
+        if left.role != Role::Host || self.has_host() {
             return None;
         }
         // Members stand in the order in which they came.
@@ -177,6 +178,14 @@ impl Room {
         self.members.iter().filter(move |m| m.peer != peer)
     }
 
+    /// The room as those see it who are not in it.
+    pub fn counted_view(&self) -> RoomView<'_> {
+        RoomView {
+            peers: Some(self.members.len()),
+            ..self.view()
+        }
+    }
+
     /// The room as its members see it.
     pub fn view(&self) -> RoomView<'_> {
         RoomView {
@@ -189,6 +198,10 @@ impl Room {
             created_at: self.created_at,
             peers: None,
         }
+    }
+
+    fn has_host(&self) -> bool {
+        self.members.iter().any(|m| m.role == Role::Host)
     }
 }
 
@@ -229,6 +242,18 @@ mod tests {
         assert_eq!(room.remove(A), Some(C));
         assert_eq!(room.remove(C), None);
         assert_eq!(role(&room, B), Role::Member);
+    }
+
+    #[test]
+    fn who_comes_into_a_room_without_a_host_becomes_one() {
+        let mut room = room(9);
+        room.add(A, Some(Role::Viewer), 0);
+        room.add(B, Some(Role::Member), 0);
+        room.add(C, None, 0);
+        assert_eq!(role(&room, C), Role::Host);
+        assert_eq!(room.remove(C), None);
+        room.add(C, None, 0);
+        assert_eq!(role(&room, C), Role::Host);
     }
 
     #[test]

@@ -62,6 +62,19 @@ impl SentByType {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_documented_type_has_a_count_of_its_own() {
+        let page = include_str!("../../docs/protocol.md");
+        let documented: BTreeSet<_> = page
+            .split("```json server\n")
+            .skip(1)
+            .filter_map(|example| example.split("\"type\": \"").nth(1)?.split('"').next())
+            .chain(["other"])
+            .collect();
+        assert_eq!(documented, BTreeSet::from(TYPES));
+    }
 
     #[test]
     fn the_type_is_read_off_the_front() {

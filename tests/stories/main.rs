@@ -13,6 +13,7 @@ mod limits;
 mod memory;
 mod moderation;
 mod nat;
+mod operation;
 mod peers;
 mod relay_only;
 mod relayed_call;

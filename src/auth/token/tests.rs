@@ -58,6 +58,12 @@ fn livekit_tokens_are_understood() {
     assert_eq!(viewer.role, Some(Role::Viewer));
     assert!(!video(json!({"room": "r"})).rooms.allows("r"));
     assert!(video(json!({"roomList": true})).list_rooms);
+    let absent = video(
+        json!({"roomJoin": true, "room": "r", "roomAdmin": null, "canPublish": null,
+        "roomList": null}),
+    );
+    assert!(absent.rooms.allows("r") && !absent.list_rooms);
+    assert_eq!(absent.role, None);
 }
 
 #[test]
@@ -82,8 +88,36 @@ fn times_are_checked_with_the_configured_leeway() {
 fn what_failed_is_named() {
     let text = |claims| verify(claims).unwrap_err().to_string();
     assert!(text(json!({"sub": "a"})).contains("exp"));
-    assert!(text(json!({"exp": "soon"})).contains("form"));
-    assert!(text(json!({"exp": NOW + 1, "role": "king"})).contains("form"));
+    let long = "x".repeat(8 * 1024);
+    for (claim, value) in [
+        ("exp", json!("soon")),
+        ("exp", json!(-1)),
+        ("nbf", json!({})),
+        ("role", json!("admin")),
+        ("room", json!([1])),
+        ("sub", json!(7)),
+        ("sub", json!("")),
+        ("sub", json!("a\nb")),
+        ("sub", json!("x".repeat(129))),
+        ("call", json!("yes")),
+        ("metadata", json!(long)),
+        ("name", json!(1)),
+        ("video", json!([])),
+    ] {
+        let mut claims = json!({"exp": NOW + 60});
+        claims[claim] = value;
+        let told = text(claims);
+        assert!(told.contains(&format!("{claim} claim")), "{claim}: {told}");
+    }
+    for (claim, value) in [
+        ("canPublish", json!(1)),
+        ("room", json!(1)),
+        ("roomList", json!("")),
+    ] {
+        let told = text(json!({"exp": NOW + 60, "video": {claim: value}}));
+        assert!(told.contains(&format!("video.{claim} claim")), "{told}");
+    }
+    assert!(text(json!({"exp": NOW + 60, "name": long})).contains("metadata"));
     let forged = verifier().verify(
         &sign(Algorithm::HS256, "south", &json!({"exp": NOW + 1})),
         NOW,

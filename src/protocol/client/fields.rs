@@ -1,6 +1,7 @@
 //! The fields of one frame: found, checked against their limits, and made a [`Request`].
 
 use super::{CallSignal, FrameError, Join, Payload, Relay, Request, RoomPatch};
+use crate::auth::is_name;
 use crate::protocol::{
     ErrorCode, MAX_METADATA, MAX_NAME, MAX_PASSWORD, MAX_REASON, MessageType, write_json_str,
 };
@@ -165,6 +166,7 @@ impl<'a> Fields<'a> {
                 media: required(self.value("kind")?, "kind")?,
                 muted: kind == T::Mute,
                 to: self.name("to")?,
+                rest: self.rest("to"),
             },
             T::List => Request::List,
             T::Rooms => Request::Rooms,
@@ -196,12 +198,12 @@ impl<'a> Fields<'a> {
         let Some(call_id) = self.string("callId", MAX_NAME)? else {
             return Ok(None);
         };
-        let has_reason = self.string("reason", MAX_REASON)?.is_some();
+        self.string("reason", MAX_REASON)?;
         self.json("metadata")?;
         Ok(Some(CallSignal {
             call_id,
-            has_reason,
-            rest: self.rest(""),
+            reason: self.present("reason").map(|raw| raw.get().to_owned()),
+            rest: self.rest("reason"),
         }))
     }
 
@@ -238,11 +240,9 @@ impl<'a> Fields<'a> {
     /// A `roomId`, `identity`, `to` or `peerId`.
     fn name(&self, field: &str) -> Result<Option<String>, Fault> {
         match self.string(field, MAX_NAME)? {
-            Some(name) if name.is_empty() || name.chars().any(char::is_control) => {
-                Err(Fault::invalid(format!(
-                    "`{field}` has 1 to {MAX_NAME} bytes, none of them controls"
-                )))
-            }
+            Some(name) if !is_name(&name) => Err(Fault::invalid(format!(
+                "`{field}` has 1 to {MAX_NAME} bytes, none of them controls"
+            ))),
             name => Ok(name),
         }
     }

@@ -83,18 +83,22 @@ impl<R: RelaySockets> Engine<R> {
         }
         let user: Arc<str> = auth.rest.user.into();
         let client = request.five_tuple.client.ip();
-        let quota = self
-            .ledger
-            .lease_quota(&user, client, self.settings.quotas)?;
+        let quota =
+            self.ledger
+                .lease_quota(&user, auth.rest.expiry, client, self.settings.quotas)?;
         let session_end = now.instant + self.settings.max_session.min(LONGEST_SESSION);
         let (expires, granted) = lifetime(wish.lifetime, now, session_end);
 
         let opened = self.open(&wish, now.instant, expires)?;
         let reserved = match opened.spare {
-            Some(spare) => match self.ledger.reserve(spare, now.instant) {
-                Some(token) => Some(token),
-                None => return Err(Refusal::Reservation.into()),
-            },
+            Some(spare) => {
+                let quotas = self.settings.quotas;
+                let place = self
+                    .ledger
+                    .lease_quota(&user, auth.rest.expiry, client, quotas)?;
+                let token = self.ledger.reserve(spare, place, now.instant);
+                Some(token.ok_or(Refusal::Reservation)?)
+            }
             None => None,
         };
         let mut allocation = Box::new(Allocation::new(Opening {

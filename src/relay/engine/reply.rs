@@ -23,8 +23,9 @@ use turn::proto::lifetime::Lifetime;
 use turn::proto::relayaddr::RelayedAddress;
 use turn::proto::rsrvtoken::ReservationToken;
 
-/// Unknown attributes named in a 420: more than any client could mean.
-const MAX_UNKNOWN: usize = 32;
+/// Unknown attributes named in a 420: each took at least twice its two bytes in the request, so
+/// that all of a datagram fit.
+const MAX_UNKNOWN: usize = 1024;
 
 /// The value of SOFTWARE (RFC 8489 section 14.14), without a version that would help an attacker.
 const SOFTWARE: &str = "callbox";

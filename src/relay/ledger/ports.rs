@@ -55,6 +55,11 @@ impl Pool {
         self.free.len() + self.cooling.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn is_all_at_rest(&self) -> bool {
+        self.free.is_empty() && !self.cooling.is_empty()
+    }
+
     /// Takes a port, or a pair of which the even one is returned.
     pub(super) fn take(&mut self, parity: Parity, now: Instant) -> Option<u16> {
         while self
@@ -72,8 +77,8 @@ impl Pool {
                 }
                 return Some(port);
             }
-            // The range has run out: the port that has rested longest has to do.
-            self.thaw()?;
+            // The range has run out: what fits and has rested longest has to do.
+            self.thaw_for(parity)?;
         }
     }
 
@@ -124,11 +129,40 @@ impl Pool {
         }
     }
 
+    fn thaw_for(&mut self, parity: Parity) -> Option<()> {
+        let even = |port: u16| port.is_multiple_of(2);
+        let is_free = |port: u16| self.place(port).is_some_and(|place| place != TAKEN);
+        let rests = |port: u16| {
+            self.cooling
+                .iter()
+                .position(|(_, resting)| *resting == port)
+        };
+        let of_pair = |&(_, port): &(Instant, u16)| {
+            let (low, high) = (port & !1, port | 1);
+            low >= self.first
+                && [low, high]
+                    .into_iter()
+                    .all(|p| is_free(p) || rests(p).is_some())
+        };
+        let at = match parity {
+            Parity::Any => 0,
+            Parity::Even => self.cooling.iter().position(|(_, port)| even(*port))?,
+            Parity::EvenPair => self.cooling.iter().position(of_pair)?,
+        };
+        let (_, port) = self.cooling.remove(at)?;
+        self.set_free(port);
+        Some(())
+    }
+
     fn thaw(&mut self) -> Option<()> {
         let (_, port) = self.cooling.pop_front()?;
+        self.set_free(port);
+        Some(())
+    }
+
+    fn set_free(&mut self, port: u16) {
         self.places[usize::from(port - self.first)] = self.free.len() as u32;
         self.free.push(port);
-        Some(())
     }
 }
 

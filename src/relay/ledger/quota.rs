@@ -11,12 +11,24 @@ use std::sync::Arc;
 /// The counts; a user or address without allocations has no entry.
 #[derive(Debug, Default)]
 pub(super) struct Books {
-    users: HashMap<Arc<str>, u32>,
+    users: HashMap<Arc<str>, User>,
     ips: HashMap<IpAddr, u32>,
     total: u32,
 }
 
+#[derive(Debug, Default)]
+struct User {
+    allocations: u32,
+    /// The highest expiry of the credentials that they were made with, Unix seconds.
+    expiry: u64,
+}
+
 impl Books {
+    /// 0 for a user without allocations.
+    pub(super) fn highest_expiry(&self, user: &str) -> u64 {
+        self.users.get(user).map_or(0, |user| user.expiry)
+    }
+
     pub(super) fn total(&self) -> u32 {
         self.total
     }
@@ -27,7 +39,12 @@ impl Books {
     }
 
     fn check(&self, user: &str, block: IpAddr, quotas: Quotas) -> Result<(), Refusal> {
-        if self.users.get(user).is_some_and(|&n| n >= quotas.user) || quotas.user == 0 {
+        if self
+            .users
+            .get(user)
+            .is_some_and(|u| u.allocations >= quotas.user)
+            || quotas.user == 0
+        {
             Err(Refusal::UserQuota)
         } else if self.ips.get(&block).is_some_and(|&n| n >= quotas.ip) || quotas.ip == 0 {
             Err(Refusal::IpQuota)
@@ -51,13 +68,16 @@ impl QuotaLease {
     pub(super) fn take(
         ledger: &Arc<Ledger>,
         user: &Arc<str>,
+        expiry: u64,
         ip: IpAddr,
         quotas: Quotas,
     ) -> Result<Self, Refusal> {
         let block = client_block(ip);
         let mut books = lock(&ledger.quotas);
         books.check(user, block, quotas)?;
-        *books.users.entry(Arc::clone(user)).or_default() += 1;
+        let entry = books.users.entry(Arc::clone(user)).or_default();
+        entry.allocations += 1;
+        entry.expiry = entry.expiry.max(expiry);
         *books.ips.entry(block).or_default() += 1;
         books.total += 1;
         drop(books);
@@ -72,16 +92,19 @@ impl QuotaLease {
 impl Drop for QuotaLease {
     fn drop(&mut self) {
         let mut books = lock(&self.ledger.quotas);
-        give_back(books.users.entry(Arc::clone(&self.user)));
-        give_back(books.ips.entry(self.block));
+        give_back(books.users.entry(Arc::clone(&self.user)), |user| {
+            &mut user.allocations
+        });
+        give_back(books.ips.entry(self.block), |count| count);
         books.total -= 1;
     }
 }
 
-fn give_back<K: Eq + Hash>(entry: Entry<'_, K, u32>) {
+fn give_back<K: Eq + Hash, V>(entry: Entry<'_, K, V>, count: impl Fn(&mut V) -> &mut u32) {
     if let Entry::Occupied(mut entry) = entry {
-        *entry.get_mut() -= 1;
-        if *entry.get() == 0 {
+        let left = count(entry.get_mut());
+        *left -= 1;
+        if *left == 0 {
             entry.remove();
         }
     }

@@ -151,12 +151,45 @@ fn revocation_is_up_to_the_floor() {
     assert!(!ledger.is_revoked("a", 1_001) && !ledger.is_revoked("b", 1));
 }
 
+#[test]
+fn revocation_covers_what_living_allocations_were_made_with() {
+    let (ledger, _) = ledger(PORTS, 1);
+    let user: Arc<str> = "carol".into();
+    let quotas = Quotas {
+        user: 4,
+        ip: 4,
+        total: 4,
+    };
+    let ip = IpAddr::from([192, 0, 2, 1]);
+    let lease = ledger.lease_quota(&user, 9_000, ip, quotas).unwrap();
+    ledger.revoke("carol", 1_000, 500);
+    assert!(ledger.is_revoked("carol", 9_000) && !ledger.is_revoked("carol", 9_001));
+    drop(lease);
+    assert_eq!(ledger.allocations(), 0);
+}
+
+#[test]
+fn a_pair_that_cannot_be_had_leaves_resting_ports_at_rest() {
+    let (ledger, now) = ledger(50_000..=50_003, 1);
+    let take = |parity| ledger.lease_port(Family::V4, parity, now);
+    let held: Vec<_> = (0..4).map(|_| take(Parity::Any).unwrap().0).collect();
+    let (even, odd): (Vec<_>, Vec<_>) = held.into_iter().partition(|l| l.port() % 2 == 0);
+    ledger.observe(now);
+    drop(odd);
+    assert!(take(Parity::Even).is_none() && take(Parity::EvenPair).is_none());
+    let pool = &ledger.relays[0].as_ref().unwrap().pool;
+    assert!(lock(pool).is_all_at_rest(), "nothing was thawed in vain");
+    drop(even);
+    assert!(take(Parity::EvenPair).is_some());
+}
+
 proptest! {
     /// Any order of taking and giving back: nothing is lent twice, nothing is lost.
     #[test]
     fn leases_add_up(steps in proptest::collection::vec((0u8..5, any::<u16>(), 0u64..20), 1..400)) {
         let (ledger, mut now) = ledger(50_000..=50_019, 5);
-        let quotas = Quotas { user: 4, ip: 6, total: 10 };
+        let reserver: (Arc<str>, IpAddr) = ("reserver".into(), IpAddr::from([192, 0, 2, 99]));
+        let unlimited = Quotas { user: 1_000, ip: 1_000, total: 1_000 };
         let mut ports: Vec<PortLease> = Vec::new();
         let mut tokens = Vec::new();
         let mut kept: HashMap<_, (u16, Instant)> = HashMap::new();
@@ -164,6 +197,10 @@ proptest! {
         for (step, pick, wait) in steps {
             now += Duration::from_secs(wait);
             ledger.observe(now);
+            ledger.expire_reservations(now);
+            kept.retain(|_, (_, until)| *until > now);
+            // A reservation counts as an allocation of its user's.
+            let quotas = Quotas { user: 4, ip: 6, total: 10 + kept.len() as u32 };
             match step {
                 0 | 1 => {
                     let parity = [Parity::Any, Parity::Even, Parity::EvenPair][pick as usize % 3];
@@ -172,7 +209,9 @@ proptest! {
                         ports.push(lease);
                         if let Some(spare) = spare {
                             let port = spare.port();
-                            let token = ledger.reserve(spare, now).unwrap();
+                            let (user, ip) = &reserver;
+                            let place = ledger.lease_quota(user, 1, *ip, unlimited).unwrap();
+                            let token = ledger.reserve(spare, place, now).unwrap();
                             kept.insert(token, (port, now + Duration::from_secs(30)));
                             tokens.push(token);
                         }
@@ -189,7 +228,7 @@ proptest! {
                 _ => {
                     let user: Arc<str> = format!("u{}", pick % 4).into();
                     let ip = IpAddr::from([192, 0, 2, (pick % 3) as u8]);
-                    match ledger.lease_quota(&user, ip, quotas) {
+                    match ledger.lease_quota(&user, 1, ip, quotas) {
                         Ok(lease) => allocations.push((lease, user, ip)),
                         Err(_) if allocations.is_empty() => prop_assert!(false),
                         Err(_) => drop(allocations.swap_remove(pick as usize % allocations.len())),
@@ -198,7 +237,7 @@ proptest! {
             }
             let numbers: BTreeSet<_> = ports.iter().map(|l| l.port()).collect();
             prop_assert_eq!(numbers.len(), ports.len());
-            prop_assert_eq!(ledger.allocations() as usize, allocations.len());
+            prop_assert_eq!(ledger.allocations() as usize, allocations.len() + kept.len());
             prop_assert!(allocations.len() <= 10);
             for (_, user, ip) in &allocations {
                 let of_user = allocations.iter().filter(|(_, u, _)| u == user).count();

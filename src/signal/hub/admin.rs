@@ -32,7 +32,7 @@ pub struct PeerInfo {
 impl Hub {
     /// All rooms by name, each with its count of members.
     pub fn rooms(&self) -> impl Iterator<Item = RoomView<'_>> {
-        self.rooms.values().map(counted)
+        self.rooms.values().map(Room::counted_view)
     }
 
     /// One room with its members.
@@ -44,7 +44,7 @@ impl Hub {
             .map(|member| self.peer_view(member))
             .collect();
         Some(RoomInfo {
-            room: counted(room),
+            room: room.counted_view(),
             members,
         })
     }
@@ -96,7 +96,10 @@ impl Hub {
         if self.patch(cx, room, patch, None)? {
             self.push_ice_to_all(cx, room);
         }
-        self.rooms.get(room).map(counted).ok_or_else(no_such_room)
+        self.rooms
+            .get(room)
+            .map(Room::counted_view)
+            .ok_or_else(no_such_room)
     }
 
     /// Ends the sessions of all members; returns how many they were.
@@ -162,12 +165,5 @@ impl Hub {
         session.floor = Some(floor);
         effects.push(Effect::Revoke { user: peer, floor });
         true
-    }
-}
-
-fn counted(room: &Room) -> RoomView<'_> {
-    RoomView {
-        peers: Some(room.members().len()),
-        ..room.view()
     }
 }

@@ -27,7 +27,7 @@ impl Hub {
         }
         let network = network(self.conns[&asker.conn].client);
         let full = self.sessions.len() >= self.settings.max_sessions
-            || self.sessions.from_network(network) >= self.settings.sessions_per_network;
+            || self.sessions.of_network(network) >= self.settings.sessions_per_network;
         if full && self.sessions.get(asker.peer).is_none() {
             return Err(Refusal::slow_down(FULL_RETRY));
         }
@@ -69,13 +69,8 @@ impl Hub {
         token_role: Option<Role>,
         namesakes: &[PeerId],
     ) -> Result<bool, Refusal> {
-        let rejoins = self.room_of(asker.peer).is_ok_and(|room| &*room.id == name);
-        let Some(room) = self
-            .rooms
-            .get(name)
-            .filter(|r| r.members().len() > usize::from(rejoins))
-        else {
-            if self.rooms.len() >= self.settings.max_rooms && !rejoins {
+        let Some(room) = self.rooms.get(name) else {
+            if self.rooms.len() >= self.settings.max_rooms {
                 return Err(Refusal::new(
                     ErrorCode::RoomFull,
                     "the server has no room left",
@@ -83,6 +78,10 @@ impl Hub {
             }
             return Ok(true);
         };
+        let rejoins = room.member(asker.peer).is_some();
+        if rejoins && room.members().len() == 1 {
+            return Ok(false);
+        }
         if let Some(hash) = room.password.clone() {
             let id = room.id.clone();
             self.check_password(cx, asker, id, &hash, password)?;

@@ -6,7 +6,7 @@ use super::session::Session;
 use super::timers::Timer;
 use super::{Cx, Hub};
 use crate::protocol::{
-    Body, CallId, CallSignal, ErrorCode, LeaveReason, MessageType, PeerId, Refusal, ServerMessage,
+    Body, CallId, CallSignal, ErrorCode, MessageType, PeerId, Refusal, ServerMessage,
 };
 use rand::RngExt;
 use std::time::{Duration, Instant};
@@ -68,14 +68,7 @@ impl Hub {
         let id = CallId::from_bits(self.rng.random());
         let ends = cx.now.instant + RING_TIME;
         self.timers.set(ends, Timer::RingEnds(id));
-        let ring = self.stamped(
-            cx,
-            MessageType::Call,
-            asker.peer,
-            &Place::Call(id),
-            None,
-            rest,
-        );
+        let ring = self.call_body(cx, MessageType::Call, asker, id, None, rest);
         for device in &devices {
             self.sessions.send(cx.effects, *device, ring.clone());
         }
@@ -109,33 +102,19 @@ impl Hub {
         for other in devices.into_iter().filter(|device| *device != asker.peer) {
             self.hang_up(cx, id, other, "answered-elsewhere");
         }
-        let place = Place::Call(id);
-        let body = self.stamped(
-            cx,
-            MessageType::Accept,
-            asker.peer,
-            &place,
-            None,
-            &signal.rest,
-        );
+        let reason = signal.reason.as_deref();
+        let body = self.call_body(cx, MessageType::Accept, asker, id, reason, &signal.rest);
         self.sessions.send(cx.effects, caller, body);
-        self.ack_with_ice(cx, asker)
+        Ok(match asker.id() {
+            Some(_) => Answer::Reply(self.ice_ack(cx, asker)),
+            None => Answer::Ack,
+        })
     }
 
-    pub(super) fn ack_with_ice(
-        &mut self,
-        cx: &mut Cx<'_>,
-        asker: &Asker,
-    ) -> Result<Answer, Refusal> {
-        self.session(asker)?;
-        if asker.id().is_none() {
-            return Ok(Answer::Ack);
-        }
+    /// The `ack` of an `accept`.
+    pub(super) fn ice_ack(&mut self, cx: &mut Cx<'_>, asker: &Asker) -> Body {
         let ice = Some(self.mint(cx, asker.peer));
-        Ok(Answer::Reply(Body::new(
-            &ServerMessage::Ack { ice },
-            asker.id(),
-        )))
+        Body::new(&ServerMessage::Ack { ice }, asker.id())
     }
 
     pub(super) fn reject(
@@ -146,15 +125,8 @@ impl Hub {
     ) -> Result<Answer, Refusal> {
         let (id, devices, caller) = self.ringing_at(asker, signal)?;
         if devices.len() == 1 {
-            let place = Place::Call(id);
-            let body = self.stamped(
-                cx,
-                MessageType::Reject,
-                asker.peer,
-                &place,
-                None,
-                &signal.rest,
-            );
+            let reason = signal.reason.as_deref();
+            let body = self.call_body(cx, MessageType::Reject, asker, id, reason, &signal.rest);
             self.sessions.send(cx.effects, caller, body);
         }
         self.drop_device(id, asker.peer);
@@ -173,12 +145,12 @@ impl Hub {
         if cancels && call.caller != asker.peer {
             return self.reject(cx, asker, signal);
         }
-        let mut rest = signal.rest.clone();
-        if cancels && !signal.has_reason {
-            rest.push_str(r#","reason":"cancelled""#);
-        }
-        let place = Place::Call(id);
-        let body = self.stamped(cx, MessageType::Hangup, asker.peer, &place, None, &rest);
+        let reason = if cancels {
+            Some(r#""cancelled""#)
+        } else {
+            signal.reason.as_deref()
+        };
+        let body = self.call_body(cx, MessageType::Hangup, asker, id, reason, &signal.rest);
         for party in self.close_call(id) {
             if party != asker.peer {
                 self.sessions.send(cx.effects, party, body.clone());
@@ -192,13 +164,7 @@ impl Hub {
     }
 
     /// A party's session has ended.
-    pub(super) fn party_left(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: CallId,
-        peer: PeerId,
-        reason: LeaveReason,
-    ) {
+    pub(super) fn party_left(&mut self, cx: &mut Cx<'_>, id: CallId, peer: PeerId) {
         let Some(call) = self.calls.get(&id) else {
             return;
         };
@@ -206,14 +172,7 @@ impl Hub {
             Stage::Ringing { devices, .. } if call.caller != peer && devices.len() > 1 => {
                 self.drop_device(id, peer);
             }
-            _ => {
-                let reason = if reason == LeaveReason::Left {
-                    "left"
-                } else {
-                    "disconnected"
-                };
-                self.finish_call(cx, id, reason);
-            }
+            _ => self.finish_call(cx, id, "disconnected"),
         }
     }
 
@@ -232,6 +191,20 @@ impl Hub {
                 Stage::Ringing { .. } => false,
             })
         })
+    }
+
+    /// What one party of a call tells the others; `reason` is JSON text.
+    fn call_body(
+        &self,
+        cx: &Cx<'_>,
+        kind: MessageType,
+        asker: &Asker,
+        id: CallId,
+        reason: Option<&str>,
+        rest: &str,
+    ) -> Body {
+        let reason = reason.map(|text| ("reason", text));
+        self.stamped(cx, kind, asker.peer, &Place::Call(id), reason, rest)
     }
 
     /// Whom a call to that peer id or identity rings.

@@ -40,8 +40,8 @@ impl Hub {
         {
             return Err(Refusal::new(ErrorCode::Forbidden, "leave the room first"));
         }
-        let older = self.supersede(cx, asker.peer);
-        let identity = grant.identity.clone().or(identity).map(Arc::from);
+        let (older, _) = self.supersede(cx, asker.peer);
+        let identity = name(&grant, identity);
         self.open_session(
             asker,
             &grant,
@@ -70,16 +70,14 @@ impl Hub {
                 "the token is not for this room",
             ));
         }
-        let identity: Option<Arc<str>> = grant
-            .identity
-            .clone()
-            .or(join.identity)
-            .map(Arc::from)
-            .or_else(|| {
-                self.sessions
-                    .get(asker.peer)
-                    .and_then(|session| session.identity.clone())
-            });
+        let before = || {
+            self.sessions
+                .get(asker.peer)?
+                .identity
+                .as_deref()
+                .map(str::to_owned)
+        };
+        let identity = name(&grant, join.identity.or_else(before));
         let namesakes = self.namesakes(&join.room_id, asker.peer, identity.as_deref());
         let password = join.password.as_ref();
         let creates = self.may_enter(cx, asker, &join.room_id, password, grant.role, &namesakes)?;
@@ -87,7 +85,11 @@ impl Hub {
             return Err(no_relay());
         }
 
-        let older = self.supersede(cx, asker.peer);
+        let (older, left) = self.supersede(cx, asker.peer);
+        if let Some(room) = left.filter(|room| *room.id == *join.room_id) {
+            // Its only member comes back to it.
+            self.rooms.insert(room.id.clone(), room);
+        }
         let room = self.seat(cx, asker.peer, join.room_id, join.create, grant.role);
         // Seated first, so that the room outlives its only member's replacement.
         for peer in namesakes {
@@ -147,27 +149,34 @@ impl Hub {
     }
 
     /// Ends a session and tells everyone concerned; the client itself is told by the caller.
-    pub(super) fn end(&mut self, cx: &mut Cx<'_>, peer: PeerId, reason: LeaveReason) {
-        let Some(session) = self.close_session(peer) else {
-            return;
-        };
+    /// Returns the room if it ends as well.
+    pub(super) fn end(
+        &mut self,
+        cx: &mut Cx<'_>,
+        peer: PeerId,
+        reason: LeaveReason,
+    ) -> Option<Room> {
+        let session = self.close_session(peer)?;
         match session.link {
             Link::Online(conn) => {
-                if let Some(conn) = self.conns.get_mut(&conn) {
-                    conn.floor = session.minted.max(session.floor);
+                if let Some(entry) = self.conns.get_mut(&conn) {
+                    entry.floor = session.minted.max(session.floor);
+                    let deadline = cx.now.instant + self.settings.join_deadline;
+                    entry.deadline = Some(deadline);
+                    self.timers.set(deadline, Timer::JoinDeadline(conn));
                 }
             }
             Link::Away(_) => self.away -= 1,
         }
         for call in &session.calls {
-            self.party_left(cx, *call, peer, reason);
+            self.party_left(cx, *call, peer);
         }
-        if let Some(room) = &session.room {
-            self.unseat(cx, room, peer, &session, reason);
-        }
+        let room = session.room.as_ref();
+        let ended = room.and_then(|room| self.unseat(cx, room, peer, &session, reason));
         if let Some(floor) = session.minted {
             cx.effects.push(Effect::Revoke { user: peer, floor });
         }
+        ended
     }
 
     /// Ends a session and closes its connection.
@@ -191,17 +200,16 @@ impl Hub {
         }
     }
 
-    /// Makes way for another session on the same connection. Leaving a room ends everything; a
-    /// registration is handed back, as its calls and credentials go on.
-    fn supersede(&mut self, cx: &mut Cx<'_>, peer: PeerId) -> Option<Session> {
-        if self
-            .sessions
-            .get(peer)
-            .is_some_and(|session| session.room.is_some())
-        {
-            self.end(cx, peer, LeaveReason::Left);
+    /// Makes way for another session on the same connection. Leaving a room ends everything, and
+    /// the room is handed back if that ends as well; a registration is handed back, as its calls
+    /// and credentials go on.
+    fn supersede(&mut self, cx: &mut Cx<'_>, peer: PeerId) -> (Option<Session>, Option<Room>) {
+        match self.sessions.get(peer) {
+            Some(session) if session.room.is_some() => {
+                (None, self.end(cx, peer, LeaveReason::Left))
+            }
+            _ => (self.close_session(peer), None),
         }
-        self.close_session(peer)
     }
 
     /// Takes a session out of every index but its room's and its calls'.
@@ -235,6 +243,7 @@ impl Hub {
             self.timers
                 .cancel(deadline, Timer::JoinDeadline(asker.conn));
         }
+        conn.sessions += 1;
         let token = ResumeToken::from_bits(self.rng.random());
         let (calls, minted, floor) = match older {
             Some(older) => (older.calls, older.minted, older.floor),
@@ -299,13 +308,12 @@ impl Hub {
         peer: PeerId,
         session: &Session,
         reason: LeaveReason,
-    ) {
+    ) -> Option<Room> {
         let room = self.rooms.get_mut(name).expect("a session's room exists");
         let heir = room.remove(peer);
         self.seated -= 1;
         if room.members().is_empty() {
-            self.rooms.remove(name);
-            return;
+            return self.rooms.remove(name);
         }
         let left = ServerMessage::PeerLeft {
             peer_id: peer,
@@ -316,16 +324,23 @@ impl Hub {
         if let Some(heir) = heir {
             self.show_state(cx, heir, None);
         }
+        None
     }
 
     /// Sends the first frame of a session, number 1, which no ring keeps.
     fn enter(&mut self, cx: &mut Cx<'_>, asker: &Asker) {
         let body = self.entry(cx, asker.peer, None, asker.id());
-        self.remember(asker, &body);
+        self.remember(asker, &body, None);
         cx.effects.push(Effect::Send {
             conn: asker.conn,
             seq: Some(1),
             body,
         });
     }
+}
+
+/// The token's name, or, without a token, the chosen one; `None`: the peer id serves.
+fn name(grant: &Grant, chosen: Option<String>) -> Option<Arc<str>> {
+    let chosen = chosen.filter(|_| grant.chooses_identity);
+    grant.identity.clone().or(chosen).map(Arc::from)
 }

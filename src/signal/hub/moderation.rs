@@ -6,7 +6,7 @@ use super::{Cx, Hub};
 use crate::auth::{Grant, Role};
 use crate::protocol::{
     Body, CloseCode, ErrorCode, LeaveReason, MAX_METADATA, Media, PeerId, Refusal, RoomPatch,
-    RoomView, ServerMessage,
+    ServerMessage,
 };
 use crate::signal::room::{PasswordHash, Room};
 use rand::RngExt;
@@ -48,13 +48,13 @@ impl Hub {
         media: Media,
         muted: bool,
         to: Option<String>,
+        rest: &str,
     ) -> Result<Answer, Refusal> {
         match to {
             Some(to) if to != asker.peer.to_string() => {
                 let (room, target) = self.member_under_host(asker, &to)?;
-                let rest = format!(r#","kind":"{}""#, media.as_str());
                 let place = Place::Room(room);
-                let body = self.stamped(cx, asker.kind, asker.peer, &place, None, &rest);
+                let body = self.stamped(cx, asker.kind, asker.peer, &place, None, rest);
                 self.sessions.send(cx.effects, target, body);
                 Ok(Answer::Ack)
             }
@@ -106,7 +106,7 @@ impl Hub {
     ) -> Result<Answer, Refusal> {
         let room = self.room_as_host(asker)?;
         let repolicy = self.patch(cx, &room, patch, Some(asker.peer))?;
-        let body = self.room_body(asker.peer, asker.id())?;
+        let body = self.room_body(asker)?;
         self.reply(cx, asker, body);
         if repolicy {
             self.push_ice_to_all(cx, &room);
@@ -114,9 +114,10 @@ impl Hub {
         Ok(Answer::Sent)
     }
 
-    pub(super) fn room_body(&self, peer: PeerId, id: Option<&str>) -> Result<Body, Refusal> {
-        let room = self.room_of(peer)?.view();
-        Ok(Body::new(&ServerMessage::RoomUpdated { room }, id))
+    /// The reply to `room`.
+    pub(super) fn room_body(&self, asker: &Asker) -> Result<Body, Refusal> {
+        let room = self.room_of(asker.peer)?.view();
+        Ok(Body::new(&ServerMessage::RoomUpdated { room }, asker.id()))
     }
 
     pub(super) fn list_rooms(
@@ -140,10 +141,7 @@ impl Hub {
         let rooms: Vec<_> = self
             .rooms
             .values()
-            .map(|room| RoomView {
-                peers: Some(room.members().len()),
-                ..room.view()
-            })
+            .map(Room::counted_view)
             .take_while(|room| {
                 // 200 bytes hold the fields of fixed size with their names.
                 bytes += 200 + room.room_id.len() + room.metadata.map_or(0, |m| m.get().len());

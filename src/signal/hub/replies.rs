@@ -1,6 +1,6 @@
 //! What was answered to the last requests, so that one sent twice takes effect once.
 
-use crate::protocol::{Body, MessageType};
+use crate::protocol::{Body, MessageType, Resumption};
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -17,8 +17,19 @@ pub(super) enum Remembered {
     Ack,
     /// This very text.
     Text(Body),
-    /// A long reply to a request of this type: to be made anew.
-    Long(MessageType),
+    /// A long reply, to be made anew.
+    Long(Long),
+}
+
+/// What a long reply told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Long {
+    /// The type of the request.
+    pub(super) kind: MessageType,
+    /// The session it was made in, as the connection counts them.
+    pub(super) session: u32,
+    /// What a `resumed` said of the ring.
+    pub(super) resumption: Option<Resumption>,
 }
 
 /// Answers by the hash of the request's `id`. A client that finds a collision only fools itself.
@@ -38,11 +49,16 @@ impl Replies {
         self.push(id, Remembered::Ack);
     }
 
-    pub(super) fn text(&mut self, id: &str, kind: MessageType, body: &Body) {
+    /// Remembers an error, whatever its length: nothing else could be made of it again.
+    pub(super) fn error(&mut self, id: &str, body: &Body) {
+        self.push(id, Remembered::Text(body.clone()));
+    }
+
+    pub(super) fn text(&mut self, id: &str, body: &Body, long: Long) {
         let reply = if body.len() <= KEPT_TEXT {
             Remembered::Text(body.clone())
         } else {
-            Remembered::Long(kind)
+            Remembered::Long(long)
         };
         self.push(id, reply);
     }
@@ -83,9 +99,16 @@ mod tests {
         let mut replies = Replies::default();
         let short = Body::from_object(format!("{{\"a\":\"{}\"}}", "x".repeat(100)));
         let long = Body::from_object(format!("{{\"a\":\"{}\"}}", "x".repeat(KEPT_TEXT)));
-        replies.text("s", MessageType::List, &short);
-        replies.text("l", MessageType::List, &long);
+        let about = Long {
+            kind: MessageType::Join,
+            session: 1,
+            resumption: None,
+        };
+        replies.text("s", &short, about);
+        replies.text("l", &long, about);
+        replies.error("e", &long);
         assert_eq!(replies.get("s"), Some(&Remembered::Text(short)));
-        assert_eq!(replies.get("l"), Some(&Remembered::Long(MessageType::List)));
+        assert_eq!(replies.get("l"), Some(&Remembered::Long(about)));
+        assert_eq!(replies.get("e"), Some(&Remembered::Text(long)));
     }
 }

@@ -1,7 +1,7 @@
 //! Requests and their answers: limits, one reply each, and no second effect for one sent twice.
 
 use super::rate::Verdict;
-use super::replies::Remembered;
+use super::replies::{Long, Remembered};
 use super::{ConnId, Cx, Hub, millis};
 use crate::auth::Grant;
 use crate::protocol::{
@@ -104,8 +104,10 @@ impl Hub {
             Err(refusal) => {
                 let body = self.refuse(cx, asker.conn, &refusal, asker.id());
                 // Waiting and asking again under the same id is what `rate-limited` asks for.
-                if refusal.code != ErrorCode::RateLimited {
-                    self.remember(asker, &body);
+                if refusal.code != ErrorCode::RateLimited
+                    && let (Some(id), Some(conn)) = (asker.id(), self.conns.get_mut(&asker.conn))
+                {
+                    conn.replies.error(id, &body);
                 }
                 let bad_token = matches!(
                     refusal.code,
@@ -136,7 +138,12 @@ impl Hub {
             Request::Reject(signal) => self.reject(cx, asker, &signal),
             Request::Hangup(signal) => self.hangup(cx, asker, &signal),
             Request::State(patch) => self.state(cx, asker, patch),
-            Request::Mute { media, muted, to } => self.mute(cx, asker, media, muted, to),
+            Request::Mute {
+                media,
+                muted,
+                to,
+                rest,
+            } => self.mute(cx, asker, media, muted, to, &rest),
             Request::List => self.list(asker),
             Request::Rooms => self.list_rooms(asker, grant),
             Request::IceServers => self.fresh_ice(cx, asker),
@@ -150,51 +157,54 @@ impl Hub {
         }
     }
 
-    /// Answers a request sent twice as it was answered the first time.
+    /// Answers a request sent twice as it was answered the first time; tells whether it did.
     fn answered_before(&mut self, cx: &mut Cx<'_>, asker: &Asker) -> bool {
         let (Some(id), Some(conn)) = (asker.id(), self.conns.get(&asker.conn)) else {
             return false;
         };
         let body = match conn.replies.get(id) {
-            None => return false,
-            Some(Remembered::Ack) => ack_body(asker),
-            Some(Remembered::Text(body)) => body.clone(),
-            Some(&Remembered::Long(kind)) => match self.answer_anew(cx, asker, kind) {
-                Some(body) => body,
-                None => return false,
-            },
+            None => Ok(None),
+            Some(Remembered::Ack) => Ok(Some(ack_body(asker))),
+            Some(Remembered::Text(body)) => Ok(Some(body.clone())),
+            Some(&Remembered::Long(long)) => self.made_anew(cx, asker, long),
         };
-        self.say(cx, asker.conn, body);
+        match body {
+            Ok(None) => return false,
+            Ok(Some(body)) => self.say(cx, asker.conn, body),
+            Err(refusal) => {
+                self.refuse(cx, asker.conn, &refusal, asker.id());
+            }
+        }
         true
     }
 
-    /// Makes a long reply again, without the effects of its request; `None` where there is
-    /// nothing left to tell, as with a `join` once the room was left.
-    fn answer_anew(&mut self, cx: &mut Cx<'_>, asker: &Asker, kind: MessageType) -> Option<Body> {
-        let answer = match kind {
-            MessageType::Join | MessageType::Register | MessageType::Resume => {
-                self.sessions.get(asker.peer)?;
-                let resumption = (kind == MessageType::Resume).then_some(Resumption {
-                    replayed: 0,
-                    gap: false,
-                });
-                Ok(Answer::Reply(self.entry(
-                    cx,
-                    asker.peer,
-                    resumption,
-                    asker.id(),
-                )))
-            }
-            MessageType::List => self.list(asker),
-            MessageType::IceServers => self.fresh_ice(cx, asker),
-            MessageType::Accept => self.ack_with_ice(cx, asker),
-            MessageType::Room => self.room_body(asker.peer, asker.id()).map(Answer::Reply),
-            _ => return None,
-        };
-        match answer {
-            Ok(Answer::Reply(body)) => Some(body),
-            _ => None,
+    /// Makes a long reply again, within its session and without the effects of its request;
+    /// `None` where the request had none and may as well be done again.
+    fn made_anew(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        long: Long,
+    ) -> Result<Option<Body>, Refusal> {
+        use MessageType as T;
+        if let T::List | T::Rooms | T::IceServers | T::Ping = long.kind {
+            return if asker.kind == long.kind {
+                Ok(None)
+            } else {
+                let message = "another request had this `id`";
+                Err(Refusal::new(ErrorCode::InvalidMessage, message))
+            };
         }
+        self.session(asker)?;
+        if self.conns[&asker.conn].sessions != long.session {
+            let message = "the session in which that was answered is over";
+            return Err(Refusal::new(ErrorCode::NotInRoom, message));
+        }
+        Ok(Some(match long.kind {
+            T::Accept => self.ice_ack(cx, asker),
+            T::Room => self.room_body(asker)?,
+            _ => self.entry(cx, asker.peer, long.resumption, asker.id()),
+        }))
     }
 
     fn ack(&mut self, cx: &mut Cx<'_>, asker: &Asker) {
@@ -206,13 +216,18 @@ impl Hub {
     }
 
     pub(super) fn reply(&mut self, cx: &mut Cx<'_>, asker: &Asker, body: Body) {
-        self.remember(asker, &body);
+        self.remember(asker, &body, None);
         self.say(cx, asker.conn, body);
     }
 
-    pub(super) fn remember(&mut self, asker: &Asker, body: &Body) {
+    pub(super) fn remember(&mut self, asker: &Asker, body: &Body, resumption: Option<Resumption>) {
         if let (Some(id), Some(conn)) = (asker.id(), self.conns.get_mut(&asker.conn)) {
-            conn.replies.text(id, asker.kind, body);
+            let long = Long {
+                kind: asker.kind,
+                session: conn.sessions,
+                resumption,
+            };
+            conn.replies.text(id, body, long);
         }
     }
 

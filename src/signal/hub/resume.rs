@@ -91,7 +91,7 @@ impl Hub {
             gap,
         };
         let body = self.entry(cx, peer, Some(resumption), asker.id());
-        self.remember(asker, &body);
+        self.remember(asker, &body, Some(resumption));
         let send = |seq, body| Effect::Send {
             conn: asker.conn,
             seq,

@@ -49,12 +49,14 @@ impl Ring {
         self.next - 1
     }
 
-    /// Forgets everything up to `seq`.
+    /// Forgets everything up to `seq`. A number that was never sent is of the session before this
+    /// one, confirmed while this one began, and says nothing.
     pub(super) fn confirm(&mut self, seq: u64, total: &mut usize) {
-        let confirmed = seq.saturating_add(1).saturating_sub(self.oldest());
-        let count =
-            usize::try_from(confirmed).map_or(self.frames.len(), |n| n.min(self.frames.len()));
-        for body in self.frames.drain(..count) {
+        if seq >= self.next {
+            return;
+        }
+        let kept = (self.next - 1 - seq) as usize;
+        for body in self.frames.drain(..self.frames.len().saturating_sub(kept)) {
             self.bytes -= cost(&body);
             *total -= cost(&body);
         }
@@ -117,7 +119,9 @@ mod tests {
         assert_eq!(seqs(&ring, 2), (vec![4, 5, 6], true));
         assert_eq!(seqs(&ring, 6), (vec![], false));
         assert!(ring.since(7).is_none());
-        ring.confirm(u64::MAX, &mut total);
+        ring.confirm(7, &mut total);
+        assert_eq!(seqs(&ring, 4), (vec![5, 6], false));
+        ring.confirm(6, &mut total);
         assert_eq!((ring.bytes(), total), (0, 0));
         assert_eq!(ring.push(body(7), 1 << 20, &mut total, 1 << 20), 7);
     }

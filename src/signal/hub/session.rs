@@ -27,6 +27,8 @@ pub(super) struct Conn {
     pub(super) frames: Bucket,
     pub(super) candidates: Bucket,
     pub(super) replies: Replies,
+    /// Sessions begun on it, or on those it resumes: tells in which one a request was answered.
+    pub(super) sessions: u32,
 }
 
 /// Someone with a name: registered, or in a room.
@@ -181,7 +183,7 @@ impl Sessions {
     }
 
     /// How many sessions a network has.
-    pub(super) fn from_network(&self, network: IpAddr) -> usize {
+    pub(super) fn of_network(&self, network: IpAddr) -> usize {
         self.networks.get(&network).copied().unwrap_or(0)
     }
 

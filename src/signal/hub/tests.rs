@@ -4,6 +4,7 @@ use super::*;
 use crate::auth::Grant;
 use crate::protocol::{FrameError, MessageType};
 
+mod admission;
 mod calls;
 mod documented;
 mod harness;

@@ -57,13 +57,14 @@ fn a_call_rings_is_taken_talks_and_ends() {
 
     world.pass(Duration::from_secs(46));
     assert!(world.take(a).is_empty(), "a taken call does not time out");
-    world.ask(b, json!({"type": "hangup", "callId": call}));
+    let over = json!({"type": "hangup", "callId": call, "reason": "tired"});
+    world.ask(b, over);
     let ended = world.take(a).remove(0);
     assert_eq!(
         (&ended["type"], &ended["callId"]),
         (&json!("hangup"), &call)
     );
-    assert!(ended.get("reason").is_none());
+    assert_eq!(ended["reason"], "tired");
     let late = json!({"type": "message", "content": 1, "to": a_id});
     assert_eq!(world.ask(b, late)["code"], "no-such-peer");
     assert_eq!(
@@ -121,11 +122,12 @@ fn the_caller_may_cancel_and_a_device_may_decline_by_hangup() {
     let mut world = World::new();
     let ((a, _), (b, _), call) = ringing(&mut world);
     world.clear();
-    world.ask(a, json!({"type": "hangup", "callId": call}));
+    let own = json!({"type": "hangup", "callId": call, "reason": "timeout", "metadata": 1});
+    world.ask(a, own);
     let told = world.take(b).remove(0);
     assert_eq!(
-        (&told["type"], &told["reason"]),
-        (&json!("hangup"), &json!("cancelled"))
+        (&told["type"], &told["reason"], &told["metadata"]),
+        (&json!("hangup"), &json!("cancelled"), &json!(1))
     );
 
     let call = world.ask(a, json!({"type": "call", "to": "ben"}))["callId"].clone();
@@ -184,7 +186,10 @@ fn one_of_two_ringing_devices_may_go() {
     assert!(world.take(caller).is_empty());
     world.ask(laptop, json!({"type": "leave"}));
     let told = world.take(caller).remove(0);
-    assert_eq!((&told["reason"], &told["callId"]), (&json!("left"), &call));
+    assert_eq!(
+        (&told["reason"], &told["callId"]),
+        (&json!("disconnected"), &call)
+    );
     world.empties();
 }
 

@@ -352,6 +352,7 @@ impl Run {
         if *ask == Ask::Leave && reply == "left" {
             // The goodbye goes first, while there is a session to number it.
             self.end(c);
+            self.clients[c].waiting_since = Some(self.clock);
         }
         if let Ask::Room {
             relay: Some(relay), ..

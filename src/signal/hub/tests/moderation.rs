@@ -48,7 +48,7 @@ fn state_is_merged_and_shown_to_the_others() {
 fn a_host_asks_a_peer_to_mute() {
     let mut world = World::new();
     let [(a, a_id), (b, b_id), (c, _)] = world.party("r");
-    let ask = json!({"type": "mute", "kind": "screen", "to": b_id});
+    let ask = json!({"type": "mute", "kind": "screen", "to": b_id, "why": {"noise": 9}});
     assert_eq!(world.ask(a, ask.clone())["type"], "ack");
     let got = world.take(b).remove(0);
     assert_eq!(
@@ -56,6 +56,7 @@ fn a_host_asks_a_peer_to_mute() {
         (&json!("mute"), &json!("screen"))
     );
     assert_eq!((&got["from"], &got["roomId"]), (&json!(a_id), &json!("r")));
+    assert_eq!(got["why"], json!({"noise": 9}));
     assert!(world.take(c).is_empty());
     assert_eq!(world.ask(c, ask)["code"], "forbidden");
     let own = json!({"type": "unmute", "kind": "audio", "to": b_id});

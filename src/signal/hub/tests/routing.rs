@@ -162,11 +162,38 @@ fn long_replies_are_made_again_without_their_effect() {
     assert_eq!(world.ask(a, change)["type"], "room-updated");
     assert!(world.take(b).is_empty());
     world.ask(conn, json!({"type": "leave"}));
-    assert_eq!(
-        world.ask(conn, join)["type"],
-        "joined",
-        "what was left can be joined again"
-    );
+    world.clear();
+    let third = world.ask(conn, join);
+    assert_eq!(third["code"], "not-in-room", "what was left is not redone");
+    assert!(world.take(a).is_empty());
+    world.empties();
+}
+
+#[test]
+fn an_old_id_never_does_or_tells_of_something_else() {
+    let mut world = World::new();
+    let [(a, _)] = world.party("h4");
+    let conn = world.open();
+    let join = |id: &str, room: &str| json!({"type": "join", "id": id, "roomId": room});
+    let (j, k) = (join("J", "h3"), join("K", "h4"));
+    assert_eq!(world.ask(conn, j.clone())["roomId"], "h3");
+    assert_eq!(world.ask(conn, k.clone())["roomId"], "h4");
+    world.clear();
+    assert_eq!(world.ask(conn, j.clone())["code"], "not-in-room");
+    assert_eq!(world.ask(conn, k.clone())["roomId"], "h4");
+    let list = json!({"type": "list", "id": "L"});
+    let pad = json!({"type": "state", "state": {"x": "x".repeat(600)}});
+    world.ask(a, pad);
+    assert_eq!(world.ask(conn, list.clone())["type"], "peers");
+    assert_eq!(world.ask(conn, list)["type"], "peers");
+    assert_eq!(world.ask(conn, join("L", "h5"))["code"], "invalid-message");
+    world.ask(conn, json!({"type": "leave", "id": "M"}));
+    world.clear();
+    assert_eq!(world.ask(conn, k)["code"], "not-in-room");
+    assert_eq!(world.ask(conn, j)["code"], "not-in-room");
+    let left = world.ask(conn, json!({"type": "leave", "id": "M"}));
+    assert_eq!(left["type"], "left");
+    assert!(world.take(a).is_empty() && world.hub.gauges().rooms == 1);
     world.empties();
 }
 

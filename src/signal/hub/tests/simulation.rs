@@ -248,35 +248,22 @@ impl Net {
     }
 
     fn up(&mut self, conn: u64, item: Up) {
-        let delay = self.rng.random_range(0..6);
-        if let Some(wire) = self
-            .wires
-            .get_mut(&conn)
-            .filter(|wire| wire.dead_at.is_none())
-        {
-            let at = wire
-                .up
-                .back()
-                .map_or(0, |(at, _)| *at)
-                .max(self.tick + delay);
-            wire.up.push_back((at, item));
+        let at = self.tick + self.rng.random_range(0..6);
+        if let Some(wire) = self.living(conn) {
+            send_off(&mut wire.up, at, item);
         }
     }
 
     fn down(&mut self, conn: u64, item: Down) {
-        let delay = self.rng.random_range(0..6);
-        if let Some(wire) = self
-            .wires
-            .get_mut(&conn)
-            .filter(|wire| wire.dead_at.is_none())
-        {
-            let at = wire
-                .down
-                .back()
-                .map_or(0, |(at, _)| *at)
-                .max(self.tick + delay);
-            wire.down.push_back((at, item));
+        let at = self.tick + self.rng.random_range(0..6);
+        if let Some(wire) = self.living(conn) {
+            send_off(&mut wire.down, at, item);
         }
+    }
+
+    fn living(&mut self, conn: u64) -> Option<&mut Wire> {
+        let wire = self.wires.get_mut(&conn)?;
+        wire.dead_at.is_none().then_some(wire)
     }
 
     fn move_along(&mut self, conn: u64) {
@@ -454,4 +441,10 @@ impl Net {
             }
         );
     }
+}
+
+/// Arrives at that time, but overtakes nothing.
+fn send_off<T>(way: &mut VecDeque<(u64, T)>, at: u64, item: T) {
+    let last = way.back().map_or(0, |(at, _)| *at);
+    way.push_back((at.max(last), item));
 }

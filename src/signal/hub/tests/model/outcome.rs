@@ -148,16 +148,22 @@ impl Run {
         if others > 0 && (state.password && !password || state.locked || full) {
             return None;
         }
-        if self.room_of(c).is_some() {
+        let left = self.room_of(c);
+        let alone = left == Some(room) && others == 0;
+        if alone {
+            // The room waits for its only member.
+            self.rooms[room].members.clear();
+            self.clients[c].session.as_mut().unwrap().room = None;
+        }
+        if left.is_some() {
             self.end(c);
         }
-        let first = self.rooms[room].members.is_empty();
-        if first {
+        if self.rooms[room].members.is_empty() && !alone {
             self.rooms[room].password = create;
         }
-        self.rooms[room]
-            .members
-            .push((c, if first { "host" } else { "member" }));
+        let members = &mut self.rooms[room].members;
+        let hostless = !members.iter().any(|m| m.1 == "host");
+        members.push((c, if hostless { "host" } else { "member" }));
         self.open_session(c, Some(room));
         self.tell_room(room, Some(c), "peer-joined");
         Some("joined")

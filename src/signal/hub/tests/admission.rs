@@ -1,0 +1,257 @@
+//! Who is let in, under which name, and who is refused.
+
+use super::harness::{World, ice};
+use super::*;
+use crate::auth::{Role, RoomScope};
+use serde_json::json;
+
+#[test]
+fn tokens_decide_over_name_role_room_and_lists() {
+    let mut world = World::new();
+    let grant = Grant {
+        identity: Some("token-name".into()),
+        chooses_identity: false,
+        rooms: RoomScope::Matching(vec!["team-*".into()]),
+        role: Some(Role::Viewer),
+        call: false,
+        list_rooms: true,
+        metadata: Some(json!({"from": "token"})),
+    };
+    let conn = world.open();
+    let join = |room: &str| json!({"type": "join", "roomId": room, "identity": "claimed"});
+    assert_eq!(
+        world.ask_as(conn, join("other"), Ok(grant.clone()))["code"],
+        "forbidden"
+    );
+    let joined = world.ask_as(conn, join("team-1"), Ok(grant));
+    assert_eq!(
+        (&joined["identity"], &joined["role"]),
+        (&json!("token-name"), &json!("viewer"))
+    );
+    assert_eq!(
+        world.ask(conn, json!({"type": "rooms"}))["rooms"][0]["roomId"],
+        "team-1"
+    );
+    let (other, seen) = world.join("team-1", "other");
+    assert_eq!(seen["peers"][0]["metadata"], json!({"from": "token"}));
+    assert_eq!(seen["role"], "host", "there was none");
+    assert_eq!(
+        world.ask(other, json!({"type": "rooms"}))["code"],
+        "forbidden"
+    );
+    let call = json!({"type": "call", "to": "other"});
+    assert_eq!(world.ask(conn, call)["code"], "forbidden");
+    world.empties();
+}
+
+#[test]
+fn a_token_without_a_name_lets_nobody_choose_one() {
+    let mut world = World::new();
+    let nameless = || {
+        Ok(Grant {
+            chooses_identity: false,
+            ..Grant::open()
+        })
+    };
+    let conn = world.open();
+    for claim in [
+        json!({"type": "register", "identity": "boss"}),
+        json!({"type": "join", "roomId": "r", "identity": "boss"}),
+    ] {
+        let entered = world.ask_as(conn, claim, nameless());
+        assert_eq!(entered["identity"], entered["peerId"]);
+    }
+    let (named, _) = world.register("ann");
+    let entered = world.ask_as(named, json!({"type": "join", "roomId": "r"}), nameless());
+    assert_eq!(entered["identity"], entered["peerId"]);
+    world.empties();
+}
+
+#[test]
+fn a_bad_token_is_told_and_closed_but_a_session_lives_on() {
+    let mut world = World::new();
+    let refusal = |code| Err(Refusal::new(code, "no"));
+    let join = json!({"type": "join", "roomId": "r"});
+    let conn = world.open();
+    let answer = world.ask_as(conn, join.clone(), refusal(ErrorCode::TokenExpired));
+    assert_eq!(answer["code"], "token-expired");
+    assert_eq!(world.closed.get(&conn), Some(&4001));
+    let [(conn, _)] = world.party("r");
+    let answer = world.ask_as(conn, join, refusal(ErrorCode::Unauthorized));
+    assert_eq!(answer["code"], "unauthorized");
+    assert!(world.is_open(conn));
+    world.empties();
+}
+
+#[test]
+fn rooms_are_created_with_options_and_guarded() {
+    let mut world = World::new();
+    let host = world.open();
+    let joined = world.ask(
+        host,
+        json!({"type": "join", "roomId": "r", "create":
+            {"maxPeers": 2, "password": "pw", "metadata": {"topic": 1}, "relayOnly": true}}),
+    );
+    let room = &joined["room"];
+    assert_eq!(
+        (&room["maxPeers"], &room["hasPassword"]),
+        (&json!(2), &json!(true))
+    );
+    assert_eq!(
+        (&room["metadata"], &room["relayOnly"]),
+        (&json!({"topic": 1}), &json!(true))
+    );
+    assert_eq!(joined["iceTransportPolicy"], "relay");
+    assert!(!joined.to_string().contains("pw"));
+
+    let conn = world.open();
+    let join = |password| json!({"type": "join", "roomId": "r", "password": password});
+    assert_eq!(
+        world.ask(conn, json!({"type": "join", "roomId": "r"}))["code"],
+        "bad-password"
+    );
+    assert_eq!(world.ask(conn, join("PW"))["code"], "bad-password");
+    assert_eq!(world.ask(conn, join("pw"))["type"], "joined");
+    let third = world.open();
+    assert_eq!(world.ask(third, join("pw"))["code"], "room-full");
+    world.empties();
+}
+
+#[test]
+fn guessing_passwords_is_slowed_for_the_network_and_room_only() {
+    let mut world = World::new();
+    let host = world.open();
+    world.ask(
+        host,
+        json!({"type": "join", "roomId": "r", "create": {"password": "pw"}}),
+    );
+    let join = |password| json!({"type": "join", "roomId": "r", "password": password});
+    let guesser = world.open_from("2001:db8::1");
+    for _ in 0..10 {
+        assert_eq!(world.ask(guesser, join("guess"))["code"], "bad-password");
+    }
+    let neighbour = world.open_from("2001:db8::2");
+    let refused = world.ask(
+        neighbour,
+        json!({"type": "join", "id": "x", "roomId": "r", "password": "pw"}),
+    );
+    assert_eq!(
+        (&refused["code"], &refused["retryAfter"]),
+        (&json!("rate-limited"), &json!(6000))
+    );
+    let elsewhere = world.open_from("2001:db8:0:1::1");
+    assert_eq!(world.ask(elsewhere, join("pw"))["type"], "joined");
+    world.pass(Duration::from_secs(6));
+    let retried = world.ask(
+        neighbour,
+        json!({"type": "join", "id": "x", "roomId": "r", "password": "pw"}),
+    );
+    assert_eq!(retried["type"], "joined");
+    world.empties();
+}
+
+#[test]
+fn tables_of_rooms_and_sessions_are_capped() {
+    let settings = Settings {
+        max_rooms: 1,
+        max_sessions: 2,
+        ..Settings::default()
+    };
+    let mut world = World::with(settings, ice(true));
+    let [(a, _), _] = world.party("r");
+    let c = world.open();
+    let refused = world.ask(c, json!({"type": "register", "identity": "c"}));
+    assert_eq!(
+        (&refused["code"], &refused["retryAfter"]),
+        (&json!("rate-limited"), &json!(30000))
+    );
+    assert_eq!(
+        world.ask(a, json!({"type": "join", "roomId": "s"}))["code"],
+        "room-full"
+    );
+    assert_eq!(
+        world.ask(a, json!({"type": "join", "roomId": "r"}))["type"],
+        "joined"
+    );
+    world.empties();
+}
+
+#[test]
+fn away_sessions_go_on_counting_against_their_network() {
+    let settings = Settings {
+        sessions_per_network: 2,
+        ..Settings::default()
+    };
+    let mut world = World::with(settings, ice(true));
+    let join = |n: usize| json!({"type": "join", "roomId": format!("{n}")});
+    let mut last = json!(null);
+    for n in 0..2 {
+        let conn = world.open_from("2001:db8::1");
+        last = world.ask(conn, join(n));
+        world.cut(conn);
+    }
+    let conn = world.open_from("2001:db8::2");
+    let refused = world.ask(conn, join(2));
+    assert_eq!(
+        (&refused["code"], &refused["retryAfter"]),
+        (&json!("rate-limited"), &json!(30000))
+    );
+    let elsewhere = world.open_from("2001:db8:0:1::1");
+    assert_eq!(world.ask(elsewhere, join(2))["type"], "joined");
+    let moved = world.open_from("192.0.2.9");
+    let resume = json!({"type": "resume", "resumeToken": last["resumeToken"], "seq": 1});
+    assert_eq!(world.ask(moved, resume)["type"], "resumed");
+    assert_eq!(world.ask(conn, join(3))["type"], "joined");
+    assert_eq!(
+        world.ask(conn, join(4))["type"],
+        "joined",
+        "it has one already"
+    );
+    world.pass(Duration::from_secs(30));
+    assert!(world.hub.sessions.of_network("2001:db8::".parse().unwrap()) == 1);
+    world.empties();
+}
+
+#[test]
+fn unique_identities_replace_or_are_refused() {
+    let mut world = World::new();
+    let [(a, _), (b, b_id)] = world.party("r");
+    world.hub.settings.unique_identity = UniqueIdentity::Reject;
+    let conn = world.open();
+    let join = json!({"type": "join", "roomId": "r", "identity": "p1"});
+    assert_eq!(world.ask(conn, join.clone())["code"], "identity-taken");
+    world.hub.settings.unique_identity = UniqueIdentity::Replace;
+    let joined = world.ask(conn, join);
+    assert_eq!(joined["peers"].as_array().unwrap().len(), 1);
+    assert_eq!(world.closed.get(&b), Some(&4004));
+    assert_eq!(world.revoked[0].0, b_id);
+    let news = world.take(a);
+    assert_eq!(
+        (&news[0]["type"], &news[0]["reason"]),
+        (&json!("peer-left"), &json!("replaced"))
+    );
+    assert_eq!(news[1]["type"], "peer-joined");
+    // Elsewhere the name is free.
+    assert_eq!(world.join("other", "p1").1["type"], "joined");
+    world.empties();
+}
+
+#[test]
+fn who_replaces_the_only_member_finds_the_room_as_it_was() {
+    let settings = Settings {
+        unique_identity: UniqueIdentity::Replace,
+        ..Settings::default()
+    };
+    let mut world = World::with(settings, ice(true));
+    let (a, _) = world.join("r", "ann");
+    world.ask(a, json!({"type": "room", "password": "pw"}));
+    let b = world.open();
+    let join = json!({"type": "join", "roomId": "r", "identity": "ann", "password": "pw"});
+    let joined = world.ask(b, join);
+    assert_eq!(
+        (&joined["role"], &joined["room"]["hasPassword"]),
+        (&json!("host"), &json!(true))
+    );
+    assert_eq!(joined["peers"], json!([]));
+    world.empties();
+}

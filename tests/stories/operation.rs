@@ -1,0 +1,108 @@
+//! Running the box: what a reload changes under a call, what signals do, what the doctor says.
+
+use crate::harness::{Callbox, Client, PATIENCE, Process, Reachable};
+use callbox::cli::{DoctorArgs, Source, doctor};
+use callbox::config::Config;
+use callbox::http::unix_now;
+use serde_json::{Value, json};
+use std::time::Instant;
+
+fn config(toml: &str) -> Config {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, toml.as_bytes()).unwrap();
+    Config::load(Some(file.path()), std::iter::empty()).unwrap()
+}
+
+/// The doctor's report on `callbox`, as seen by who holds `config`.
+async fn examine(callbox: &Callbox, config: &Config) -> Value {
+    let args = DoctorArgs {
+        source: Source { config: None },
+        url: Some(format!("http://{}", callbox.http())),
+        token: None,
+        json: true,
+    };
+    let (text, _) = doctor(&args, Some(config), unix_now()).await.unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn findings(report: &Value) -> Vec<&str> {
+    let checks = report["checks"].as_array().unwrap();
+    let failed = checks.iter().filter(|check| check["status"] == "failed");
+    failed
+        .map(|check| check["finding"].as_str().unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_changes_keys_and_secrets_under_an_open_session() {
+    let before = "[turn]\nsecrets = [\"north\"]";
+    let after = "[auth]\nmode = \"jwt\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n\
+                 [turn]\nsecrets = [\"south\"]\nrealm = \"elsewhere\"";
+    let callbox = Callbox::start(before).await;
+    let (mut client, _) = Client::join(&callbox, "room", "alice").await;
+    let report = examine(&callbox, &config(before)).await;
+    assert_eq!(report["ok"], true, "{report}");
+
+    let waiting = callbox.reload(config(after));
+    assert!(waiting.contains(&"turn.realm".to_owned()), "{waiting:?}");
+    let started = Instant::now();
+    loop {
+        let report = examine(&callbox, &config(after)).await;
+        if report["ok"] == true {
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "{report}");
+    }
+    let report = examine(&callbox, &config(before)).await;
+    assert!(findings(&report).contains(&"token-needed"), "{report}");
+    let mut newcomer = Client::connect(&callbox).await;
+    let join = json!({"type": "join", "roomId": "room"});
+    assert_eq!(newcomer.refused(join).await, "unauthorized");
+    let pong = client.request(json!({"type": "ping"})).await;
+    assert_eq!(pong["type"], "pong", "who is in stays in");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_tells_a_secret_that_the_box_does_not_have() {
+    let callbox = Callbox::start("[turn]\nsecrets = [\"north\"]").await;
+    let report = examine(&callbox, &config("[turn]\nsecrets = [\"south\"]")).await;
+    assert_eq!(findings(&report), ["secret-mismatch"], "{report}");
+    let mend = report["checks"].as_array().unwrap().last().unwrap()["mend"].as_str();
+    assert!(mend.unwrap().contains("systemctl reload"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_drain_at_once_and_cleanly() {
+    let mut process = Process::start(&[("CALLBOX_DRAIN__GRACE", "10m")]);
+    let (mut client, _) = Client::join(&process, "room", "alice").await;
+    process.signal("TERM");
+    client.expect("draining").await;
+    assert_eq!(process.exit_code_so_far(), None, "it waits for the call");
+    process.signal("TERM");
+    assert_eq!(process.exit_code(), Some(0));
+}
+
+#[test]
+fn the_configurations_of_the_deployment_guide_are_valid() {
+    let guide = include_str!("../../docs/deploy.md");
+    let blocks = guide.split("```toml\n").skip(1);
+    let mut count = 0;
+    for block in blocks.map(|rest| rest.split("```").next().unwrap()) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, block.as_bytes()).unwrap();
+        // What the package's own file adds.
+        let env = [
+            ("CALLBOX_PUBLIC__HOST", "call.example.org"),
+            ("CALLBOX_AUTH__MODE", "jwt"),
+            ("CALLBOX_AUTH__SECRET", "0123456789abcdef0123456789abcdef"),
+            ("CALLBOX_TURN__SECRETS", "north"),
+            ("CALLBOX_TLS__ACME__EMAIL", "ops@example.org"),
+        ];
+        let env = env.map(|(k, v)| (k.to_owned(), v.to_owned()));
+        if let Err(error) = Config::load(Some(file.path()), env.into_iter()) {
+            panic!("{error}\n{block}");
+        }
+        count += 1;
+    }
+    assert!(count > 5);
+}
