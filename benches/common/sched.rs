@@ -4,9 +4,6 @@
 use std::io;
 use std::time::Duration;
 
-/// Files that generator and server may open: 10,000 clients take two sockets each in a relay.
-const OPEN_FILES: u64 = 65_536;
-
 /// Binds the calling thread, and what it spawns from then on, to one core.
 pub(crate) fn pin_to_core(core: usize) -> io::Result<()> {
     // SAFETY: an all-zero cpu_set_t is the empty set, and CPU_SET checks the index.
@@ -38,13 +35,17 @@ pub(crate) fn cpu_time(pid: u32) -> io::Result<Duration> {
     Ok(Duration::new(spent.tv_sec.unsigned_abs(), nanos))
 }
 
-/// Lets this process and its children open enough sockets.
+/// Lets this process and its children open as many files as they may: 10,000 clients take as many
+/// sockets here, and the server as many again.
 pub(crate) fn raise_open_files() -> io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: OPEN_FILES,
-        rlim_max: OPEN_FILES,
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
     };
     // SAFETY: the pointer is to a live rlimit.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })
 }
 

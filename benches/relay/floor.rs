@@ -3,8 +3,9 @@
 //! is what the design costs. Plain is `recvfrom` and `sendto`; batched is `recvmmsg` with GRO and
 //! sends with GSO.
 
-use super::sys::{self, Epoll, Receiver};
+use super::sys::{self, Receiver};
 use super::wire;
+use crate::common::epoll::Epoll;
 use anyhow::Result;
 use foldhash::HashMap;
 use std::io;

@@ -3,8 +3,9 @@
 
 use super::client::Client;
 use super::load::{Burst, Bursts, Flow, Load, Pace};
-use super::sys::{self, Epoll, Receiver};
+use super::sys::{self, Receiver};
 use super::wire::{self, Framing, Stamp};
+use crate::common::epoll::Epoll;
 use crate::common::process::ServerProcess;
 use crate::common::report::quantile_us;
 use anyhow::Result;

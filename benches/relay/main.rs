@@ -105,7 +105,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
         generator: arguments.generator_core,
         server: arguments.server_core,
     };
-    sched::raise_open_files().context("raising the limit on open files (root may)")?;
+    sched::raise_open_files().context("raising the limit on open files")?;
     sched::pin_to_core(cores.generator)?;
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("..");
     let callbox = arguments

@@ -1,12 +1,11 @@
-//! Batched datagram I/O with and without offload, epoll and interface switches, from libc.
+//! Batched datagram I/O with and without offload, and the GRO switch of interfaces, from libc.
 //! IPv4 only: the benchmarks run on loopback and on a veth pair.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::os::fd::{AsRawFd, RawFd};
 
 /// A GRO super-datagram fits in what one UDP datagram may carry.
 const BUFFER: usize = 65_536;
@@ -127,61 +126,6 @@ impl Receiver {
             data: &self.buffers[slot * BUFFER..slot * BUFFER + length],
             segment: gro_segment(&header.msg_hdr).unwrap_or(length),
         }
-    }
-}
-
-/// Readiness of many sockets, level-triggered.
-pub(crate) struct Epoll {
-    fd: OwnedFd,
-    events: Vec<libc::epoll_event>,
-}
-
-impl Epoll {
-    pub(crate) fn new(events: usize) -> io::Result<Self> {
-        // SAFETY: no pointer is passed; the descriptor is fresh and owned by nobody else.
-        let fd = unsafe {
-            let fd = libc::epoll_create1(libc::EPOLL_CLOEXEC);
-            check(fd)?;
-            OwnedFd::from_raw_fd(fd)
-        };
-        Ok(Self {
-            fd,
-            events: vec![libc::epoll_event { events: 0, u64: 0 }; events],
-        })
-    }
-
-    pub(crate) fn add(&self, fd: RawFd, token: usize) -> io::Result<()> {
-        let mut event = libc::epoll_event {
-            events: libc::EPOLLIN as u32,
-            u64: token as u64,
-        };
-        // SAFETY: the event is live for the call.
-        let added =
-            unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) };
-        check(added).map(drop)
-    }
-
-    /// How many sockets are readable; `None` waits without end.
-    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        let millis = timeout.map_or(-1, |t| t.as_millis() as libc::c_int);
-        // SAFETY: the buffer is live and its length is given.
-        let ready = unsafe {
-            libc::epoll_wait(
-                self.fd.as_raw_fd(),
-                self.events.as_mut_ptr(),
-                self.events.len() as libc::c_int,
-                millis,
-            )
-        };
-        match check(ready) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-            result => result.map(|ready| ready as usize),
-        }
-    }
-
-    /// The token of one readable socket of the last `wait`.
-    pub(crate) fn token(&self, index: usize) -> usize {
-        self.events[index].u64 as usize
     }
 }
 
