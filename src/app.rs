@@ -2,13 +2,14 @@
 
 mod banner;
 mod ice_urls;
+mod metrics;
 
 pub use banner::Banner;
 
 use crate::auth::credential::IceIssuer;
 use crate::auth::token::TokenError;
 use crate::config::{Config, Mode, UniqueIdentity};
-use crate::http::{self, Access, Context, Guard, Phase};
+use crate::http::{self, Access, AdminToken, Context, Guard, Phase, RelayAdmin};
 use crate::net::{self, Announced};
 use crate::protocol::{ErrorCode, Refusal};
 use crate::relay::engine::{PeerPolicy, Verdict};
@@ -16,6 +17,7 @@ use crate::relay::{RelayAddress, RelayConfig, RelayHandle};
 use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, Driver, SessionSettings};
 use anyhow::{Context as _, Result};
+use secrecy::ExposeSecret;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,9 +47,7 @@ impl App {
     /// # Errors
     /// A listener cannot be bound, or no address can be announced; the message names the mend.
     pub async fn start(config: Config) -> Result<Self> {
-        let judge = PeerPolicy::new(vec![], vec![], vec![]);
-        let is_public = |ip| judge.judge(ip) == Verdict::Allow;
-        let announced = net::discover(&config.public, config.loopback, is_public).await;
+        let announced = announced(&config).await;
 
         let web = bind_web(&config)?;
         let relay_sockets = if config.turn.enabled {
@@ -64,13 +64,7 @@ impl App {
             .map(std::net::UdpSocket::local_addr)
             .collect::<Result<Vec<_>, _>>()?;
 
-        let urls = ice_urls::of(&config.public, &announced, &udp);
-        let ice = IceIssuer {
-            stun_urls: urls.stun,
-            turn_urls: urls.turn,
-            secrets: config.turn.secrets.clone(),
-            ttl: config.turn.ttl,
-        };
+        let ice = issuer(&config, &announced, &udp);
         let banner = Banner::new(&config, &http, &announced, &ice);
 
         let relay = if config.turn.enabled {
@@ -105,6 +99,16 @@ impl App {
             driver: Arc::clone(&driver),
             phase: phase_seen,
             pages: config.http.pages,
+            admin_token: config
+                .auth
+                .admin_token
+                .as_ref()
+                .map(|token| AdminToken::new(token.expose_secret())),
+            relays: RelayAdmin {
+                list: Box::new(|| Box::pin(async { vec![] })),
+                revoke: Box::new(|_| {}),
+            },
+            scrape: metrics::scraper(Arc::clone(&driver)),
         });
         let mut tasks = JoinSet::new();
         let timers = Arc::clone(&driver);
@@ -118,6 +122,11 @@ impl App {
             };
             let router = http::router(Arc::clone(&context), guard);
             tasks.spawn(http::serve(listener, router, stop_seen.clone()));
+        }
+        if let Some(address) = config.metrics {
+            let listener = TcpListener::from_std(net::tcp(address, "metrics.listen")?)?;
+            let router = http::metrics_router(Arc::clone(&context));
+            tasks.spawn(http::serve(listener, router, stop_seen));
         }
         phase.send_replace(Phase::Ready);
         Ok(Self {
@@ -149,6 +158,29 @@ impl App {
         if let Some(relay) = &self.relay {
             relay.close().await;
         }
+    }
+}
+
+/// The issuer of a box that runs by `config`, without binding a port: one of port 0 is left out.
+pub async fn ice_issuer(config: &Config) -> IceIssuer {
+    let mut udp = config.turn.udp.addresses.clone();
+    udp.retain(|address| config.turn.enabled && address.port() != 0);
+    issuer(config, &announced(config).await, &udp)
+}
+
+async fn announced(config: &Config) -> Vec<Announced> {
+    let judge = PeerPolicy::new(vec![], vec![], vec![]);
+    let is_public = |ip| judge.judge(ip) == Verdict::Allow;
+    net::discover(&config.public, config.loopback, is_public).await
+}
+
+fn issuer(config: &Config, announced: &[Announced], udp: &[SocketAddr]) -> IceIssuer {
+    let urls = ice_urls::of(&config.public, announced, udp);
+    IceIssuer {
+        stun_urls: urls.stun,
+        turn_urls: urls.turn,
+        secrets: config.turn.secrets.clone(),
+        ttl: config.turn.ttl,
     }
 }
 

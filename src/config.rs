@@ -5,11 +5,14 @@
 
 mod raw;
 mod source;
+mod tls;
 mod values;
 
 pub use raw::{Http, Log, LogFormat, LogLevel, Mode, Raw, Rooms, Signal, UniqueIdentity};
+pub use tls::{Acme, CertificateSource, Tls};
 pub use values::{BitRate, Frequency, Ports, Size, Span};
 
+use crate::auth::Signer;
 use crate::auth::credential::TurnSecrets;
 use crate::auth::token::Verifier;
 use ipnet::IpNet;
@@ -35,6 +38,8 @@ pub struct Config {
     pub public: Public,
     /// Plain HTTP and WebSocket.
     pub http: Http,
+    /// The TLS port.
+    pub tls: Tls,
     /// Who may join.
     pub auth: Auth,
     /// Limits of rooms.
@@ -45,6 +50,8 @@ pub struct Config {
     pub turn: Turn,
     /// How long a drain waits for calls to end.
     pub drain_grace: Duration,
+    /// Where metrics are served without a token.
+    pub metrics: Option<SocketAddr>,
     /// What is written to the log.
     pub log: Log,
     /// What an operator may not have meant.
@@ -81,6 +88,10 @@ pub struct Auth {
     pub mode: Mode,
     /// What tokens are checked against; present in `jwt` mode.
     pub verifier: Option<Verifier>,
+    /// What the admin API asks for; without one it does not exist.
+    pub admin_token: Option<SecretString>,
+    /// What mints tokens; present where there is a shared secret that may sign.
+    pub signer: Option<Signer>,
 }
 
 /// STUN and TURN.
@@ -174,29 +185,36 @@ impl Check<'_> {
     fn config(&mut self, raw: Raw) -> Config {
         let mut effective = raw.clone();
         let public = self.public(&raw);
-        let loopback = raw.http.listen.iter().all(|a| a.ip().is_loopback())
+        let mut web = raw.http.listen.iter().chain(&raw.tls.listen);
+        let loopback = web.all(|a| a.ip().is_loopback())
             && public.host.is_none()
             && public.ice_urls.is_empty()
             && public.addresses.is_empty()
             && public.stun.is_none();
         let auth = self.auth(&raw, loopback);
         let turn = self.turn(&raw, loopback);
+        let tls = self.tls(&raw);
         self.limits(&raw);
-        if raw.http.listen.is_empty() {
+        if raw.http.listen.is_empty() && raw.tls.listen.is_empty() {
             self.problem("http.listen", "[]", "leaves nothing to connect to")
                 .set_mend("name at least one address, e.g. [\"127.0.0.1:8080\"]");
         }
         effective.auth.mode = Some(auth.mode);
+        if let Some(CertificateSource::Acme(acme)) = &tls.certificates {
+            effective.tls.acme.domains = acme.domains.clone();
+        }
         effective.turn.udp = Some(turn.udp.addresses.clone());
         Config {
             loopback,
             public,
             http: raw.http,
+            tls,
             auth,
             rooms: raw.rooms,
             signal: raw.signal,
             turn,
             drain_grace: raw.drain.grace.0,
+            metrics: raw.metrics.listen,
             log: raw.log,
             warnings: std::mem::take(&mut self.warnings),
             effective,
@@ -295,10 +313,32 @@ impl Check<'_> {
             ),
             _ => {}
         }
+        let signer = secret.as_ref().and_then(|secret| {
+            let (issuer, audience) = (raw.auth.issuer.clone(), raw.auth.audience.clone());
+            Signer::new(secret, &raw.auth.algorithms, issuer, audience)
+        });
         let verifier = self.verifier(&raw.auth, secret);
+        let admin_token = self.secret(
+            "auth.admin_token",
+            raw.auth.admin_token.clone(),
+            &raw.auth.admin_token_file,
+        );
+        if admin_token
+            .as_ref()
+            .is_some_and(|token| token.expose_secret().is_empty())
+        {
+            self.problem(
+                "auth.admin_token",
+                "",
+                "is empty, and anyone could send that",
+            )
+            .set_mend("`openssl rand -hex 32` makes one; without the key there is no admin API");
+        }
         Auth {
             mode,
             verifier: (mode == Mode::Jwt).then_some(verifier),
+            admin_token,
+            signer,
         }
     }
 

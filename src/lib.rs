@@ -9,6 +9,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod log;
 pub mod net;
 pub mod protocol;
 pub mod relay;

@@ -1,62 +1,82 @@
 //! Arguments, logging, signals, exit code; everything else is the library's.
 
 use anyhow::Result;
-use callbox::app::App;
-use callbox::cli::{Cli, Command, check};
-use callbox::config::{Config, Log, LogFormat, LogLevel};
+use callbox::app::{self, App};
+use callbox::cli::{self, Cli, Command, Source};
+use callbox::config::Config;
+use callbox::{http, log};
 use clap::Parser;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::filter::LevelFilter;
 
 /// EX_CONFIG of sysexits.h, as the operating contract has it.
 const BAD_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match cli.command.unwrap_or(Command::Serve(cli.source)) {
-        Command::Serve(source) => match Config::load(source.config.as_deref(), std::env::vars()) {
-            Ok(config) => serve(config),
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::from(BAD_CONFIGURATION)
-            }
-        },
-        Command::Check { source, json } => {
-            let loaded = Config::load(source.config.as_deref(), std::env::vars());
-            let (text, valid) = check(loaded, json);
-            if valid || json {
-                print(&text);
-            } else {
-                eprint!("{text}");
-            }
-            if valid {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(BAD_CONFIGURATION)
-            }
-        }
+    let outcome = match cli.command.unwrap_or(Command::Serve(cli.source)) {
+        Command::Serve(source) => load(&source).and_then(serve),
+        Command::Check { source, json } => check(&source, json),
+        Command::Token(args) => load(&args.source)
+            .and_then(|config| report(cli::token(&config, &args, http::unix_now()))),
+        Command::Credentials(args) => load(&args.source).and_then(|config| {
+            let issuer = block_on(app::ice_issuer(&config))?;
+            report(cli::credentials(&config, issuer, &args, http::unix_now()))
+        }),
+    };
+    outcome.err().unwrap_or(ExitCode::SUCCESS)
+}
+
+fn load(source: &Source) -> Result<Config, ExitCode> {
+    Config::load(source.config.as_deref(), std::env::vars()).map_err(|error| {
+        eprintln!("{error}");
+        ExitCode::from(BAD_CONFIGURATION)
+    })
+}
+
+fn check(source: &Source, json: bool) -> Result<(), ExitCode> {
+    let loaded = Config::load(source.config.as_deref(), std::env::vars());
+    let (text, valid) = cli::check(loaded, json);
+    if valid || json {
+        print(&text);
+    } else {
+        eprint!("{text}");
+    }
+    if valid {
+        Ok(())
+    } else {
+        Err(ExitCode::from(BAD_CONFIGURATION))
     }
 }
 
-fn serve(config: Config) -> ExitCode {
-    start_log(&config.log);
+fn report(outcome: Result<String, String>) -> Result<(), ExitCode> {
+    match outcome {
+        Ok(text) => print(&text),
+        Err(error) => return Err(failure(&error)),
+    }
+    Ok(())
+}
+
+fn failure(error: &impl std::fmt::Display) -> ExitCode {
+    eprintln!("callbox: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T, ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failure(&error))?;
+    Ok(runtime.block_on(future))
+}
+
+fn serve(config: Config) -> Result<(), ExitCode> {
+    log::start(&config.log);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let outcome = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(run(config)));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("callbox: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    block_on(run(config))?.map_err(|error| failure(&error))
 }
 
 async fn run(config: Config) -> Result<()> {
@@ -82,22 +102,4 @@ async fn run(config: Config) -> Result<()> {
 fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
-fn start_log(log: &Log) {
-    let level = match log.level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match log.format {
-        LogFormat::Text => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().init(),
-    }
 }

@@ -1,41 +1,36 @@
 /**
- * The call page: lobby, mesh, chat and controls. It wires the signaling client to one `Link` and one `Tile` a peer, and
- * owns nothing that those modules own.
+ * The call page: lobby, mesh and controls. It wires the signaling client to one `Link` and one `Tile` a peer, and owns
+ * nothing that those modules own.
  */
 
 import { Callbox } from './callbox.js';
+import { clearChat, heard, notify, startChat, tell } from './chat.js';
 import { has, localise, t } from './i18n.js';
 import { Link } from './link.js';
 import { Media } from './media.js';
+import { $, localAddress, token } from './page.js';
 import { drawAvatar, Tile } from './stage.js';
 
 const PATH_POLL = 2_000; // ms between two looks at the selected paths
-const NOTICE_FOR = 6_000; // ms that a notice stays
 
-const $ = (id) => document.getElementById(id);
 const media = new Media(mediaChanged);
 /** peerId → `{peer, link, tile, path}` */
 const peers = new Map();
 let box = null;
 let self = null; // `{peerId, identity, role, room}` while in a room
 let ownTile = null;
-let token = null;
 let sharedState = '';
-let noticeTimer = 0;
 let pathTimer = 0;
+let wakeLock = null;
+/** The sentences above the page and above the join button: functions, so that a language switch redraws them. */
+const sentences = { warning: null, 'join-note': null };
 
 start();
 
 function start() {
-  const address = new URLSearchParams(location.search);
-  const hash = decodeURIComponent(location.hash.slice(1));
-  const inHash = new URLSearchParams(hash.includes('=') ? hash : '');
-  token = inHash.get('token') ?? address.get('token') ?? sessionStorage.getItem('callbox.token');
-  $('room').value = inHash.get('room') ?? (hash.includes('=') ? null : hash || null) ?? address.get('room') ?? freshRoom();
+  readAddress();
   $('name').value = localStorage.getItem('callbox.name') ?? '';
   $('relay-only').checked = localStorage.getItem('callbox.relay') === 'true';
-  if (token) keepToken(token);
-  rememberRoom($('room').value);
 
   $('join').addEventListener('submit', join);
   $('name').addEventListener('input', drawLobby);
@@ -46,64 +41,43 @@ function start() {
   $('share-screen').addEventListener('click', () => media.toggleScreen());
   $('copy-link').addEventListener('click', copyLink);
   $('copy-invite').addEventListener('click', copyLink);
-  $('chat-toggle').addEventListener('click', () => showChat($('chat').hidden));
-  $('chat-close').addEventListener('click', () => showChat(false));
-  $('chat').addEventListener('keydown', ({ key }) => key === 'Escape' && showChat(false));
-  $('chat-form').addEventListener('submit', sendChat);
   $('leave').addEventListener('click', leave);
-  $('warning-close').addEventListener('click', () => warn(''));
+  $('warning-close').addEventListener('click', () => say('warning', null));
+  startChat({ ownName: () => nameOf(self), send: (text) => box.request('message', { content: { text } }) });
+  addEventListener('hashchange', () => self || readAddress());
   addEventListener('pagehide', () => box?.leave());
+  addEventListener('pageshow', ({ persisted }) => persisted && location.reload());
 
+  if (!globalThis.RTCPeerConnection) {
+    say('warning', () => t('noWebrtc'));
+    $('join-button').disabled = true;
+  } else if (!Media.possible) {
+    explain('insecure');
+  }
   localise($('language'), redraw);
   Promise.all([Media.granted('audio'), Media.granted('video')]).then((granted) => granted.every(Boolean) && openMedia());
 }
 
 // ---- Lobby ----
 
-async function join(event) {
-  event.preventDefault();
-  const roomId = $('room').value.trim();
-  const name = $('name').value.trim();
-  if (!roomId || $('join-button').disabled) return;
-  localStorage.setItem('callbox.name', name);
-  if (!$('token-field').hidden) keepToken($('token').value.trim());
-  setJoining(true);
-  note('');
-  await openMedia();
-  if (!box || box.status === 'closed') box = connect();
+/** `#room`, `#room=…&token=…`, `?room=…` and `?token=…`; without a room in it, one is made up. */
+function readAddress() {
+  const hash = location.hash.slice(1);
+  const inHash = new URLSearchParams(hash);
+  const inQuery = new URLSearchParams(location.search);
+  const named = /^(room|token)=/.test(hash);
+  const given = inHash.get('token') ?? inQuery.get('token');
+  if (given) token.keep(given);
+  $('room').value = (named ? inHash.get('room') : decoded(hash)) || inQuery.get('room') || freshRoom();
+  rememberRoom($('room').value);
+}
+
+function decoded(text) {
   try {
-    await box.join({
-      roomId,
-      ...(name && { identity: name }),
-      ...(token && { token }),
-      ...($('password').value && { password: $('password').value }),
-    });
-  } catch (error) {
-    refused(error.code, error.message);
+    return decodeURIComponent(text);
+  } catch {
+    return text; // a lone % that somebody typed
   }
-  setJoining(false);
-}
-
-function refused(code, message) {
-  if (code === 'closed') return; // the `closed` event says why
-  if (['unauthorized', 'token-expired', 'forbidden'].includes(code)) reveal('token');
-  if (code === 'bad-password') reveal('password');
-  note(has(`error.${code}`) ? t(`error.${code}`) : message);
-}
-
-function reveal(field) {
-  $(`${field}-field`).hidden = false;
-  $(field).focus();
-}
-
-function setJoining(joining) {
-  $('join-button').disabled = joining;
-  $('join-button').textContent = t(joining ? 'joining' : 'join');
-}
-
-function note(text) {
-  $('join-note').textContent = text;
-  $('join-note').hidden = !text;
 }
 
 /** A room name that is easy to read out and hard to guess. */
@@ -113,14 +87,58 @@ function freshRoom() {
   return `${part()}-${part()}-${part()}`;
 }
 
-/** The token stays out of the address bar, where it would be shared with the room's link, and lasts as long as the tab. */
-function keepToken(value) {
-  token = value || null;
-  sessionStorage.setItem('callbox.token', value);
-}
-
 function rememberRoom(roomId) {
   history.replaceState(null, '', `${location.pathname}#${encodeURIComponent(roomId)}`);
+}
+
+async function join(event) {
+  event.preventDefault();
+  const roomId = $('room').value.trim();
+  const name = $('name').value.trim();
+  const password = $('password').value;
+  if (!roomId || $('join-button').disabled) return;
+  localStorage.setItem('callbox.name', name);
+  if ($('token').value) token.keep($('token').value.trim());
+  setJoining(true);
+  say('join-note', null);
+  await openMedia();
+  if (!box || box.status === 'closed') box = connect();
+  try {
+    await box.join({
+      roomId,
+      ...(name && { identity: name }),
+      ...(token.get() && { token: token.get() }),
+      ...(password && { password }),
+    });
+  } catch ({ code, message }) {
+    // A closed connection has said why by its own event.
+    if (code !== 'closed') refused(code, message);
+  }
+  setJoining(false);
+}
+
+function refused(code, message) {
+  if (['unauthorized', 'token-expired', 'forbidden'].includes(code)) reveal('token');
+  if (code === 'bad-password') reveal('password');
+  say('join-note', () => (has(`error.${code}`) ? t(`error.${code}`) : message));
+}
+
+function reveal(field) {
+  $(`${field}-field`).hidden = false;
+  $(field).focus();
+}
+
+function setJoining(joining) {
+  $('join-button').disabled = joining;
+  $('join-button').dataset.i18n = joining ? 'joining' : 'join';
+  $('join-button').textContent = t($('join-button').dataset.i18n);
+}
+
+/** Shows a sentence, `words()`, or hides it. */
+function say(place, words) {
+  sentences[place] = words;
+  $(`${place}-text`).textContent = words?.() ?? '';
+  $(place).hidden = !words;
 }
 
 // ---- Signaling ----
@@ -131,8 +149,7 @@ function connect() {
   box.on('joined', entered);
   box.on('resumed', resumed);
   box.on('peer-joined', ({ peer }) => {
-    // Who comes offers; a viewer may only answer, so it is offered to.
-    addPeer(peer, peer.role === 'viewer');
+    addPeer(peer, mustOffer(peer));
     tell('came', t('came', { name: nameOf(peer) }));
   });
   box.on('peer-left', ({ peerId, reason }) => {
@@ -146,9 +163,10 @@ function connect() {
     drawPeer(entry);
   });
   for (const type of ['offer', 'answer', 'candidate']) box.on(type, (message) => peers.get(message.from)?.link.receive(message));
+  box.on('hangup', hungUp);
   box.on('message', ({ from, content }) => {
     const text = typeof content === 'string' ? content : content?.text;
-    if (typeof text === 'string') chatLine(nameOf(peers.get(from)?.peer), text);
+    if (typeof text === 'string') heard(nameOf(peers.get(from)?.peer), text);
   });
   box.on('notify', ({ content }) => tell('notify', typeof content === 'string' ? content : JSON.stringify(content)));
   box.on('mute', ({ from, kind }) => {
@@ -168,8 +186,10 @@ function connect() {
 function entered({ peerId, identity, role, room, peers: others }) {
   clearPeers();
   self = { peerId, identity, role, room };
+  $('call').classList.toggle('viewer', role === 'viewer');
   sharedState = '';
   ownTile = new Tile(peerId, { local: true });
+  if (role === 'viewer') media.close();
   rememberRoom(room.roomId);
   $('lobby').hidden = true;
   $('call').hidden = $('room-bar').hidden = $('signal').hidden = false;
@@ -178,7 +198,7 @@ function entered({ peerId, identity, role, room, peers: others }) {
   tell('entered', t(others.length ? 'entered.others' : 'entered.alone', { room: room.roomId, names }));
   clearInterval(pathTimer);
   pathTimer = setInterval(lookAtPaths, PATH_POLL);
-  navigator.wakeLock?.request('screen').catch(() => {});
+  wakeLock = navigator.wakeLock?.request('screen').catch(() => null);
   redraw();
   shareState();
 }
@@ -193,11 +213,12 @@ function resumed({ gap, peers: others }) {
 }
 
 function ended({ code, reason }) {
-  if (!self) return code === 4001 || has(`error.${reason}`) ? refused(has(`error.${reason}`) ? reason : 'unauthorized') : note(t('ended.lost'));
   const why = { 4002: 'kicked', 4004: 'replaced', 4007: 'room-closed' }[code] ?? 'lost';
-  leave();
+  // A refusal that was answered before the close said it better.
+  if (!self && sentences['join-note']) return;
+  if (self) leave();
   if (has(`error.${reason}`) || code === 4001) refused(has(`error.${reason}`) ? reason : 'unauthorized');
-  else note(t(`ended.${why}`));
+  else say('join-note', () => t(`ended.${why}`));
 }
 
 function leave() {
@@ -207,8 +228,8 @@ function leave() {
   clearPeers();
   clearInterval(pathTimer);
   media.close();
-  showChat(false);
-  $('chat-log').replaceChildren();
+  clearChat();
+  wakeLock?.then((lock) => lock?.release());
   $('call').hidden = $('room-bar').hidden = $('signal').hidden = true;
   $('lobby').hidden = false;
   drawLobby();
@@ -219,20 +240,47 @@ function leave() {
 
 function addPeer(peer, offers) {
   removePeer(peer.peerId);
-  const entry = { peer, path: null, tile: new Tile(peer.peerId) };
-  entry.link = new Link({
-    polite: self.peerId < peer.peerId,
+  const entry = { peer, path: null, link: null, tile: new Tile(peer.peerId) };
+  peers.set(peer.peerId, entry);
+  connectTo(entry, offers);
+}
+
+function connectTo(entry, offers) {
+  const { peerId } = entry.peer;
+  entry.link?.close();
+  entry.path = null;
+  const link = new Link({
+    polite: self.peerId < peerId,
     offers,
     config: rtcConfig(),
-    outgoing: media.outgoing,
-    signal: (type, fields) => box?.request(type, { ...fields, to: peer.peerId }).catch(({ code }) => console.info(`${type}: ${code}`)),
+    outgoing: outgoing(),
+    signal: (type, fields) => box?.request(type, { ...fields, to: peerId }).catch(({ code }) => console.info(`${type}: ${code}`)),
     changed: () => {
+      if (entry.link !== link || !peers.has(peerId)) return;
       drawPeer(entry);
-      if (entry.link.state === 'connected') lookAtPath(entry);
+      if (link.state === 'connected') lookAtPath(entry);
     },
   });
-  peers.set(peer.peerId, entry);
+  entry.link = link;
   drawPeer(entry);
+}
+
+/** Connects anew under the present policy: a browser keeps a working direct path through any ICE restart. */
+function reconnect(entry) {
+  box.request('hangup', { to: entry.peer.peerId }).catch(({ code }) => console.info(`hangup: ${code}`));
+  connectTo(entry, self.role !== 'viewer');
+}
+
+/** The peer will offer anew, or be offered to if it is a viewer. Where both sides began anew at once, the impolite side's offer stands. */
+function hungUp({ from, callId }) {
+  const entry = peers.get(from);
+  if (callId || !entry || (entry.link.unanswered && self.peerId > from)) return;
+  connectTo(entry, mustOffer(entry.peer));
+}
+
+/** Who comes offers; a viewer may only answer, so it is offered to. */
+function mustOffer(peer) {
+  return peer.role === 'viewer' && self.role !== 'viewer';
 }
 
 function removePeer(peerId) {
@@ -253,9 +301,12 @@ function lookAtPaths() {
 }
 
 async function lookAtPath(entry) {
-  entry.path = await entry.link.path();
-  entry.link.shareAmong(peers.size);
-  if (peers.get(entry.peer.peerId) === entry) drawPeer(entry);
+  const { link } = entry;
+  const path = await link.path();
+  if (entry.link !== link || peers.get(entry.peer.peerId) !== entry) return;
+  entry.path = path;
+  link.shareAmong(peers.size);
+  drawPeer(entry);
 }
 
 function rtcConfig() {
@@ -269,9 +320,9 @@ function applyIce({ iceTransportPolicy }) {
   const forced = iceTransportPolicy === 'relay';
   const became = forced && !$('relay-toggle').disabled;
   $('relay-toggle').disabled = forced;
-  for (const { link } of peers.values()) {
-    link.configure(rtcConfig());
-    if (became) link.restart();
+  for (const entry of peers.values()) {
+    entry.link.configure(rtcConfig());
+    if (became && self.peerId > entry.peer.peerId) reconnect(entry);
   }
   drawControls();
 }
@@ -283,16 +334,14 @@ function setRelayOnly(on) {
   if (!self) return;
   const relays = box.ice.iceServers.flatMap(({ urls }) => urls).some((url) => /^turns?:/.test(url));
   tell('relay', t(!on ? 'relayOff' : relays ? 'relayOn' : 'noRelayHere'));
-  for (const { link } of peers.values()) {
-    link.configure(rtcConfig());
-    link.restart();
-  }
+  for (const entry of peers.values()) reconnect(entry);
 }
 
 // ---- Own devices ----
 
 async function openMedia() {
-  explain(await media.open());
+  const reason = await media.open();
+  if (reason) explain(reason);
 }
 
 async function toggle(kind) {
@@ -300,23 +349,21 @@ async function toggle(kind) {
 }
 
 function explain(reason) {
-  if (!reason) return warn('');
-  if (reason === 'insecure') {
-    const local = `http://localhost${location.port && `:${location.port}`}/`;
-    return warn(isSecureContext ? t('noMediaApi') : t('insecure', { local }));
-  }
+  if (!reason) return say('warning', null);
   const [why, kind] = reason.split('-');
-  warn(t(`media.${why}`, { what: t({ audio: 'deviceAudio', video: 'deviceVideo', both: 'deviceBoth' }[kind]) }));
+  if (why === 'insecure') return say('warning', () => (isSecureContext ? t('noMediaApi') : t('insecure', { local: localAddress() })));
+  const device = { audio: 'deviceAudio', video: 'deviceVideo', both: 'deviceBoth' }[kind];
+  say('warning', () => t(`media.${why}`, { what: t(device) }));
 }
 
-function warn(text) {
-  $('warning-text').textContent = text;
-  $('warning').hidden = !text;
+/** A viewer only receives. */
+function outgoing() {
+  return self.role === 'viewer' ? { audio: null, video: null } : media.outgoing;
 }
 
 function mediaChanged() {
   for (const { link } of peers.values()) {
-    for (const [kind, track] of Object.entries(media.outgoing)) link.send(kind, track);
+    for (const [kind, track] of Object.entries(outgoing())) link.send(kind, track);
   }
   redraw();
   shareState();
@@ -331,94 +378,22 @@ function shareState() {
   box.request('state', { state }).catch(({ code }) => console.info(`state: ${code}`));
 }
 
-// ---- Chat and notices ----
-
-async function sendChat(event) {
-  event.preventDefault();
-  const text = $('chat-text').value.trim();
-  if (!text) return;
-  $('chat-text').value = '';
-  const line = chatLine(nameOf(self), text, true);
-  try {
-    await box.request('message', { content: { text } });
-  } catch {
-    line.dataset.failed = t('notSent');
-  }
-}
-
-function chatLine(name, text, own = false) {
-  const line = logLine(own ? 'own' : 'chat');
-  const who = document.createElement('b');
-  who.textContent = name;
-  const said = document.createElement('p');
-  said.textContent = text;
-  line.append(who, timeNow(), said);
-  if (own) return line;
-  announce(`${name}: ${text}`);
-  if ($('chat').hidden) {
-    $('unread').hidden = false;
-    showNotice(`${name}: ${text}`);
-  }
-  return line;
-}
-
-/** Says an event of the room: in the log, as a notice that passes, and to a screen reader. */
-function tell(event, text) {
-  logLine(event).append(text);
-  announce(text);
-  showNotice(text);
-}
-
-function logLine(event) {
-  const line = document.createElement('li');
-  line.dataset.event = event;
-  $('chat-log').append(line);
-  requestAnimationFrame(() => ($('chat-log').scrollTop = $('chat-log').scrollHeight));
-  return line;
-}
-
-function timeNow() {
-  const time = document.createElement('time');
-  time.textContent = new Date().toLocaleTimeString(document.documentElement.lang, { hour: '2-digit', minute: '2-digit' });
-  return time;
-}
-
-function announce(text) {
-  $('live').textContent = text;
-}
-
-function showNotice(text) {
-  clearTimeout(noticeTimer);
-  $('notice').textContent = text;
-  $('notice').classList.add('shown');
-  noticeTimer = setTimeout(() => $('notice').classList.remove('shown'), NOTICE_FOR);
-}
-
-function showChat(show) {
-  $('chat').hidden = !show;
-  $('call').classList.toggle('with-chat', show);
-  $('chat-toggle').setAttribute('aria-expanded', show);
-  if (!self) return;
-  if (show) $('unread').hidden = true;
-  $(show ? 'chat-text' : 'chat-toggle').focus();
-}
+// ---- Drawing ----
 
 async function copyLink() {
   $('invite-link').select();
   if (navigator.clipboard) await navigator.clipboard.writeText(roomLink()).catch(() => document.execCommand('copy'));
   else document.execCommand('copy'); // plain http has no clipboard API
-  showNotice(t('copied'));
-  announce(t('copied'));
+  notify(t('copied'));
 }
 
 function roomLink() {
   return new URL(`#${encodeURIComponent(self.room.roomId)}`, location.href).href;
 }
 
-// ---- Drawing ----
-
 function redraw() {
   drawControls();
+  for (const [place, words] of Object.entries(sentences)) say(place, words);
   if (!self) return drawLobby();
   $('room-name').textContent = self.room.roomId;
   document.title = `${self.room.roomId} · callbox`;
@@ -442,21 +417,18 @@ function drawLobby() {
   $('preview-video').hidden = !stream;
   if ($('preview-video').srcObject !== stream) $('preview-video').srcObject = stream;
   $('preview-hint').hidden = !Media.possible || media.on('audio') || media.on('video') || !(media.wanted.audio || media.wanted.video);
-  drawAvatar($('preview-avatar'), $('name').value.trim() || '·');
-  if (!globalThis.RTCPeerConnection) {
-    warn(t('noWebrtc'));
-    $('join-button').disabled = true;
-  } else if (!Media.possible) {
-    explain('insecure');
-  }
+  drawAvatar($('preview-avatar'), $('name').value.trim());
+  $('preview-controls').hidden = !Media.possible;
 }
 
 function drawPeer({ peer, link, tile, path }) {
   const [picture] = link.stream.getVideoTracks();
   const { muted, screen } = peer.state ?? {};
+  const viewers = self.role === 'viewer' && peer.role === 'viewer';
+  const waiting = peer.connection === 'away' ? 'away' : viewers ? 'viewer' : link.state;
   tile.draw({
     name: nameOf(peer),
-    state: peer.connection === 'away' && link.state !== 'connected' ? 'away' : link.state,
+    state: link.state === 'connected' ? link.state : waiting,
     path: path?.path,
     rtt: path?.rtt ?? null,
     stream: link.stream,
@@ -482,7 +454,8 @@ function drawControls() {
 function drawStatus(status) {
   $('signal').dataset.status = status;
   $('signal').textContent = has(`status.${status}`) ? t(`status.${status}`) : '';
-  if (!self) note(status === 'reconnecting' ? t('notAnswering') : '');
+  if (!self && status === 'reconnecting') say('join-note', () => t('notAnswering'));
+  if (!self && status === 'online') say('join-note', null);
 }
 
 /** The stream of one's own picture, kept while its track stays the same, so that the element does not flicker. */

@@ -77,6 +77,7 @@ export class Callbox {
 
   /** Sends one message and resolves to its reply; rejects with a `CallboxError`. Survives a reconnection. */
   request(type, fields = {}) {
+    if (this.status === 'closed') return Promise.reject(new CallboxError('closed', 'this client is closed; make another'));
     return new Promise((resolve, reject) => {
       const message = { ...fields, type, id: String(++this.#lastId) };
       this.#pending.set(message.id, { message, resolve, reject });
@@ -95,7 +96,7 @@ export class Callbox {
     this.#entry = { type, fields };
     const reply = this.request(type, fields);
     reply.catch(() => (this.#entry = null));
-    if (!this.#socket) this.#connect();
+    if (this.status === 'idle') this.#connect();
     return reply;
   }
 

@@ -4,13 +4,13 @@
  */
 
 import { localise, t } from './i18n.js';
+import { $, localAddress, token } from './page.js';
 
 /** Milliseconds: for a WebSocket greeting, for a candidate (a browser's own STUN retries take 9.5 s), for a round trip. */
 const GREETING_WITHIN = 5_000;
 const CANDIDATE_WITHIN = 12_000;
 const ROUND_TRIP_WITHIN = 8_000;
 
-const $ = (id) => document.getElementById(id);
 /** Rows so far: `{element, title: () => string, words: () => string}`; words are functions, so that a language switch redraws them. */
 let rows = [];
 let run = 0;
@@ -19,7 +19,7 @@ localise($('language'), drawRows);
 $('again').addEventListener('click', checkAll);
 $('token-form').addEventListener('submit', (event) => {
   event.preventDefault();
-  sessionStorage.setItem('callbox.token', $('token').value.trim());
+  token.keep($('token').value.trim());
   checkAll();
 });
 checkAll();
@@ -29,7 +29,7 @@ async function checkAll() {
   rows = [];
   $('rows').replaceChildren();
   const secure = addRow(() => t('row.secure'));
-  if (!globalThis.isSecureContext) secure('warn', () => t('insecure', { local: `http://localhost${location.port && `:${location.port}`}/` }));
+  if (!globalThis.isSecureContext) secure('warn', () => t('insecure', { local: localAddress() }));
   else if (navigator.mediaDevices) secure('ok', () => t('row.secure.ok'));
   else secure('warn', () => t('noMediaApi'));
   checkSocket(addRow(() => t('row.socket')));
@@ -58,8 +58,8 @@ async function checkSocket(done) {
 
 async function fetchServers(done) {
   const started = performance.now();
-  const token = sessionStorage.getItem('callbox.token');
-  const response = await fetch('v1/ice-servers', token ? { headers: { Authorization: `Bearer ${token}` } } : {}).catch(() => null);
+  const headers = token.get() ? { Authorization: `Bearer ${token.get()}` } : {};
+  const response = await fetch('v1/ice-servers', { headers }).catch(() => null);
   if (!response?.ok) {
     const needsToken = response?.status === 401 || response?.status === 403;
     $('token-form').hidden = !needsToken;

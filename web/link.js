@@ -15,6 +15,7 @@ export class Link {
 
   #pc;
   #polite;
+  #offers;
   #signal;
   #changed;
   #outgoing;
@@ -31,6 +32,7 @@ export class Link {
    */
   constructor({ polite, offers, config, outgoing, signal, changed }) {
     this.#polite = polite;
+    this.#offers = offers;
     this.#signal = signal;
     this.#changed = changed;
     this.#outgoing = { ...outgoing };
@@ -45,6 +47,11 @@ export class Link {
   /** `new`, `connecting`, `connected`, `disconnected`, `failed` or `closed`. */
   get state() {
     return this.#pc.connectionState;
+  }
+
+  /** True while this side's first offer stands unanswered. */
+  get unanswered() {
+    return this.#offers && !this.#pc.remoteDescription;
   }
 
   /** Takes an `offer`, `answer` or `candidate` of the peer; they are handled one after the other. */
@@ -65,7 +72,7 @@ export class Link {
     this.#pc.setConfiguration(config);
   }
 
-  /** Looks for a new path while the old one, if any, goes on. */
+  /** Looks for a new path where the old one fails. A path that works is kept, even against a new policy. */
   restart() {
     if (this.#pc.remoteDescription) this.#pc.restartIce();
   }

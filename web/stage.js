@@ -1,9 +1,10 @@
 /** The tiles: what is seen of each participant. It draws what it is told and owns no connection. */
 
 import { t } from './i18n.js';
+import { $ } from './page.js';
 
-const template = document.getElementById('tile');
-const stage = document.getElementById('stage');
+const template = $('tile');
+const stage = $('stage');
 
 /** One participant's picture, name, mute mark, connection state and path. */
 export class Tile {
@@ -15,7 +16,7 @@ export class Tile {
     this.#element.dataset.peer = peerId;
     this.#element.classList.toggle('local', local);
     this.#part('video').muted = local;
-    stage.insertBefore(this.#element, document.getElementById('invite'));
+    stage.insertBefore(this.#element, $('invite'));
     countTiles();
   }
 
@@ -48,11 +49,11 @@ export class Tile {
 
 /** Initials on a colour that stays the same for a name. */
 export function drawAvatar(element, name) {
-  const letters = [...name.replace(/[（(].*/, '').trim()];
-  const words = name.replace(/[（(].*/, '').trim().split(/\s+/);
-  const initials = words.length > 1 ? [...words[0]][0] + [...words.at(-1)][0] : letters.slice(0, 1).join('');
-  const hue = letters.reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
-  element.textContent = initials.toUpperCase();
+  const plain = name.replace(/[（(].*/, '').trim();
+  const [first = '', ...rest] = plain.split(/\s+/);
+  const initials = [...first].slice(0, 1).concat([...(rest.at(-1) ?? '')].slice(0, 1));
+  const hue = [...plain].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
+  element.textContent = initials.join('').toUpperCase();
   element.style.setProperty('--hue', hue);
 }
 

@@ -4,6 +4,8 @@
 
 pub mod credential;
 mod grant;
+mod signer;
 pub mod token;
 
 pub use grant::{Grant, Role, RoomScope};
+pub use signer::{Bearer, Signer};

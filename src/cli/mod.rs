@@ -1,8 +1,12 @@
 //! The command line: what a person types, and what they read back.
 
 mod check;
+mod credentials;
+mod token;
 
 pub use check::check;
+pub use credentials::{CredentialsArgs, credentials};
+pub use token::{RoleName, TokenArgs, token};
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -33,6 +37,10 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Mints a token with the configured key.
+    Token(TokenArgs),
+    /// Mints TURN credentials and prints them with an `iceServers` block.
+    Credentials(CredentialsArgs),
 }
 
 /// Where the configuration comes from.

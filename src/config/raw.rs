@@ -35,11 +35,13 @@ tables! {
     Raw {
         public: Public = Public::default(),
         http: Http = Http::default(),
+        tls: Tls = Tls::default(),
         auth: Auth = Auth::default(),
         rooms: Rooms = Rooms::default(),
         signal: Signal = Signal::default(),
         turn: Turn = Turn::default(),
         drain: Drain = Drain::default(),
+        metrics: Metrics = Metrics::default(),
         log: Log = Log::default(),
     }
     /// How the box is reached from outside.
@@ -61,6 +63,23 @@ tables! {
         trusted_proxies: Vec<IpNet> = vec![],
         pages: bool = true,
     }
+    /// The port that carries HTTPS, WSS and TURN over TLS.
+    Tls {
+        #[serde(deserialize_with = "list")]
+        listen: Vec<SocketAddr> = vec![],
+        cert: Option<PathBuf> = None,
+        key: Option<PathBuf> = None,
+        proxy_protocol: bool = false,
+        acme: Acme = Acme::default(),
+    }
+    /// Certificates from an ACME authority.
+    Acme {
+        email: Option<String> = None,
+        directory: String = "https://acme-v02.api.letsencrypt.org/directory".into(),
+        cache: PathBuf = "/var/lib/callbox/acme".into(),
+        #[serde(deserialize_with = "list")]
+        domains: Vec<String> = vec![],
+    }
     /// Who may come in.
     Auth {
         mode: Option<Mode> = None,
@@ -71,6 +90,9 @@ tables! {
         jwks: Option<PathBuf> = None,
         #[serde(deserialize_with = "list")]
         algorithms: Vec<String> = vec![],
+        #[serde(serialize_with = "redact")]
+        admin_token: Option<SecretString> = None,
+        admin_token_file: Option<PathBuf> = None,
         issuer: Option<String> = None,
         #[serde(deserialize_with = "list")]
         audience: Vec<String> = vec![],
@@ -122,6 +144,10 @@ tables! {
     /// The end of a run.
     Drain {
         grace: Span = Span(Duration::from_secs(30)),
+    }
+    /// Metrics beside the admin API.
+    Metrics {
+        listen: Option<SocketAddr> = None,
     }
     /// What is written to the log.
     Log {

@@ -121,12 +121,29 @@ impl Layers {
 pub(super) fn known_keys() -> BTreeMap<String, serde_json::Value> {
     let defaults = serde_json::to_value(Raw::default()).expect("the defaults are plain data");
     let mut keys = BTreeMap::new();
-    for (table, entries) in defaults.as_object().into_iter().flatten() {
-        for (key, default) in entries.as_object().into_iter().flatten() {
-            keys.insert(format!("{table}.{key}"), default.clone());
+    leaves("", &defaults, &mut keys);
+    keys
+}
+
+fn leaves(prefix: &str, value: &serde_json::Value, out: &mut BTreeMap<String, serde_json::Value>) {
+    match value.as_object() {
+        Some(table) => {
+            for (key, inner) in table {
+                leaves(&joined(prefix, key), inner, out);
+            }
+        }
+        None => {
+            out.insert(prefix.to_owned(), value.clone());
         }
     }
-    keys
+}
+
+fn joined(prefix: &str, key: &str) -> String {
+    if prefix.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{prefix}.{key}")
+    }
 }
 
 fn foreign(error: &config::ConfigError) -> ConfigError {
@@ -139,12 +156,7 @@ fn flatten<'v>(prefix: &str, value: &'v Value, out: &mut Vec<(String, &'v Value)
     match &value.kind {
         ValueKind::Table(table) => {
             for (key, inner) in table {
-                let path = if prefix.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{prefix}.{key}")
-                };
-                flatten(&path, inner, out);
+                flatten(&joined(prefix, key), inner, out);
             }
         }
         _ => out.push((prefix.to_owned(), value)),

@@ -38,14 +38,7 @@ fn the_commented_file_shows_every_key_at_its_default() {
         })
         .fold(String::new(), |all, line| all + line + "\n");
     let mut shown: Vec<String> = vec![];
-    for (table, keys) in &uncommented.parse::<toml::Table>().unwrap() {
-        shown.extend(
-            keys.as_table()
-                .unwrap()
-                .keys()
-                .map(|key| format!("{table}.{key}")),
-        );
-    }
+    keys_of("", &uncommented.parse().unwrap(), &mut shown);
     let known: Vec<String> = source::known_keys().into_keys().collect();
     shown.sort();
     assert_eq!(shown, known);
@@ -58,6 +51,15 @@ fn the_commented_file_shows_every_key_at_its_default() {
     let from_file = load(&defaults, &[]).unwrap();
     let built_in = Config::load(None, std::iter::empty()).unwrap();
     assert_eq!(from_file.to_toml(), built_in.to_toml());
+}
+
+fn keys_of(prefix: &str, table: &toml::Table, out: &mut Vec<String>) {
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(inner) => keys_of(&format!("{prefix}{key}."), inner, out),
+            _ => out.push(format!("{prefix}{key}")),
+        }
+    }
 }
 
 #[test]
@@ -138,6 +140,7 @@ fn every_problem_is_told_at_once() {
 fn a_reachable_box_has_to_say_who_may_join() {
     for toml in [
         "[http]\nlisten = [\"0.0.0.0:8080\"]",
+        "[tls]\nlisten = [\"0.0.0.0:443\"]\nacme.domains = [\"a.example\"]",
         "[public]\nhost = \"call.example.org\"",
         "[public]\naddress = \"192.0.2.7\"",
     ] {

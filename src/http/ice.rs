@@ -28,6 +28,12 @@ impl<S: Sync> FromRequestParts<S> for Asked {
     }
 }
 
+/// Hands out `iceServers` with fresh credentials.
+#[utoipa::path(get, path = "/v1/ice-servers", tag = "credentials", security(("client" = [])),
+    params(("format" = Option<String>, Query, description = "`rest`: `{username, password, ttl, uris}`")),
+    responses((status = 200, description = "`{iceServers, ttl, expiresAt}`; never cached"),
+        (status = 401, description = "`unauthorized` or `token-expired`"),
+        (status = 503, description = "`draining`")))]
 pub(super) async fn ice_servers(
     State(context): State<Arc<Context>>,
     asked: Asked,

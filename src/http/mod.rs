@@ -3,14 +3,17 @@
 //! Translates requests; decides nothing about rooms or relays.
 
 mod access;
+mod admin;
 mod guard;
 mod ice;
+mod openapi;
 mod pages;
 mod problem;
 mod serve;
 mod ws;
 
 pub use access::Access;
+pub use admin::{AdminToken, RelayRow};
 pub use guard::Guard;
 pub use serve::serve;
 
@@ -22,10 +25,12 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::future::BoxFuture;
 use problem::Problem;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
+use utoipa_axum::routes;
 
 /// The largest request body: an admin patch with its metadata.
 const MAX_BODY: usize = 64 * 1024;
@@ -55,6 +60,20 @@ pub struct Context {
     pub phase: watch::Receiver<Phase>,
     /// Whether the embedded pages are served.
     pub pages: bool,
+    /// `auth.admin_token`; without one the admin API does not exist.
+    pub admin_token: Option<AdminToken>,
+    /// The relays, as far as an operator is concerned.
+    pub relays: RelayAdmin,
+    /// Renders all metrics.
+    pub scrape: Box<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>,
+}
+
+/// What an operator does with relays.
+pub struct RelayAdmin {
+    /// Lists live allocations; identity and room are left empty.
+    pub list: Box<dyn Fn() -> BoxFuture<'static, Vec<RelayRow>> + Send + Sync>,
+    /// Revokes a user that is no session of signaling.
+    pub revoke: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 impl Context {
@@ -65,11 +84,20 @@ impl Context {
 
 /// Builds the routes of one listener.
 pub fn router(context: Arc<Context>, guard: Guard) -> Router {
-    let mut router = Router::new()
-        .route("/ws", get(ws::upgrade))
-        .route("/v1/ice-servers", get(ice::ice_servers))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(readyz));
+    let admin = admin::routes().layer(from_fn_with_state(Arc::clone(&context), admin::check));
+    let (mut router, document) = openapi::described()
+        .routes(routes!(ice::ice_servers))
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .merge(admin)
+        .split_for_parts();
+    let document = openapi::render(document);
+    router = router
+        .route(
+            "/v1/openapi.json",
+            get(async move || openapi::response(document)),
+        )
+        .route("/ws", get(ws::upgrade));
     if context.pages {
         router = router
             .route("/", get(pages::call))
@@ -87,6 +115,25 @@ pub fn router(context: Arc<Context>, guard: Guard) -> Router {
         .with_state(context)
 }
 
+/// The routes of `metrics.listen`: metrics alone, without a token.
+pub fn metrics_router(context: Arc<Context>) -> Router {
+    Router::new()
+        .route("/metrics", get(admin::metrics))
+        .fallback(async || Problem::not_found())
+        .with_state(context)
+}
+
+/// Tells that the process is alive.
+#[utoipa::path(get, path = "/healthz", tag = "health",
+    responses((status = 200, description = "alive")))]
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Tells whether newcomers are served.
+#[utoipa::path(get, path = "/readyz", tag = "health",
+    responses((status = 200, description = "ready"),
+        (status = 503, description = "starting or draining")))]
 async fn readyz(State(context): State<Arc<Context>>) -> Response {
     match *context.phase.borrow() {
         Phase::Ready => "ready\n".into_response(),
@@ -96,7 +143,7 @@ async fn readyz(State(context): State<Arc<Context>>) -> Response {
 }
 
 /// Unix seconds.
-pub(crate) fn unix_now() -> u64 {
+pub fn unix_now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()

@@ -31,6 +31,7 @@ macro_rules! pages {
 const PAGES: &[Page] = pages! {
     "call.js" => "text/javascript; charset=utf-8",
     "callbox.js" => "text/javascript; charset=utf-8",
+    "chat.js" => "text/javascript; charset=utf-8",
     "check.html" => "text/html; charset=utf-8",
     "check.js" => "text/javascript; charset=utf-8",
     "i18n.js" => "text/javascript; charset=utf-8",
@@ -38,6 +39,7 @@ const PAGES: &[Page] = pages! {
     "index.html" => "text/html; charset=utf-8",
     "link.js" => "text/javascript; charset=utf-8",
     "media.js" => "text/javascript; charset=utf-8",
+    "page.js" => "text/javascript; charset=utf-8",
     "stage.js" => "text/javascript; charset=utf-8",
     "style.css" => "text/css; charset=utf-8",
 };

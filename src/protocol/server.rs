@@ -6,12 +6,20 @@ use crate::auth::credential::IceServers;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use std::fmt::Write as _;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 /// The text of one JSON object, serialised once and shared by everyone it goes to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Body(Arc<str>);
+
+/// Bodies carry credentials, tokens and what people say to each other.
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Body({} bytes)", self.0.len())
+    }
+}
 
 impl Body {
     /// Renders a message, with the `id` of the request it answers where there is one.
@@ -108,16 +116,16 @@ pub enum ServerMessage<'a> {
     PeerJoined {
         peer: PeerView<'a>,
         peer_id: PeerId,
-        identity: &'a str,
+        identity: Cow<'a, str>,
     },
     PeerLeft {
         peer_id: PeerId,
-        identity: &'a str,
+        identity: Cow<'a, str>,
         reason: LeaveReason,
     },
     PeerState {
         peer_id: PeerId,
-        identity: &'a str,
+        identity: Cow<'a, str>,
         role: Role,
         state: StateView<'a>,
         connection: Presence,
@@ -165,7 +173,7 @@ pub struct Entry<'a> {
     /// The session.
     pub peer_id: PeerId,
     /// The name others see.
-    pub identity: &'a str,
+    pub identity: Cow<'a, str>,
     /// The role in the room; absent for a registration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
@@ -247,7 +255,7 @@ pub struct PeerView<'a> {
     /// The session.
     pub peer_id: PeerId,
     /// Its name.
-    pub identity: &'a str,
+    pub identity: Cow<'a, str>,
     /// What it may do.
     pub role: Role,
     /// What it says of itself.

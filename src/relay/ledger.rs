@@ -1,12 +1,33 @@
-//! What all workers of a box share: relay ports, quotas, reservations, revocations, and the index
-//! of relayed addresses.
+//! What all workers of a box share: relay ports, quotas, reservations, revocations, the total
+//! rate, and the index of relayed addresses.
 //!
 //! Touched when allocations come and go, under short locks; packets read at most one atomic word.
+//! Whatever is lent is a lease that comes back when it is dropped.
 
-use std::net::IpAddr;
+mod directory;
+mod ports;
+mod quota;
+mod reservations;
+mod revocations;
+
+pub(in crate::relay) use ports::{Parity, PortLease};
+pub(in crate::relay) use quota::QuotaLease;
+pub(in crate::relay) use reservations::ReservationToken;
+
+use crate::relay::engine::{Family, Quotas, Refusal, RelayKey, WorkerId};
+use crate::relay::rate::Bucket;
+use directory::Directory;
+use ports::Pool;
+use quota::Books;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use reservations::Reservations;
+use revocations::Revocations;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Where relayed addresses of one family live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +41,24 @@ pub struct RelayAddress {
 /// The box-wide books.
 #[derive(Debug)]
 pub struct Ledger {
-    relays: Vec<RelayAddress>,
-    ports: RangeInclusive<u16>,
+    started: Instant,
+    /// The latest time any worker came with, in nanoseconds since `started`: what a lease that
+    /// comes back by `Drop` is dated with.
+    clock: AtomicU64,
+    relays: [Option<Relays>; 2],
+    quotas: Mutex<Books>,
+    reservations: Mutex<Reservations>,
+    revocations: Mutex<Revocations>,
+    total_rate: AtomicU64,
+    nonce_key: [u8; 32],
+}
+
+/// The relayed addresses of one family.
+#[derive(Debug)]
+struct Relays {
+    address: RelayAddress,
+    pool: Mutex<Pool>,
+    directory: Directory,
 }
 
 impl Ledger {
@@ -33,13 +70,183 @@ impl Ledger {
         seed: [u8; 32],
         now: Instant,
     ) -> Arc<Self> {
-        let _ = (seed, now);
-        Arc::new(Self { relays, ports })
+        let mut rng = StdRng::from_seed(seed);
+        let relays = Family::ALL.map(|family| {
+            let address = *relays.iter().find(|r| Family::of(r.announced) == family)?;
+            let pool = Pool::new(ports.clone(), StdRng::from_rng(&mut rng));
+            let directory = Directory::new(&ports);
+            Some(Relays {
+                address,
+                pool: Mutex::new(pool),
+                directory,
+            })
+        });
+        let mut nonce_key = [0; 32];
+        rng.fill_bytes(&mut nonce_key);
+        Arc::new(Self {
+            started: now,
+            clock: AtomicU64::new(0),
+            relays,
+            quotas: Mutex::default(),
+            reservations: Mutex::new(Reservations::new(StdRng::from_rng(&mut rng))),
+            revocations: Mutex::new(Revocations::new(rng.next_u64())),
+            total_rate: AtomicU64::new(0),
+            nonce_key,
+        })
     }
 
     /// Refuses every credential of `user` whose expiry is at most `floor` (Unix seconds), from
     /// here on until the floor itself has passed.
     pub fn revoke(&self, user: &str, floor: u64, unix_now: u64) {
-        let _ = (user, floor, unix_now, &self.relays, &self.ports);
+        lock(&self.revocations).revoke(user, floor, unix_now);
+    }
+
+    /// Tells whether a credential of `user` that expires at `expiry` was revoked.
+    pub fn is_revoked(&self, user: &str, expiry: u64) -> bool {
+        lock(&self.revocations)
+            .floor(user)
+            .is_some_and(|floor| expiry <= floor)
+    }
+
+    /// Allocations of the whole box.
+    pub fn allocations(&self) -> u32 {
+        lock(&self.quotas).total()
+    }
+
+    /// Relay ports that no allocation or reservation holds, over both families.
+    pub fn free_ports(&self) -> usize {
+        self.relays
+            .iter()
+            .flatten()
+            .map(|relays| lock(&relays.pool).available())
+            .sum()
+    }
+
+    /// Where relays of `family` live, if it is served.
+    pub(in crate::relay) fn relay_address(&self, family: Family) -> Option<RelayAddress> {
+        self.relays[family as usize]
+            .as_ref()
+            .map(|relays| relays.address)
+    }
+
+    /// Tells whether relayed addresses live on `ip`.
+    pub(in crate::relay) fn hosts(&self, ip: IpAddr) -> bool {
+        self.relays[Family::of(ip) as usize]
+            .as_ref()
+            .is_some_and(|relays| relays.are_on(ip))
+    }
+
+    /// The live relay at exactly `address`. Lock-free: this is asked for packets.
+    pub(in crate::relay) fn find(&self, address: SocketAddr) -> Option<(WorkerId, RelayKey)> {
+        let relays = self.relays[Family::of(address.ip()) as usize].as_ref()?;
+        if !relays.are_on(address.ip()) {
+            return None;
+        }
+        relays.directory.get(address.port())
+    }
+
+    /// Dates what comes back from here on; to be called before allocations end.
+    pub(in crate::relay) fn observe(&self, now: Instant) {
+        self.clock.fetch_max(self.nanos(now), Ordering::Relaxed);
+    }
+
+    /// Lends one allocation to `user` at the client address `ip`.
+    ///
+    /// # Errors
+    /// Which of the quotas is used up.
+    pub(in crate::relay) fn lease_quota(
+        self: &Arc<Self>,
+        user: &Arc<str>,
+        ip: IpAddr,
+        quotas: Quotas,
+    ) -> Result<QuotaLease, Refusal> {
+        QuotaLease::take(self, user, ip, quotas)
+    }
+
+    /// Lends a relay port of `family`, and with [`Parity::EvenPair`] the one above it as well.
+    pub(in crate::relay) fn lease_port(
+        self: &Arc<Self>,
+        family: Family,
+        parity: Parity,
+        now: Instant,
+    ) -> Option<(PortLease, Option<PortLease>)> {
+        self.expire_reservations(now);
+        let pool = &self.relays[family as usize].as_ref()?.pool;
+        let port = lock(pool).take(parity, now)?;
+        let lease = |port| PortLease::new(self, family, port);
+        Some((
+            lease(port),
+            (parity == Parity::EvenPair).then(|| lease(port + 1)),
+        ))
+    }
+
+    /// Keeps `lease` for whoever comes with the token; `None` if too many are kept.
+    pub(in crate::relay) fn reserve(
+        &self,
+        lease: PortLease,
+        now: Instant,
+    ) -> Option<ReservationToken> {
+        self.expire_reservations(now);
+        let kept = lock(&self.reservations).keep(lease, now);
+        // The refused lease comes back only here, outside of the lock.
+        kept.ok()
+    }
+
+    /// Hands out what was kept under `token`.
+    pub(in crate::relay) fn redeem(
+        &self,
+        token: ReservationToken,
+        now: Instant,
+    ) -> Option<PortLease> {
+        self.expire_reservations(now);
+        lock(&self.reservations).redeem(token)
+    }
+
+    /// Takes `bytes` out of the total rate of `rate` bytes per second.
+    pub(in crate::relay) fn draw(&self, bytes: u64, rate: u64, now: Instant) -> bool {
+        let now = self.nanos(now);
+        let admit = |level| Bucket::from(level).admit(bytes, rate, now).map(u64::from);
+        self.total_rate
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit)
+            .is_ok()
+    }
+
+    /// Keys the nonces of every worker alike, so that a client may change workers.
+    pub(in crate::relay) fn nonce_key(&self) -> &[u8; 32] {
+        &self.nonce_key
+    }
+
+    fn expire_reservations(&self, now: Instant) {
+        self.observe(now);
+        let expired = lock(&self.reservations).expire(now);
+        drop(expired);
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_nanos() as u64
+    }
+
+    fn latest(&self) -> Instant {
+        self.started + Duration::from_nanos(self.clock.load(Ordering::Relaxed))
+    }
+
+    fn relays(&self, family: Family) -> &Relays {
+        self.relays[family as usize]
+            .as_ref()
+            .expect("a lease is of a family that is served")
     }
 }
+
+impl Relays {
+    fn are_on(&self, ip: IpAddr) -> bool {
+        ip == self.address.announced || ip == self.address.bind
+    }
+}
+
+/// The books stay usable after a panic elsewhere: each change to them is complete or not begun.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

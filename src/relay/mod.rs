@@ -4,6 +4,7 @@
 mod conn;
 pub mod engine;
 pub mod ledger;
+mod rate;
 mod server;
 
 pub use server::{RelayAddress, RelayConfig, RelayHandle};

@@ -5,10 +5,14 @@
 //! Nothing is awaited under it. Sessions parse before they take it and write after it.
 
 use super::hub::{ConnId, Effect, Hub, Input, Now, Settings};
-use super::outbox::{Closing, Outbox, Outgoing};
+use super::outbox::{Closing, Outbox, Outgoing, Pushed};
 use crate::auth::credential::IceIssuer;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, watch};
@@ -48,6 +52,32 @@ pub struct Driver {
     live: watch::Sender<usize>,
     limits: ConnectionLimits,
     on_revoke: OnRevoke,
+    stats: Stats,
+}
+
+/// What the shell counts; the hub counts messages.
+#[derive(Debug)]
+pub struct Stats {
+    /// Seconds from a connection's upgrade to its first `joined` or `registered`.
+    pub join_latency: Histogram,
+    /// Connections refused before their upgrade.
+    pub refused: Counter,
+    /// Connections closed because they did not read.
+    pub slow_consumers: Counter,
+    /// The most bytes that ever waited for one connection.
+    pub outbox_high_water: Gauge,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            // From half a millisecond to a minute: the shortest is a box on loopback.
+            join_latency: Histogram::new(exponential_buckets(0.000_5, 3.0, 11)),
+            refused: Counter::default(),
+            slow_consumers: Counter::default(),
+            outbox_high_water: Gauge::default(),
+        }
+    }
 }
 
 struct State {
@@ -86,6 +116,7 @@ impl Driver {
             live,
             limits,
             on_revoke,
+            stats: Stats::default(),
         }
     }
 
@@ -94,6 +125,12 @@ impl Driver {
     /// # Errors
     /// A limit is reached, or the box is shutting down.
     pub fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Admission, ConnectError> {
+        self.seat(client).inspect_err(|_| {
+            self.stats.refused.inc();
+        })
+    }
+
+    fn seat(self: &Arc<Self>, client: IpAddr) -> Result<Admission, ConnectError> {
         let mut state = self.lock();
         if state.draining {
             return Err(ConnectError::Draining);
@@ -124,7 +161,7 @@ impl Driver {
 
     /// Hands one input to the hub and its effects to the outboxes.
     pub fn input(&self, input: Input) {
-        self.with_hub(|hub, effects| hub.handle(now(), input, effects));
+        self.with_hub(|hub, now, effects| hub.handle(now, input, effects));
     }
 
     /// Calls the hub's timers when they are due; ends with the runtime.
@@ -142,7 +179,7 @@ impl Driver {
                 }
             };
             tokio::select! {
-                () = sleep => self.with_hub(|hub, effects| hub.handle_timeout(now(), effects)),
+                () = sleep => self.with_hub(|hub, now, effects| hub.handle_timeout(now, effects)),
                 () = self.rearm.notified() => {}
             }
         }
@@ -163,16 +200,16 @@ impl Driver {
         let _ = self.live.subscribe().wait_for(|live| *live == 0).await;
     }
 
-    /// Calls the hub with an effect list and carries out what it asks for.
-    pub fn with_hub<T>(&self, call: impl FnOnce(&mut Hub, &mut Vec<Effect>) -> T) -> T {
+    /// Calls the hub with the time and an effect list, and carries out what it asks for.
+    pub fn with_hub<T>(&self, call: impl FnOnce(&mut Hub, Now, &mut Vec<Effect>) -> T) -> T {
         let mut state = self.lock();
         let mut effects = std::mem::take(&mut state.effects);
-        let result = call(&mut state.hub, &mut effects);
+        let result = call(&mut state.hub, now(), &mut effects);
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send { conn, seq, body } => {
                     if let Some(outbox) = state.outboxes.get(&conn) {
-                        outbox.push(Outgoing { seq, body });
+                        self.push(outbox, Outgoing { seq, body });
                     }
                 }
                 Effect::Close { conn, code, reason } => {
@@ -193,6 +230,31 @@ impl Driver {
             self.rearm.notify_one();
         }
         result
+    }
+
+    /// What the shell counts.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn push(&self, outbox: &Outbox, frame: Outgoing) {
+        if frame.seq == Some(1)
+            && let Some(waited) = outbox.first_entry()
+        {
+            self.stats.join_latency.observe(waited.as_secs_f64());
+        }
+        match outbox.push(frame) {
+            Pushed::Waits(bytes) => {
+                self.stats
+                    .outbox_high_water
+                    .inner()
+                    .fetch_max(bytes, Ordering::Relaxed);
+            }
+            Pushed::Overflowed => {
+                self.stats.slow_consumers.inc();
+            }
+            Pushed::Closed => {}
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -243,7 +305,8 @@ fn now() -> Now {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     Now {
-        instant: Instant::now(),
+        // The runtime's clock, which a test may hold still or move.
+        instant: tokio::time::Instant::now().into_std(),
         unix_ms: unix.as_millis().try_into().unwrap_or(u64::MAX),
     }
 }

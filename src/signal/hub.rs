@@ -3,203 +3,271 @@
 //! One input, one call: [`Hub::handle`] turns it into [`Effect`]s, which the shell carries out in
 //! order. Pure: no clock, socket, task, lock or ambient randomness in here or below.
 
-use crate::auth::Grant;
+mod admin;
+mod admission;
+mod calls;
+mod credentials;
+mod drain;
+mod interface;
+mod membership;
+mod moderation;
+mod names;
+mod rate;
+mod replies;
+mod requests;
+mod resume;
+mod ring;
+mod routing;
+mod session;
+mod stats;
+mod timers;
+mod views;
+
+pub use admin::{PeerInfo, RoomInfo};
+pub use interface::{ConnId, Effect, Input, Loss, Now, Settings, UniqueIdentity};
+pub use rate::network;
+pub use stats::{Counters, Gauges};
+
 use crate::auth::credential::IceIssuer;
-use crate::protocol::{Body, ClientMessage, CloseCode, FrameError, PeerId, Refusal};
+use crate::protocol::{
+    Body, CallId, CloseCode, ErrorCode, LeaveReason, PROTOCOL_VERSION, PeerId, Refusal,
+    ServerMessage,
+};
+use crate::signal::room::Room;
+use calls::Call;
+use drain::Draining;
+use names::Names;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rate::{Attempts, Bucket};
+use replies::Replies;
+use session::{Conn, Sessions};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Names one socket, for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(pub u64);
-
-/// The time of an input.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    /// For timers.
-    pub instant: Instant,
-    /// For stamps and credentials: Unix milliseconds.
-    pub unix_ms: u64,
-}
-
-/// What happens to the hub.
-#[derive(Debug)]
-pub enum Input {
-    /// A socket was opened.
-    Connected {
-        /// Which.
-        conn: ConnId,
-        /// The far end, proxies seen through.
-        client: IpAddr,
-    },
-    /// A frame arrived.
-    Frame {
-        /// On which socket.
-        conn: ConnId,
-        /// What it says.
-        message: Result<ClientMessage, FrameError>,
-        /// What the frame's or the connection's token allows. Looked at only where
-        /// [`ClientMessage::wants_grant`]; elsewhere `Grant::open()` will do.
-        grant: Result<Grant, Refusal>,
-    },
-    /// The client has everything up to `seq`: the pong to a ping before which that was the last
-    /// number sent. The shell forgets a ping's number when it sends a frame numbered 1, which
-    /// begins another session on the same socket.
-    Confirmed {
-        /// On which socket.
-        conn: ConnId,
-        /// The last number sent before the ping.
-        seq: u64,
-    },
-    /// A socket is gone, for whatever reason but [`Effect::Close`].
-    Closed {
-        /// Which.
-        conn: ConnId,
-        /// How it was found.
-        loss: Loss,
-    },
-    /// No newcomers from here on; everything ends at `grace_ends`.
-    Drain {
-        /// When.
-        grace_ends: Instant,
-        /// Whether clients have somewhere else to go at once.
-        alternate: bool,
-    },
-}
-
-/// How a socket was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loss {
-    /// It was closed, by whichever side.
-    Disconnected,
-    /// It fell silent past the heartbeat's deadline.
-    Timeout,
-}
-
-/// What the shell has to do, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Sends [`crate::protocol::frame`]`(seq, &body)`.
-    Send {
-        /// On which socket.
-        conn: ConnId,
-        /// The number in the session; `None` outside of one.
-        seq: Option<u64>,
-        /// The rest of the frame.
-        body: Body,
-    },
-    /// Closes the socket once what was sent before is out. The hub has forgotten it already.
-    Close {
-        /// Which.
-        conn: ConnId,
-        /// With which status.
-        code: CloseCode,
-        /// For the close frame.
-        reason: &'static str,
-    },
-    /// Closes the relays of a user and refuses its credentials up to an expiry.
-    Revoke {
-        /// The `<user>` of its credentials.
-        user: PeerId,
-        /// The highest expiry minted for it, Unix seconds.
-        floor: u64,
-    },
-}
-
-/// What the operator may set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Members of a room at most.
-    pub max_peers: u32,
-    /// Rooms at most.
-    pub max_rooms: usize,
-    /// Sessions at most, those away included.
-    pub max_sessions: usize,
-    /// Direct calls at most, ringing or answered.
-    pub max_calls: usize,
-    /// What a second session of an identity in a room does.
-    pub unique_identity: UniqueIdentity,
-    /// Whether everyone may list rooms.
-    pub list_rooms: bool,
-    /// Announced in `welcome`; the shell does the pinging.
-    pub heartbeat: Duration,
-    /// How long a session outlives its socket.
-    pub resume_window: Duration,
-    /// How long a socket may go without a session.
-    pub join_deadline: Duration,
-    /// Bytes of unconfirmed frames kept for one session.
-    pub ring: usize,
-    /// Bytes of unconfirmed frames kept in all.
-    pub ring_total: usize,
-    /// Messages a second from one connection; 0 for no limit. Bursts of ten times that pass.
-    pub rate: u32,
-    /// Candidates a second from one connection, likewise.
-    pub candidate_rate: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            max_peers: 50,
-            max_rooms: 10_000,
-            max_sessions: 200_000,
-            max_calls: 50_000,
-            unique_identity: UniqueIdentity::Allow,
-            list_rooms: false,
-            heartbeat: Duration::from_secs(25),
-            resume_window: Duration::from_secs(30),
-            join_deadline: Duration::from_secs(10),
-            ring: 64 * 1024,
-            ring_total: 256 * 1024 * 1024,
-            rate: 100,
-            candidate_rate: 50,
-        }
-    }
-}
-
-/// What a second session of an identity in a room does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UniqueIdentity {
-    /// It is welcome.
-    Allow,
-    /// It pushes the older one out.
-    Replace,
-    /// It is refused.
-    Reject,
-}
+use timers::{Timer, Timers};
 
 /// All signaling state of the process.
 #[derive(Debug)]
 pub struct Hub {
     settings: Settings,
     ice: IceIssuer,
+    rng: StdRng,
+    conns: HashMap<ConnId, Conn>,
+    sessions: Sessions,
+    /// Sessions by the digest of their resume token.
+    tokens: HashMap<u128, PeerId>,
+    names: Names,
+    rooms: BTreeMap<Arc<str>, Room>,
+    calls: HashMap<CallId, Call>,
+    attempts: Attempts,
+    timers: Timers,
+    draining: Option<Draining>,
+    counters: Counters,
+    away: usize,
+    seated: usize,
+}
+
+/// The input at hand: when it came and what follows from it.
+struct Cx<'a> {
+    now: Now,
+    effects: &'a mut Vec<Effect>,
 }
 
 impl Hub {
     /// Starts empty. `seed` comes from the operating system: every id and token follows from it.
     pub fn new(settings: Settings, ice: IceIssuer, seed: [u8; 32]) -> Self {
-        let _ = seed;
-        Self { settings, ice }
+        Self {
+            sessions: Sessions::new(&settings),
+            settings,
+            ice,
+            rng: StdRng::from_seed(seed),
+            conns: HashMap::new(),
+            tokens: HashMap::new(),
+            names: Names::default(),
+            rooms: BTreeMap::new(),
+            calls: HashMap::new(),
+            attempts: Attempts::default(),
+            timers: Timers::default(),
+            draining: None,
+            counters: Counters::default(),
+            away: 0,
+            seated: 0,
+        }
     }
 
-    /// Takes one input and appends what follows from it.
+    /// Takes one input and appends what follows from it. Inputs of connections that the hub has
+    /// closed, or never knew, do nothing.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
-        let _ = (now, input, effects);
+        let cx = &mut Cx { now, effects };
+        match input {
+            Input::Connected { conn, client } => self.connected(cx, conn, client),
+            Input::Frame {
+                conn,
+                message,
+                grant,
+            } => self.frame(cx, conn, message, grant),
+            Input::Confirmed { conn, seq } => {
+                if let Some(conn) = self.conns.get(&conn) {
+                    self.sessions.confirm(conn.peer, seq);
+                }
+            }
+            Input::Closed { conn, loss } => {
+                let reason = match loss {
+                    Loss::Disconnected => LeaveReason::Disconnected,
+                    Loss::Timeout => LeaveReason::Timeout,
+                };
+                self.lost(cx, conn, reason);
+            }
+            Input::Drain {
+                grace_ends,
+                alternate,
+            } => self.drain(cx, grace_ends, alternate),
+        }
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
     pub fn next_timeout(&self) -> Option<Instant> {
-        None
+        self.timers.next()
     }
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let _ = (now, effects);
+        let cx = &mut Cx { now, effects };
+        while let Some(timer) = self.timers.pop_due(now.instant) {
+            match timer {
+                Timer::JoinDeadline(conn) => {
+                    let refusal =
+                        Refusal::new(ErrorCode::Unauthorized, "neither joined nor registered");
+                    self.refuse(cx, conn, &refusal, None);
+                    self.shut(
+                        cx,
+                        conn,
+                        CloseCode::Unauthorized,
+                        "neither joined nor registered",
+                    );
+                }
+                Timer::WindowEnds(peer) => self.window_ended(cx, peer),
+                Timer::RingEnds(call) => self.ring_ended(cx, call),
+                Timer::Refresh(peer) => self.push_ice(cx, peer),
+                Timer::Forgive(guesser) => self.attempts.expire(&guesser),
+                Timer::GraceEnds => self.grace_ended(cx),
+            }
+        }
     }
 
-    /// Takes new settings; what is there already stays as it is.
+    /// Takes new settings. Rooms keep their seats and sessions their credentials until the next
+    /// change or renewal.
     pub fn reconfigure(&mut self, settings: Settings, ice: IceIssuer) {
+        self.sessions.reconfigure(&settings);
         self.settings = settings;
         self.ice = ice;
     }
+
+    /// Sums since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How much there is of everything; costs nothing.
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            connections: self.conns.len(),
+            sessions: self.sessions.len(),
+            away: self.away,
+            rooms: self.rooms.len(),
+            peers: self.seated,
+            identities: self.names.distinct(),
+            calls: self.calls.len(),
+            ring_bytes: self.sessions.ring_bytes(),
+            guessers: self.attempts.len(),
+            timers: self.timers.len(),
+            sent: self.sessions.sent,
+        }
+    }
+
+    fn connected(&mut self, cx: &mut Cx<'_>, conn: ConnId, client: IpAddr) {
+        if self.draining.is_some() {
+            let reason = "the server shuts down";
+            cx.effects.push(Effect::Close {
+                conn,
+                code: CloseCode::Draining,
+                reason,
+            });
+            return;
+        }
+        let peer = PeerId::from_bits(self.rng.random());
+        let deadline = cx.now.instant + self.settings.join_deadline;
+        self.timers.set(deadline, Timer::JoinDeadline(conn));
+        self.conns.insert(
+            conn,
+            Conn {
+                peer,
+                client,
+                floor: None,
+                deadline: Some(deadline),
+                malformed: 0,
+                frames: Bucket::default(),
+                candidates: Bucket::default(),
+                replies: Replies::default(),
+            },
+        );
+        let welcome = ServerMessage::Welcome {
+            peer_id: peer,
+            protocol: PROTOCOL_VERSION,
+            heartbeat: self.settings.heartbeat.as_secs(),
+            server_time: cx.now.unix_ms,
+        };
+        self.say(cx, conn, Body::new(&welcome, None));
+    }
+
+    /// Sends to a connection, numbered if it has a session.
+    fn say(&mut self, cx: &mut Cx<'_>, conn: ConnId, body: Body) {
+        let Some(entry) = self.conns.get(&conn) else {
+            return;
+        };
+        if self.sessions.get(entry.peer).is_some() {
+            self.sessions.send(cx.effects, entry.peer, body);
+        } else {
+            cx.effects.push(Effect::Send {
+                conn,
+                seq: None,
+                body,
+            });
+        }
+    }
+
+    /// Sends to every member of `room` but `except`.
+    fn broadcast(&mut self, cx: &mut Cx<'_>, room: &str, except: Option<PeerId>, body: &Body) {
+        let Some(room) = self.rooms.get(room) else {
+            return;
+        };
+        for member in room.members().iter().filter(|m| Some(m.peer) != except) {
+            self.sessions.send(cx.effects, member.peer, body.clone());
+        }
+    }
+
+    /// Closes a connection for its behaviour; its session may resume.
+    fn shut(&mut self, cx: &mut Cx<'_>, conn: ConnId, code: CloseCode, reason: &'static str) {
+        cx.effects.push(Effect::Close { conn, code, reason });
+        self.lost(cx, conn, LeaveReason::Disconnected);
+    }
+
+    /// Forgets a connection whose session, if any, is elsewhere or ended.
+    fn forget(&mut self, conn: ConnId) -> Option<Conn> {
+        let entry = self.conns.remove(&conn)?;
+        if let Some(deadline) = entry.deadline {
+            self.timers.cancel(deadline, Timer::JoinDeadline(conn));
+        }
+        Some(entry)
+    }
 }
+
+fn millis(duration: Duration) -> u64 {
+    // Rounded up: waiting that long must be enough.
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

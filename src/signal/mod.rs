@@ -3,7 +3,9 @@
 mod driver;
 pub mod hub;
 mod outbox;
+pub mod room;
+pub mod sdp;
 mod session;
 
-pub use driver::{Admission, ConnectError, ConnectionLimits, Driver, OnRevoke};
+pub use driver::{Admission, ConnectError, ConnectionLimits, Driver, OnRevoke, Stats};
 pub use session::{SessionSettings, run};

@@ -5,7 +5,9 @@
 
 use crate::protocol::{Body, CloseCode};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// A frame and its number in the session.
@@ -29,6 +31,19 @@ pub(super) struct Outbox {
     filled: Notify,
     overflowed: Notify,
     capacity: usize,
+    opened: Instant,
+    entered: AtomicBool,
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It waits, and this many bytes in all.
+    Waits(i64),
+    /// It was the one too many.
+    Overflowed,
+    /// The connection is ending: dropped.
+    Closed,
 }
 
 #[derive(Debug, Default)]
@@ -46,14 +61,21 @@ impl Outbox {
             filled: Notify::new(),
             overflowed: Notify::new(),
             capacity,
+            opened: Instant::now(),
+            entered: AtomicBool::new(false),
         }
     }
 
+    /// How long the connection took to enter a session, the first time that it does.
+    pub(super) fn first_entry(&self) -> Option<Duration> {
+        (!self.entered.swap(true, Ordering::Relaxed)).then(|| self.opened.elapsed())
+    }
+
     /// Queues a frame behind those before it.
-    pub(super) fn push(&self, frame: Outgoing) {
+    pub(super) fn push(&self, frame: Outgoing) -> Pushed {
         let mut queue = self.lock();
         if queue.closing.is_some() {
-            return;
+            return Pushed::Closed;
         }
         queue.bytes += frame.body.len();
         if queue.bytes > self.capacity {
@@ -63,10 +85,12 @@ impl Outbox {
                 reason: "too slow: more waited than signal.outbox allows".into(),
             });
             self.overflowed.notify_one();
-        } else {
-            queue.frames.push_back(frame);
+            self.filled.notify_one();
+            return Pushed::Overflowed;
         }
+        queue.frames.push_back(frame);
         self.filled.notify_one();
+        Pushed::Waits(queue.bytes.try_into().unwrap_or(i64::MAX))
     }
 
     /// Ends the connection behind the frames that wait; the first reason stands.

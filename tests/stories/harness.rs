@@ -4,9 +4,10 @@ use callbox::app::App;
 use callbox::config::Config;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -18,8 +19,76 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 /// Far beyond what anything here takes; only a broken box reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A running box.
+/// Something to connect to.
+pub trait Reachable {
+    /// Where HTTP and WebSocket listen.
+    fn http(&self) -> SocketAddr;
+}
+
+/// A box inside this process.
 pub struct Callbox(App);
+
+impl Reachable for Callbox {
+    fn http(&self) -> SocketAddr {
+        self.0.http[0]
+    }
+}
+
+/// A box as a process of its own: where memory is measured, or signals are sent.
+pub struct Process {
+    child: Child,
+    http: SocketAddr,
+}
+
+impl Process {
+    /// Starts the program with `env` over free loopback ports, and reads its banner.
+    pub fn start(env: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_callbox"))
+            .env("CALLBOX_HTTP__LISTEN", "127.0.0.1:0")
+            .env("CALLBOX_TURN__UDP", "127.0.0.1:0")
+            .envs(env.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let banner = BufReader::new(child.stdout.take().unwrap());
+        let http = banner
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| {
+                line.split("http://")
+                    .nth(1)?
+                    .trim_end_matches('/')
+                    .parse::<SocketAddr>()
+                    .ok()
+            })
+            .expect("the banner names the page");
+        Self { child, http }
+    }
+
+    /// Resident memory, KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Reachable for Process {
+    fn http(&self) -> SocketAddr {
+        self.http
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
 
 impl Callbox {
     /// Starts with `toml` over free loopback ports.
@@ -33,10 +102,6 @@ impl Callbox {
         let env = ports.map(|(k, v)| (k.to_owned(), v.to_owned()));
         let config = Config::load(Some(file.path()), env.into_iter()).unwrap();
         Self(App::start(config).await.unwrap())
-    }
-
-    pub fn http(&self) -> SocketAddr {
-        self.0.http[0]
     }
 
     /// Ends it politely.
@@ -64,11 +129,25 @@ pub struct Client {
 
 impl Client {
     /// Connects and reads `welcome`.
-    pub async fn connect(callbox: &Callbox) -> Self {
-        let request = format!("ws://{}/ws", callbox.http())
-            .into_client_request()
-            .unwrap();
-        let (socket, _) = connect_async(request).await.unwrap();
+    pub async fn connect(callbox: &impl Reachable) -> Self {
+        Self::connect_with(callbox, "", &[]).await.unwrap()
+    }
+
+    /// Connects with a query and headers, unless the upgrade is refused: then its status.
+    pub async fn connect_with(
+        callbox: &impl Reachable,
+        query: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, u16> {
+        let url = format!("ws://{}/ws{query}", callbox.http());
+        let mut request = url.into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.parse().unwrap());
+        }
+        let (socket, _) = connect_async(request).await.map_err(|error| match error {
+            tungstenite::Error::Http(response) => response.status().as_u16(),
+            other => panic!("{other}"),
+        })?;
         let mut client = Self {
             socket,
             next_id: 0,
@@ -78,11 +157,11 @@ impl Client {
         assert_eq!(welcome["type"], "welcome");
         assert_eq!(welcome["protocol"], 1);
         client.peer_id = welcome["peerId"].as_str().unwrap().to_owned();
-        client
+        Ok(client)
     }
 
     /// Connects and joins `room` as `identity`.
-    pub async fn join(callbox: &Callbox, room: &str, identity: &str) -> (Self, Value) {
+    pub async fn join(callbox: &impl Reachable, room: &str, identity: &str) -> (Self, Value) {
         let mut client = Self::connect(callbox).await;
         let message = json!({"type": "join", "roomId": room, "identity": identity});
         let joined = client.request(message).await;
@@ -111,6 +190,33 @@ impl Client {
             let reply = self.recv().await;
             if reply["id"] == json!(id) {
                 return reply;
+            }
+        }
+    }
+
+    /// Registers a new connection as `identity`.
+    pub async fn register(callbox: &impl Reachable, identity: &str) -> (Self, Value) {
+        let mut client = Self::connect(callbox).await;
+        let registered = client
+            .request(json!({"type": "register", "identity": identity}))
+            .await;
+        assert_eq!(registered["type"], "registered", "{registered}");
+        (client, registered)
+    }
+
+    /// Sends with a fresh id and returns the code of the error that comes back.
+    pub async fn refused(&mut self, message: Value) -> String {
+        let reply = self.request(message).await;
+        assert_eq!(reply["type"], "error", "{reply}");
+        reply["code"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits for a message of type `kind`; what comes before is dropped.
+    pub async fn until(&mut self, kind: &str) -> Value {
+        loop {
+            let message = self.recv().await;
+            if message["type"] == kind {
+                return message;
             }
         }
     }
@@ -161,14 +267,4 @@ impl Client {
             _ => panic!("stories speak plain TCP"),
         }
     }
-}
-
-/// Resident memory of this process, KiB.
-pub fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

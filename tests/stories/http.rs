@@ -1,6 +1,6 @@
 //! The HTTP surface, spoken by hand.
 
-use crate::harness::{Callbox, PATIENCE};
+use crate::harness::{Callbox, PATIENCE, Reachable};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,14 +9,24 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Sends one request and returns status, head and body.
-async fn get(callbox: &Callbox, path: &str, headers: &str) -> (u16, String, String) {
+pub async fn send(
+    callbox: &Callbox,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> (u16, String, String) {
     let mut stream = TcpStream::connect(callbox.http()).await.unwrap();
     let host = if headers.contains("Host:") {
         ""
     } else {
         "Host: localhost\r\n"
     };
-    let request = format!("GET {path} HTTP/1.1\r\n{host}{headers}Connection: close\r\n\r\n");
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\n{host}{headers}Content-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut response = String::new();
     timeout(PATIENCE, stream.read_to_string(&mut response))
@@ -28,7 +38,11 @@ async fn get(callbox: &Callbox, path: &str, headers: &str) -> (u16, String, Stri
     (status, head.to_lowercase(), body.to_owned())
 }
 
-fn json(body: &str) -> Value {
+async fn get(callbox: &Callbox, path: &str, headers: &str) -> (u16, String, String) {
+    send(callbox, "GET", path, headers, "").await
+}
+
+pub fn json(body: &str) -> Value {
     serde_json::from_str(body).unwrap()
 }
 

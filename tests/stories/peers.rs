@@ -65,6 +65,8 @@ impl Peer {
             ice_transport_policy: RTCIceTransportPolicy::Relay,
             ..RTCConfiguration::default()
         };
+        // Two of rustls' providers are compiled in: ring by the peers, aws-lc by the box.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let api = APIBuilder::new().with_setting_engine(settings).build();
         let connection = api.new_peer_connection(configuration).await.unwrap();
         let (sender, news) = mpsc::unbounded_channel();

@@ -69,7 +69,6 @@ async fn two_peers_trade_an_offer_an_answer_and_candidates() {
         (&left["identity"], &left["reason"]),
         (&json!("alice"), &json!("left"))
     );
-    callbox.stop().await;
 }
 
 #[tokio::test]

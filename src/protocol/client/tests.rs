@@ -1,4 +1,7 @@
+//! What parses, what does not, and what is relayed as it was.
+
 use super::*;
+use crate::protocol::{MAX_METADATA, MAX_REASON, write_json_str};
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 

@@ -2,7 +2,8 @@
 //!
 //! Plain values; this module knows no protocol.
 
-use std::net::{IpAddr, SocketAddr};
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 /// How a client talks to the server.
@@ -24,7 +25,7 @@ impl Transport {
 }
 
 /// The path between one client and the server; IPv4-mapped IPv6 is unwrapped by the shell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FiveTuple {
     /// Protocol between client and server.
     pub transport: Transport,
@@ -32,6 +33,22 @@ pub struct FiveTuple {
     pub client: SocketAddr,
     /// The address of the server that the client asked.
     pub server: SocketAddr,
+}
+
+/// Looked up for every packet: the client's address tells nearly all five-tuples apart, equality
+/// the rest.
+impl Hash for FiveTuple {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self.client.ip() {
+            IpAddr::V4(ip) => {
+                state.write_u64(u64::from(u32::from(ip)) << 16 | u64::from(self.client.port()));
+            }
+            IpAddr::V6(ip) => {
+                state.write_u128(ip.into());
+                state.write_u16(self.client.port());
+            }
+        }
+    }
 }
 
 /// One worker of the box, and thereby its engine.
@@ -97,4 +114,13 @@ pub struct Now {
     pub instant: Instant,
     /// Unix seconds, for credentials and nonces.
     pub unix: u64,
+}
+
+/// What counts as one client for quotas and rate limits: an IPv4 address, or an IPv6 /64, which
+/// is what one subscriber has at least.
+pub(in crate::relay) fn client_block(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from(u128::from(ip) >> 64 << 64)),
+    }
 }

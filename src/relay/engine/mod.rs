@@ -6,20 +6,44 @@
 //! packet between two relays aside). No clock, no socket, no randomness of its own.
 
 mod addr;
+mod allocate;
+mod allocation;
+mod auth;
+mod control;
+mod data;
 mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+mod message;
+mod nonce;
 mod policy;
+mod reply;
+mod requests;
 mod settings;
+mod table;
+mod throttle;
 
+pub(in crate::relay) use addr::client_block;
 pub use addr::{Family, FiveTuple, Now, RelayKey, Transport, WorkerId};
 pub use event::{AllocationView, CloseReason, Dropped, Event, Flow, Refusal, RefusedByCode, Stats};
 pub use policy::{Denial, PeerPolicy, Range, Verdict};
 pub use settings::{Quotas, Settings};
 
 use super::ledger::Ledger;
+use data::Arrival;
+use message::Message;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
+use stun::message::{
+    CLASS_INDICATION, CLASS_REQUEST, METHOD_ALLOCATE, METHOD_BINDING, METHOD_CHANNEL_BIND,
+    METHOD_CREATE_PERMISSION, METHOD_REFRESH, METHOD_SEND,
+};
+use table::Table;
+use throttle::Throttle;
 
 /// Binds the sockets of leased relay ports.
 pub trait RelaySockets {
@@ -61,6 +85,13 @@ pub struct Engine<R: RelaySockets> {
     settings: Arc<Settings>,
     ledger: Arc<Ledger>,
     sockets: R,
+    table: Table<R::Socket>,
+    throttle: Throttle,
+    rng: StdRng,
+    /// Where messages are written before the shell copies them.
+    scratch: Vec<u8>,
+    started: Instant,
+    draining: bool,
     stats: Stats,
 }
 
@@ -74,12 +105,18 @@ impl<R: RelaySockets> Engine<R> {
         seed: [u8; 32],
         now: Instant,
     ) -> Self {
-        let _ = (seed, now);
+        let mut rng = StdRng::from_seed(seed);
         Self {
             id,
             settings,
             ledger,
             sockets,
+            table: Table::new(rng.next_u64()),
+            throttle: Throttle::new([rng.next_u64(), rng.next_u64()]),
+            rng,
+            scratch: Vec::new(),
+            started: now,
+            draining: false,
             stats: Stats::default(),
         }
     }
@@ -92,15 +129,15 @@ impl<R: RelaySockets> Engine<R> {
         datagram: &'a [u8],
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        let _ = (
-            now,
-            five_tuple,
-            datagram,
-            out,
-            &self.ledger,
-            &mut self.sockets,
-            self.id,
-        );
+        // The first byte tells the protocols apart (RFC 7983).
+        match datagram.first() {
+            Some(0x40..=0x7f) => self.channel_data(now, five_tuple, datagram, out),
+            Some(0..=3) => match Message::parse(datagram) {
+                Some(message) => self.stun(now, five_tuple, &message, out),
+                None => self.stats.dropped.malformed += 1,
+            },
+            _ => self.stats.dropped.malformed += 1,
+        }
     }
 
     /// Takes one datagram that arrived on the socket of a relayed address.
@@ -112,7 +149,7 @@ impl<R: RelaySockets> Engine<R> {
         datagram: &'a [u8],
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        let _ = (now, relay, peer, datagram, out);
+        self.relay_in(now, relay, plain(peer), datagram, Arrival::Socket, out);
     }
 
     /// Takes one payload handed over by another worker's [`Output::to_worker`].
@@ -124,23 +161,21 @@ impl<R: RelaySockets> Engine<R> {
         payload: &'a [u8],
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        let _ = (now, relay, from, payload, out);
+        self.relay_in(now, relay, plain(from), payload, Arrival::Hairpin, out);
     }
 
-    /// Takes an ICMP error for a datagram that `relay` sent to `peer`. `error_data` is the
+    /// Takes an ICMP error for a datagram that `relay` sent to `peer`: type, code, and the
     /// next-hop MTU where the error carries one.
-    #[allow(clippy::too_many_arguments)]
     pub fn peer_unreachable<'a>(
         &mut self,
         now: Now,
         relay: RelayKey,
         peer: SocketAddr,
-        icmp_type: u8,
-        icmp_code: u8,
+        icmp: (u8, u8),
         error_data: u32,
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        let _ = (now, relay, peer, icmp_type, icmp_code, error_data, out);
+        self.icmp(now, relay, plain(peer), icmp, error_data, out);
     }
 
     /// Ends the allocation of a stream that closed.
@@ -150,48 +185,144 @@ impl<R: RelaySockets> Engine<R> {
         five_tuple: &FiveTuple,
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        let _ = (now, five_tuple, out);
+        if let Some(slot) = self.table.slot_of(five_tuple) {
+            self.end(slot, None, CloseReason::Disconnected, now, out);
+        }
     }
 
     /// The socket behind a live relayed address.
     pub fn socket(&self, relay: RelayKey) -> Option<&R::Socket> {
-        let _ = relay;
-        None
+        let slot = self.table.slot_of_relay(relay)?;
+        let relay = self.table.get(slot).relays[relay.family() as usize].as_ref();
+        relay.map(|relay| &relay.socket)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next.
     pub fn next_timeout(&self) -> Option<Instant> {
-        None
+        self.table.next_deadline()
     }
 
     /// Ends what has run out.
     pub fn handle_timeout<'a>(&mut self, now: Now, out: &mut impl Output<'a, R::Socket>) {
-        let _ = (now, out);
+        while let Some(slot) = self.table.due(now.instant) {
+            let allocation = self.table.get(slot);
+            let expired = allocation
+                .relays
+                .iter()
+                .flatten()
+                .find(|r| r.expires <= now.instant);
+            let family = expired.map(|relay| relay.lease.family());
+            let reason = if allocation.session_end <= now.instant {
+                CloseReason::SessionEnd
+            } else {
+                CloseReason::Expired
+            };
+            self.end(slot, family, reason, now, out);
+        }
     }
 
     /// Ends every allocation of `user` on this worker. New ones are refused by the floor that
-    /// [`Ledger::revoke`] sets.
+    /// [`Ledger::revoke`] sets, which must come first.
     pub fn revoke<'a>(&mut self, user: &str, now: Now, out: &mut impl Output<'a, R::Socket>) {
-        let _ = (user, now, out);
+        for slot in self.table.of_user(user) {
+            self.end(slot, None, CloseReason::Revoked, now, out);
+        }
     }
 
     /// Refuses new allocations from here on; living ones go on.
-    pub fn drain(&mut self) {}
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
 
     /// Takes a new configuration. Living allocations keep their keys and session ends; their
     /// permissions are judged anew.
     pub fn reconfigure(&mut self, settings: Arc<Settings>) {
         self.settings = settings;
+        for allocation in self.table.iter_mut() {
+            let judge = |ip| control::route(&self.settings.policy, &self.ledger, ip).ok();
+            allocation.rejudge(judge);
+        }
     }
 
     /// The living allocations, in no order.
     pub fn allocations(&self, now: Instant) -> impl Iterator<Item = AllocationView> {
-        let _ = now;
-        std::iter::empty()
+        self.table
+            .iter()
+            .map(move |allocation| allocation.view(now))
     }
 
     /// The counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
+
+    fn stun<'a>(
+        &mut self,
+        now: Now,
+        five_tuple: &FiveTuple,
+        message: &Message<'a>,
+        out: &mut impl Output<'a, R::Socket>,
+    ) {
+        match (message.class(), message.method()) {
+            (CLASS_INDICATION, METHOD_SEND) => self.send(now, five_tuple, message, out),
+            // A keep-alive.
+            (CLASS_INDICATION, METHOD_BINDING) => {}
+            (CLASS_REQUEST, METHOD_BINDING) => self.binding(five_tuple, message, out),
+            (
+                CLASS_REQUEST,
+                METHOD_ALLOCATE | METHOD_REFRESH | METHOD_CREATE_PERMISSION | METHOD_CHANNEL_BIND,
+            ) => {
+                // What has run out must not answer, however late the timer is.
+                self.handle_timeout(now, out);
+                self.request(now, five_tuple, message, out);
+            }
+            _ => self.stats.dropped.unexpected += 1,
+        }
+    }
+
+    /// Ends one family of an allocation, or all of it; without any family left, it is gone.
+    fn end<'a>(
+        &mut self,
+        slot: u32,
+        family: Option<Family>,
+        reason: CloseReason,
+        now: Now,
+        out: &mut impl Output<'a, R::Socket>,
+    ) {
+        self.ledger.observe(now.instant);
+        if let Some(family) = family {
+            let allocation = self.table.get_mut(slot);
+            if allocation.relayed().count() > 1 {
+                allocation.relays[family as usize] = None;
+                allocation.forget_family(family);
+                self.table.rearm(slot);
+                return;
+            }
+        }
+        let allocation = self.table.remove(slot);
+        self.stats.allocations_closed += 1;
+        out.event(Event::Closed {
+            user: Arc::clone(&allocation.user),
+            five_tuple: allocation.five_tuple,
+            relayed: allocation.relayed().collect(),
+            sent: allocation.sent,
+            received: allocation.received,
+            lived: now.instant.saturating_duration_since(allocation.opened),
+            reason,
+        });
+    }
+
+    fn nanos(&self, now: Now) -> u64 {
+        now.instant
+            .saturating_duration_since(self.started)
+            .as_nanos() as u64
+    }
 }
+
+/// An address without IPv6 flow and scope, which sockets report and clients do not know.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port())
+}
+
+#[cfg(test)]
+mod tests;

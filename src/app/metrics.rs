@@ -1,0 +1,145 @@
+//! `/metrics`: what signaling and the relay count, gathered at each scrape.
+
+use crate::signal::Driver;
+use crate::signal::hub::{Counters, Gauges};
+use futures_util::future::BoxFuture;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::sync::Arc;
+
+type Scraper = Box<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
+
+/// Makes the function that renders everything.
+pub(super) fn scraper(driver: Arc<Driver>) -> Scraper {
+    Box::new(move || {
+        let driver = Arc::clone(&driver);
+        Box::pin(async move { render(&driver) })
+    })
+}
+
+fn render(driver: &Driver) -> String {
+    let (counters, gauges) = driver.with_hub(|hub, _, _| (hub.counters().clone(), hub.gauges()));
+    let stats = driver.stats();
+    let mut registry = Registry::with_prefix("callbox");
+    registry.register_collector(Box::new(Signaling { counters, gauges }));
+    let signal = registry.sub_registry_with_prefix("signal");
+    signal.register(
+        "join_latency_seconds",
+        "From a connection's upgrade to its first joined or registered",
+        stats.join_latency.clone(),
+    );
+    signal.register(
+        "connections_refused",
+        "Connections refused before their upgrade",
+        stats.refused.clone(),
+    );
+    signal.register(
+        "slow_consumers",
+        "Connections closed because they did not read",
+        stats.slow_consumers.clone(),
+    );
+    signal.register(
+        "outbox_high_water_bytes",
+        "The most bytes that ever waited for one connection",
+        stats.outbox_high_water.clone(),
+    );
+    let mut out = String::new();
+    text::encode(&mut out, &registry).expect("writing to a String succeeds");
+    out
+}
+
+#[derive(Debug)]
+struct Signaling {
+    counters: Counters,
+    gauges: Gauges,
+}
+
+impl Collector for Signaling {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Gauges {
+            connections,
+            sessions,
+            away,
+            rooms,
+            peers,
+            identities,
+            calls,
+            ..
+        } = self.gauges;
+        for (name, help, value) in [
+            (
+                "signal_connections",
+                "Open signaling connections",
+                connections,
+            ),
+            (
+                "signal_sessions",
+                "Sessions, those without a connection included",
+                sessions,
+            ),
+            (
+                "signal_sessions_away",
+                "Sessions without a connection",
+                away,
+            ),
+            ("signal_rooms", "Rooms", rooms),
+            ("signal_peers", "Members of rooms", peers),
+            ("signal_identities", "Different identities", identities),
+            ("signal_calls", "Direct calls, ringing and answered", calls),
+            (
+                "signal_ring_bytes",
+                "Bytes kept for resumes",
+                self.gauges.ring_bytes,
+            ),
+            ("signal_timers", "Timers set", self.gauges.timers),
+        ] {
+            let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            value.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        for (name, help, value) in [
+            (
+                "signal_frames_sent",
+                "Frames sent to sessions",
+                self.gauges.sent,
+            ),
+            (
+                "signal_resumes",
+                "Sessions resumed on another connection",
+                self.counters.resumes,
+            ),
+            (
+                "signal_resume_gaps",
+                "Resumes that had lost frames",
+                self.counters.gaps,
+            ),
+            (
+                "signal_candidates_withheld",
+                "Candidates that a relay-only room kept back",
+                self.counters.withheld_candidates,
+            ),
+        ] {
+            let value = ConstCounter::new(value);
+            value.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        let help = "Well-formed messages received, by type";
+        let counter = MetricType::Counter;
+        let mut family =
+            encoder.encode_descriptor("signal_messages_received", help, None, counter)?;
+        for (kind, count) in self.counters.received() {
+            let labels = [("type", kind.as_str())];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "Errors sent, by code";
+        let mut family = encoder.encode_descriptor("signal_errors", help, None, counter)?;
+        for (code, count) in self.counters.refused() {
+            let labels = [("code", code.as_str())];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}

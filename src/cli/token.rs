@@ -1,0 +1,161 @@
+//! `callbox token`: a JWT signed with the configured key.
+
+use super::Source;
+use crate::auth::{Bearer, Role};
+use crate::config::{Config, Span};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+/// What the new token is to say.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// The configuration, which holds the key.
+    #[command(flatten)]
+    pub source: Source,
+    /// A room that the bearer may join, or a glob ("team-*"); may be given more than once.
+    /// Without any the token is for registering and calling only.
+    #[arg(long = "room", value_name = "ROOM")]
+    pub rooms: Vec<String>,
+    /// Who the bearer is.
+    #[arg(long)]
+    pub identity: String,
+    /// The bearer's role in its rooms; without one the room decides.
+    #[arg(long, value_enum)]
+    pub role: Option<RoleName>,
+    /// Lets a token with rooms place calls as well.
+    #[arg(long)]
+    pub call: bool,
+    /// How long the token is good for, for instance 30m, 1h or 7days.
+    #[arg(long, default_value = "1h")]
+    pub ttl: Span,
+    /// Prints one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A role as it is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "the roles of the protocol")]
+pub enum RoleName {
+    Host,
+    Member,
+    Viewer,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Host => Self::Host,
+            RoleName::Member => Self::Member,
+            RoleName::Viewer => Self::Viewer,
+        }
+    }
+}
+
+/// Mints a token at `now` (Unix seconds).
+///
+/// # Errors
+/// The configuration has no key that can sign, or the lifetime is nothing; the text says what
+/// to do.
+pub fn token(config: &Config, args: &TokenArgs, now: u64) -> Result<String, String> {
+    let signer = config
+        .auth
+        .signer
+        .as_ref()
+        .ok_or_else(|| no_signer(config, args.source.config.is_some()))?;
+    if args.ttl.0.as_secs() == 0 {
+        return Err("--ttl is shorter than a second: the token would be expired".into());
+    }
+    let bearer = Bearer {
+        identity: args.identity.clone(),
+        rooms: args.rooms.clone(),
+        role: args.role.map(Role::from),
+        call: args.call.then_some(true),
+    };
+    let (token, expires_at) = signer.sign(&bearer, now, args.ttl.0);
+    Ok(if args.json {
+        let object = json!({ "token": token, "expiresAt": expires_at, "claims": bearer });
+        format!("{object}\n")
+    } else {
+        format!("{token}\n")
+    })
+}
+
+fn no_signer(config: &Config, has_file: bool) -> String {
+    if config.auth.verifier.is_some() {
+        return "the configured key is public: it checks tokens and cannot sign any. Sign them \
+                with its private half where your app logs people in, or set auth.secret as well"
+            .into();
+    }
+    let mend = if has_file {
+        "set auth.secret in it; `openssl rand -hex 32` makes one"
+    } else {
+        "name the box's configuration with --config FILE"
+    };
+    format!("there is no auth.secret to sign with: {mend}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+    use serde_json::Value;
+
+    const NOW: u64 = 1_700_000_000;
+
+    fn config(env: &[(&str, &str)]) -> Config {
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Config::load(None, env).unwrap()
+    }
+
+    fn args(line: &str) -> TokenArgs {
+        let words = ["callbox", "token"].into_iter().chain(line.split(' '));
+        match Cli::parse_from(words).command {
+            Some(Command::Token(args)) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_minted_token_opens_what_was_asked_for() {
+        let config = config(&[
+            ("CALLBOX_AUTH__MODE", "jwt"),
+            ("CALLBOX_AUTH__SECRET", "0123456789abcdef0123456789abcdef"),
+        ]);
+        let args = args("--room demo --identity alice --role host --ttl 2h --json");
+        let printed: Value = serde_json::from_str(&token(&config, &args, NOW).unwrap()).unwrap();
+        assert_eq!(printed["expiresAt"], NOW + 7200);
+        let verifier = config.auth.verifier.unwrap();
+        let grant = verifier
+            .verify(printed["token"].as_str().unwrap(), NOW + 7199)
+            .unwrap();
+        assert_eq!(grant.identity.as_deref(), Some("alice"));
+        assert_eq!(grant.role, Some(Role::Host));
+        assert!(grant.rooms.allows("demo") && !grant.rooms.allows("other"));
+        assert!(!grant.call);
+    }
+
+    #[test]
+    fn a_missing_key_is_told_with_its_mend() {
+        let asked = args("--identity a");
+        let error = token(&config(&[]), &asked, NOW).unwrap_err();
+        assert!(error.contains("--config FILE"), "{error}");
+        let public = "-----BEGIN PUBLIC KEY-----\n\
+            MCowBQYDK2VwAyEA2+Jj2UvNCvQiUPNYRgSi0cJSPiJI6Rs6D0UTeEpQVj8=\n\
+            -----END PUBLIC KEY-----";
+        let config = config(&[
+            ("CALLBOX_AUTH__MODE", "jwt"),
+            ("CALLBOX_AUTH__PUBLIC_KEY", public),
+        ]);
+        let error = token(&config, &asked, NOW).unwrap_err();
+        assert!(error.contains("cannot sign"), "{error}");
+    }
+
+    #[test]
+    fn a_lifetime_of_nothing_is_refused() {
+        let config = config(&[("CALLBOX_AUTH__SECRET", "s")]);
+        let error = token(&config, &args("--identity a --ttl 0s"), NOW).unwrap_err();
+        assert!(error.contains("--ttl"), "{error}");
+    }
+}

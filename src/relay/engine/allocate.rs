@@ -1,0 +1,301 @@
+//! Allocate: RFC 8656 section 7.2, check by check.
+
+use super::addr::{Family, RelayKey};
+use super::allocation::{Allocation, Opening, Relay, lifetime};
+use super::event::{Event, Refusal};
+use super::message::{ATTR_ADDITIONAL_ADDRESS_FAMILY, FAMILY_V4, FAMILY_V6, Message};
+use super::reply::Reply;
+use super::requests::{Failure, Request};
+use super::{Engine, Output, RelaySockets};
+use crate::relay::ledger::{Parity, PortLease, ReservationToken};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use stun::attributes::*;
+use stun::error_code::*;
+use turn::proto::PROTO_UDP;
+
+/// Ports to try where another program of the machine has bound some of the range.
+const MAX_TRIES: usize = 8;
+
+/// Longer than any process runs, and no overflow of the clock.
+const LONGEST_SESSION: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// What the client asks for.
+struct Wish {
+    families: Families,
+    ports: Ports,
+    lifetime: Option<u32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Families {
+    One(Family),
+    Both,
+}
+
+#[derive(Clone, Copy)]
+enum Ports {
+    Any(Parity),
+    Reserved(ReservationToken),
+}
+
+impl<R: RelaySockets> Engine<R> {
+    pub(super) fn allocate<'a>(
+        &mut self,
+        request: &Request<'_, 'a>,
+        out: &mut impl Output<'a, R::Socket>,
+    ) -> Result<Vec<u8>, Failure> {
+        let (now, auth) = (request.now, &request.auth);
+        if let Some(slot) = self.table.slot_of(request.five_tuple) {
+            let allocation = self.table.get(slot);
+            let again = allocation.transaction == request.message.transaction()
+                && *allocation.username == *auth.username;
+            return if again {
+                Ok(allocation.answer.to_vec())
+            } else {
+                Err(CODE_ALLOC_MISMATCH.into())
+            };
+        }
+        if auth.rest.expiry < now.unix {
+            return Err(Refusal::Expired.into());
+        }
+        if self.ledger.is_revoked(auth.rest.user, auth.rest.expiry) {
+            return Err(Refusal::Revoked.into());
+        }
+        let wish = Wish::read(request.message)?;
+        if self.draining {
+            let refusal = Some(Refusal::Draining);
+            return Err(match self.alternate(request.five_tuple.client) {
+                Some(_) => Failure {
+                    code: CODE_TRY_ALTERNATE,
+                    refusal,
+                },
+                None => Refusal::Draining.into(),
+            });
+        }
+        if let Families::One(family) = wish.families
+            && matches!(wish.ports, Ports::Any(_))
+            && self.ledger.relay_address(family).is_none()
+        {
+            return Err(CODE_ADDR_FAMILY_NOT_SUPPORTED.into());
+        }
+        let user: Arc<str> = auth.rest.user.into();
+        let client = request.five_tuple.client.ip();
+        let quota = self
+            .ledger
+            .lease_quota(&user, client, self.settings.quotas)?;
+        let session_end = now.instant + self.settings.max_session.min(LONGEST_SESSION);
+        let (expires, granted) = lifetime(wish.lifetime, now, session_end);
+
+        let opened = self.open(&wish, now.instant, expires)?;
+        let reserved = match opened.spare {
+            Some(spare) => match self.ledger.reserve(spare, now.instant) {
+                Some(token) => Some(token),
+                None => return Err(Refusal::Reservation.into()),
+            },
+            None => None,
+        };
+        let mut allocation = Box::new(Allocation::new(Opening {
+            five_tuple: *request.five_tuple,
+            username: auth.username.into(),
+            user: Arc::clone(&user),
+            key: auth.signature.key.clone(),
+            transaction: request.message.transaction(),
+            opened: now.instant,
+            session_end,
+            relays: opened.relays,
+            quota,
+        }));
+        let relayed: Vec<SocketAddr> = allocation.relayed().collect();
+        let mut reply = Reply::success(request.message);
+        for &address in &relayed {
+            reply = reply.relayed(address);
+        }
+        reply = reply.lifetime(granted);
+        if let Some(token) = reserved {
+            reply = reply.reservation(token.0);
+        }
+        reply = reply.mapped(request.five_tuple.client);
+        if let Some((family, failure)) = opened.missing {
+            reply = reply.address_error(family, failure.code);
+        }
+        let answer = request.finish(reply);
+        allocation.answer = answer.as_slice().into();
+        let slot = self.table.insert(allocation);
+        for relay in self.table.get(slot).relays.iter().flatten() {
+            relay
+                .lease
+                .publish(self.id, self.table.key(slot, relay.lease.family()));
+        }
+        self.stats.allocations_opened += 1;
+        out.event(Event::Opened {
+            user,
+            five_tuple: *request.five_tuple,
+            relayed,
+        });
+        Ok(answer)
+    }
+
+    /// Opens what the client wishes. Of a dual allocation one family may be missing.
+    fn open(
+        &mut self,
+        wish: &Wish,
+        now: Instant,
+        expires: Instant,
+    ) -> Result<Opened<R::Socket>, Failure> {
+        let (slot, generation) = self.table.vacancy().ok_or(Refusal::TotalQuota)?;
+        let key = |family| RelayKey::new(slot, family, generation);
+        let mut opened = Opened {
+            relays: [None, None],
+            spare: None,
+            missing: None,
+        };
+        let parity = match wish.ports {
+            Ports::Any(parity) => parity,
+            Ports::Reserved(token) => {
+                let lease = self.ledger.redeem(token, now).ok_or(Refusal::Reservation)?;
+                let family = lease.family();
+                let relay = self
+                    .bind(lease, key(family), expires)
+                    .map_err(|_| Refusal::Socket)?;
+                opened.relays[family as usize] = Some(relay);
+                return Ok(opened);
+            }
+        };
+        for family in Family::ALL {
+            if wish.families != Families::Both && wish.families != Families::One(family) {
+                continue;
+            }
+            match self.open_any(parity, key(family), now, expires) {
+                Ok((relay, spare)) => {
+                    opened.relays[family as usize] = Some(relay);
+                    opened.spare = spare;
+                }
+                Err(failure) if opened.missing.is_none() && wish.families == Families::Both => {
+                    opened.missing = Some((family, failure));
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(opened)
+    }
+
+    fn open_any(
+        &mut self,
+        parity: Parity,
+        key: RelayKey,
+        now: Instant,
+        expires: Instant,
+    ) -> Result<(Relay<R::Socket>, Option<PortLease>), Failure> {
+        let family = key.family();
+        if self.ledger.relay_address(family).is_none() {
+            return Err(CODE_ADDR_FAMILY_NOT_SUPPORTED.into());
+        }
+        for _ in 0..MAX_TRIES {
+            let (lease, spare) = self
+                .ledger
+                .lease_port(family, parity, now)
+                .ok_or(Refusal::NoPort)?;
+            match self.bind(lease, key, expires) {
+                Ok(relay) => return Ok((relay, spare)),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(_) => return Err(Refusal::Socket.into()),
+            }
+        }
+        Err(Refusal::NoPort.into())
+    }
+
+    fn bind(
+        &mut self,
+        lease: PortLease,
+        key: RelayKey,
+        expires: Instant,
+    ) -> io::Result<Relay<R::Socket>> {
+        let address = self
+            .ledger
+            .relay_address(lease.family())
+            .expect("a lease is of a family that is served");
+        let socket = self
+            .sockets
+            .open(SocketAddr::new(address.bind, lease.port()), key)?;
+        let announced = SocketAddr::new(address.announced, lease.port());
+        Ok(Relay {
+            socket,
+            lease,
+            announced,
+            expires,
+        })
+    }
+}
+
+/// What was opened for one Allocate.
+struct Opened<S> {
+    relays: [Option<Relay<S>>; 2],
+    /// The port above an even one, to be reserved.
+    spare: Option<PortLease>,
+    /// The family that a dual allocation goes without, and why.
+    missing: Option<(Family, Failure)>,
+}
+
+impl Wish {
+    /// Reads the attributes of an Allocate in the order of RFC 8656 section 7.2.
+    fn read(message: &Message<'_>) -> Result<Self, Failure> {
+        match message.get(ATTR_REQUESTED_TRANSPORT) {
+            Some(&[protocol, _, _, _]) if protocol == PROTO_UDP.0 => {}
+            Some([_, _, _, _]) => return Err(CODE_UNSUPPORTED_TRANS_PROTO.into()),
+            _ => return Err(CODE_BAD_REQUEST.into()),
+        }
+        let requested = message.get(ATTR_REQUESTED_ADDRESS_FAMILY);
+        let additional = message.get(ATTR_ADDITIONAL_ADDRESS_FAMILY);
+        let even = match message.get(ATTR_EVEN_PORT) {
+            None => Parity::Any,
+            Some([flags]) if flags & 0x80 != 0 => Parity::EvenPair,
+            Some([_]) => Parity::Even,
+            Some(_) => return Err(CODE_BAD_REQUEST.into()),
+        };
+        let ports = match message.get(ATTR_RESERVATION_TOKEN) {
+            None => Ports::Any(even),
+            Some(token) => {
+                if even != Parity::Any || requested.is_some() || additional.is_some() {
+                    return Err(CODE_BAD_REQUEST.into());
+                }
+                let token = token.try_into().map_err(|_| CODE_BAD_REQUEST)?;
+                Ports::Reserved(ReservationToken(token))
+            }
+        };
+        let families = match (requested, additional) {
+            (None, None) => Families::One(Family::V4),
+            (Some(value), None) => {
+                Families::One(read_family(value)?.ok_or(CODE_ADDR_FAMILY_NOT_SUPPORTED)?)
+            }
+            (None, Some(&[FAMILY_V6, _, _, _])) if even != Parity::EvenPair => Families::Both,
+            _ => return Err(CODE_BAD_REQUEST.into()),
+        };
+        Ok(Self {
+            families,
+            ports,
+            lifetime: read_lifetime(message)?,
+        })
+    }
+}
+
+/// The value of REQUESTED-ADDRESS-FAMILY; `None` for a family that nobody knows.
+pub(super) fn read_family(value: &[u8]) -> Result<Option<Family>, Failure> {
+    match value {
+        [FAMILY_V4, _, _, _] => Ok(Some(Family::V4)),
+        [FAMILY_V6, _, _, _] => Ok(Some(Family::V6)),
+        [_, _, _, _] => Ok(None),
+        _ => Err(CODE_BAD_REQUEST.into()),
+    }
+}
+
+/// LIFETIME in seconds, if the client has a wish.
+pub(super) fn read_lifetime(message: &Message<'_>) -> Result<Option<u32>, Failure> {
+    let Some(value) = message.get(ATTR_LIFETIME) else {
+        return Ok(None);
+    };
+    let value = value.try_into().map_err(|_| CODE_BAD_REQUEST)?;
+    Ok(Some(u32::from_be_bytes(value)))
+}

@@ -1,0 +1,231 @@
+//! The packet path: ChannelData and Send indications out, peers' datagrams and hairpins in.
+//!
+//! Allocates nothing, locks nothing, and asks the policy nothing: a permission remembers how its
+//! address may be reached.
+
+use super::addr::{Family, FiveTuple, Now, RelayKey};
+use super::allocation::Route;
+use super::message::{self, CHANNELS, Message};
+use super::{Engine, Output, RelaySockets, reply};
+use rand::Rng;
+use std::net::SocketAddr;
+use stun::attributes::{ATTR_DATA, ATTR_DONT_FRAGMENT, ATTR_XOR_PEER_ADDRESS};
+
+/// How a datagram came to a relayed address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    Socket,
+    Hairpin,
+}
+
+impl<R: RelaySockets> Engine<R> {
+    pub(super) fn channel_data<'a>(
+        &mut self,
+        now: Now,
+        five_tuple: &FiveTuple,
+        datagram: &'a [u8],
+        out: &mut impl Output<'a, R::Socket>,
+    ) {
+        let data = message::channel_data(datagram).filter(|(number, _)| CHANNELS.contains(number));
+        let Some((number, payload)) = data else {
+            self.stats.dropped.malformed += 1;
+            return;
+        };
+        let bound = self
+            .table
+            .slot_of(five_tuple)
+            .and_then(|slot| Some((slot, self.table.get(slot).channel(number, now.instant)?)));
+        match bound {
+            Some((slot, peer)) => self.relay_out(now, slot, peer, payload, false, out),
+            None => self.stats.dropped.no_allocation += 1,
+        }
+    }
+
+    pub(super) fn send<'a>(
+        &mut self,
+        now: Now,
+        five_tuple: &FiveTuple,
+        indication: &Message<'a>,
+        out: &mut impl Output<'a, R::Socket>,
+    ) {
+        let peer = indication
+            .get(ATTR_XOR_PEER_ADDRESS)
+            .and_then(|v| indication.xor_address(v));
+        let (Some(peer), Some(payload)) = (peer, indication.get(ATTR_DATA)) else {
+            self.stats.dropped.malformed += 1;
+            return;
+        };
+        if peer.port() == 0 || indication.unknown_attributes().next().is_some() {
+            self.stats.dropped.malformed += 1;
+            return;
+        }
+        let dont_fragment = indication.get(ATTR_DONT_FRAGMENT).is_some();
+        match self.table.slot_of(five_tuple) {
+            Some(slot) => self.relay_out(now, slot, peer, payload, dont_fragment, out),
+            None => self.stats.dropped.no_allocation += 1,
+        }
+    }
+
+    fn relay_out<'a>(
+        &mut self,
+        now: Now,
+        slot: u32,
+        peer: SocketAddr,
+        payload: &'a [u8],
+        dont_fragment: bool,
+        out: &mut impl Output<'a, R::Socket>,
+    ) {
+        let allocation = self.table.get(slot);
+        let Some(route) = allocation.permission(peer.ip(), now.instant) else {
+            self.stats.dropped.no_permission += 1;
+            return;
+        };
+        let family = Family::of(peer.ip());
+        if allocation.relay(family, now.instant).is_none() {
+            self.stats.dropped.no_allocation += 1;
+            return;
+        }
+        if !self.admits(now, slot, payload) {
+            return;
+        }
+        let allocation = self.table.get_mut(slot);
+        allocation.sent.count(payload);
+        let Some(relay) = &allocation.relays[family as usize] else {
+            return;
+        };
+        let hairpin = match route {
+            Route::Socket => None,
+            Route::Hairpin | Route::HairpinOrSocket => self.ledger.find(peer),
+        };
+        match hairpin {
+            Some((worker, key)) => {
+                let from = relay.announced;
+                self.stats.hairpinned.count(payload);
+                if worker == self.id {
+                    self.relay_in(now, key, from, payload, Arrival::Hairpin, out);
+                } else {
+                    out.to_worker(worker, key, from, payload);
+                }
+            }
+            None if route == Route::Hairpin => self.stats.dropped.own_address += 1,
+            None => {
+                self.stats.to_peers.count(payload);
+                out.to_peer(&relay.socket, peer, payload, dont_fragment);
+            }
+        }
+    }
+
+    pub(super) fn relay_in<'a>(
+        &mut self,
+        now: Now,
+        key: RelayKey,
+        from: SocketAddr,
+        payload: &'a [u8],
+        arrival: Arrival,
+        out: &mut impl Output<'a, R::Socket>,
+    ) {
+        let slot = self.table.slot_of_relay(key);
+        let Some(slot) =
+            slot.filter(|&s| self.table.get(s).relay(key.family(), now.instant).is_some())
+        else {
+            self.stats.dropped.no_allocation += 1;
+            return;
+        };
+        match self.table.get(slot).permission(from.ip(), now.instant) {
+            None => {
+                self.stats.dropped.no_permission += 1;
+                return;
+            }
+            // A service of this box must not reach a client that was let near its relays only.
+            Some(Route::Hairpin) if arrival == Arrival::Socket => {
+                self.stats.dropped.own_address += 1;
+                return;
+            }
+            Some(_) => {}
+        }
+        if !self.admits(now, slot, payload) {
+            return;
+        }
+        let allocation = self.table.get_mut(slot);
+        let to = &allocation.five_tuple;
+        let channel = allocation.channel_to(from, now.instant);
+        let padding = payload.len().next_multiple_of(4) - payload.len();
+        if let Some(number) = channel {
+            let Ok(length) = u16::try_from(payload.len()) else {
+                self.stats.dropped.malformed += 1;
+                return;
+            };
+            let ([n0, n1], [l0, l1]) = (number.to_be_bytes(), length.to_be_bytes());
+            let padding = if to.transport.is_stream() { padding } else { 0 };
+            out.to_client(to, &[n0, n1, l0, l1], payload, padding);
+        } else {
+            let mut transaction = [0; 12];
+            self.rng.fill_bytes(&mut transaction);
+            let head = &mut self.scratch;
+            if reply::write_data_head(head, &transaction, from, payload.len()).is_none() {
+                self.stats.dropped.malformed += 1;
+                return;
+            }
+            out.to_client(to, head, payload, padding);
+        }
+        allocation.received.count(payload);
+        self.stats.to_clients.count(payload);
+    }
+
+    /// Reports an ICMP error to the client (RFC 8656 section 11.5).
+    pub(super) fn icmp<'a>(
+        &mut self,
+        now: Now,
+        key: RelayKey,
+        peer: SocketAddr,
+        (icmp_type, icmp_code): (u8, u8),
+        error_data: u32,
+        out: &mut impl Output<'a, R::Socket>,
+    ) {
+        let reported = match key.family() {
+            Family::V4 => matches!(icmp_type, 3 | 11),
+            Family::V6 => matches!(icmp_type, 1..=3),
+        };
+        let Some(slot) = self.table.slot_of_relay(key).filter(|_| reported) else {
+            return;
+        };
+        let allocation = self.table.get(slot);
+        if allocation.permission(peer.ip(), now.instant).is_none() {
+            return;
+        }
+        // Only "fragmentation needed" and "packet too big" carry an MTU.
+        let too_big = match key.family() {
+            Family::V4 => (icmp_type, icmp_code) == (3, 4),
+            Family::V6 => icmp_type == 2,
+        };
+        let mut transaction = [0; 12];
+        self.rng.fill_bytes(&mut transaction);
+        let error_data = if too_big { error_data } else { 0 };
+        let kind = (icmp_type, icmp_code);
+        reply::write_icmp(&mut self.scratch, &transaction, peer, kind, error_data);
+        out.to_client(&allocation.five_tuple, &self.scratch, &[], 0);
+    }
+
+    /// Charges `payload` to the rates that are configured.
+    fn admits(&mut self, now: Now, slot: u32, payload: &[u8]) -> bool {
+        let bytes = payload.len() as u64;
+        if let Some(rate) = self.settings.max_rate {
+            let nanos = self.nanos(now);
+            let bucket = &mut self.table.get_mut(slot).bucket;
+            match bucket.admit(bytes, rate, nanos) {
+                Some(next) => *bucket = next,
+                None => {
+                    self.stats.dropped.allocation_rate += 1;
+                    return false;
+                }
+            }
+        }
+        if let Some(rate) = self.settings.total_rate
+            && !self.ledger.draw(bytes, rate, now.instant)
+        {
+            self.stats.dropped.total_rate += 1;
+            return false;
+        }
+        true
+    }
+}

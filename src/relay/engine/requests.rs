@@ -1,0 +1,253 @@
+//! Requests: Binding, and the authenticated ones with everything their errors have in common.
+
+use super::addr::{FiveTuple, Now};
+use super::auth::{Authenticated, PASSWORD_ALGORITHMS, Unauthenticated, Verifier};
+use super::event::{Event, Refusal};
+use super::message::Message;
+use super::nonce;
+use super::reply::{self, Reply};
+use super::{Engine, Family, Output, RelaySockets, Transport};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use stun::attributes::{ATTR_NONCE, ATTR_PASSWORD_ALGORITHMS, ATTR_REALM};
+use stun::error_code::*;
+use stun::message::{
+    METHOD_ALLOCATE, METHOD_CHANNEL_BIND, METHOD_CREATE_PERMISSION, METHOD_REFRESH,
+};
+
+/// How much longer a reply may be than a request from a source that has proved nothing.
+const AMPLIFICATION: usize = 3;
+
+/// An authenticated request with what it arrived by.
+pub(super) struct Request<'r, 'a> {
+    pub(super) now: Now,
+    pub(super) five_tuple: &'r FiveTuple,
+    pub(super) message: &'r Message<'a>,
+    pub(super) auth: Authenticated<'a>,
+}
+
+/// An error response in the making.
+pub(super) struct Failure {
+    pub(super) code: ErrorCode,
+    /// Which limit or rule it was, where an operator may want to know.
+    pub(super) refusal: Option<Refusal>,
+}
+
+impl From<ErrorCode> for Failure {
+    fn from(code: ErrorCode) -> Self {
+        Self {
+            code,
+            refusal: None,
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::Credentials | Refusal::Expired | Refusal::Revoked => CODE_UNAUTHORIZED,
+            Refusal::UserQuota | Refusal::IpQuota => CODE_ALLOC_QUOTA_REACHED,
+            Refusal::Peer(_) => CODE_FORBIDDEN,
+            Refusal::TotalQuota
+            | Refusal::NoPort
+            | Refusal::Socket
+            | Refusal::Permissions
+            | Refusal::Channels
+            | Refusal::Reservation
+            | Refusal::Draining => CODE_INSUFFICIENT_CAPACITY,
+        };
+        Self {
+            code,
+            refusal: Some(refusal),
+        }
+    }
+}
+
+impl<R: RelaySockets> Engine<R> {
+    pub(super) fn binding<'a>(
+        &mut self,
+        five_tuple: &FiveTuple,
+        request: &Message<'a>,
+        out: &mut impl Output<'a, R::Socket>,
+    ) {
+        if request.unknown_attributes().next().is_some() {
+            let reply = Reply::error(request, CODE_UNKNOWN_ATTRIBUTE).unknown_attributes(request);
+            reply::count(&mut self.stats.refused, CODE_UNKNOWN_ATTRIBUTE);
+            out.reply(five_tuple, &reply.finish(None));
+            return;
+        }
+        reply::write_binding(&mut self.scratch, request, five_tuple.client);
+        self.stats.bindings += 1;
+        out.reply(five_tuple, &self.scratch);
+    }
+
+    /// Answers Allocate, Refresh, CreatePermission and ChannelBind.
+    pub(super) fn request<'a>(
+        &mut self,
+        now: Now,
+        five_tuple: &FiveTuple,
+        message: &Message<'a>,
+        out: &mut impl Output<'a, R::Socket>,
+    ) {
+        let known = self
+            .table
+            .slot_of(five_tuple)
+            .map(|slot| self.table.get(slot));
+        let verifier = Verifier {
+            realm: &self.settings.realm,
+            secrets: &self.settings.secrets,
+            nonce_key: self.ledger.nonce_key(),
+            known: known.map(|allocation| (&*allocation.username, &allocation.key)),
+        };
+        let auth = match verifier.verify(message, five_tuple.client, now.unix) {
+            Ok(auth) => auth,
+            Err(why) => {
+                let (code, refusal) = match why {
+                    Unauthenticated::Anonymous => (CODE_UNAUTHORIZED, None),
+                    Unauthenticated::Malformed => (CODE_BAD_REQUEST, None),
+                    Unauthenticated::WrongCredentials => {
+                        (CODE_UNAUTHORIZED, Some(Refusal::Credentials))
+                    }
+                    Unauthenticated::StaleNonce => (CODE_STALE_NONCE, None),
+                };
+                return self.challenge(now, five_tuple, message, Failure { code, refusal }, out);
+            }
+        };
+        let request = Request {
+            now,
+            five_tuple,
+            message,
+            auth,
+        };
+        let answer = if message.unknown_attributes().next().is_some() {
+            Err(CODE_UNKNOWN_ATTRIBUTE.into())
+        } else {
+            match message.method() {
+                METHOD_ALLOCATE => self.allocate(&request, out),
+                METHOD_REFRESH => self.refresh(&request, out),
+                METHOD_CREATE_PERMISSION => self.create_permission(&request),
+                METHOD_CHANNEL_BIND => self.channel_bind(&request),
+                _ => return,
+            }
+        };
+        match answer {
+            Ok(answer) => {
+                self.stats.requests += 1;
+                out.reply(five_tuple, &answer);
+            }
+            // A credential that is no longer good calls for another one.
+            Err(failure) if failure.code == CODE_UNAUTHORIZED => {
+                self.challenge(now, five_tuple, message, failure, out);
+            }
+            Err(failure) => self.fail(&request, failure, out),
+        }
+    }
+
+    /// Sends an error response that is signed like every answer to an authenticated request.
+    fn fail<'a>(
+        &mut self,
+        request: &Request<'_, 'a>,
+        failure: Failure,
+        out: &mut impl Output<'a, R::Socket>,
+    ) {
+        let mut reply = Reply::error(request.message, failure.code);
+        match failure.code {
+            CODE_UNKNOWN_ATTRIBUTE => reply = reply.unknown_attributes(request.message),
+            CODE_TRY_ALTERNATE => {
+                if let Some(alternate) = self.alternate(request.five_tuple.client) {
+                    reply = reply.alternate(alternate);
+                }
+            }
+            _ => {}
+        }
+        let bytes = request.finish(reply);
+        reply::count(&mut self.stats.refused, failure.code);
+        if let Some(refusal) = failure.refusal {
+            self.stats.policy_denials += u64::from(matches!(refusal, Refusal::Peer(_)));
+            let user = Some(Arc::from(request.auth.rest.user));
+            out.event(Event::Refused {
+                five_tuple: *request.five_tuple,
+                user,
+                refusal,
+            });
+        }
+        out.reply(request.five_tuple, &bytes);
+    }
+
+    /// Sends an unsigned error response with what the client needs to authenticate itself,
+    /// unless its source has had too many, or the response would amplify.
+    fn challenge<'a>(
+        &mut self,
+        now: Now,
+        five_tuple: &FiveTuple,
+        request: &Message<'a>,
+        failure: Failure,
+        out: &mut impl Output<'a, R::Socket>,
+    ) {
+        let nanos = self.nanos(now);
+        if !self.throttle.admit(five_tuple.client.ip(), nanos) {
+            self.stats.dropped.throttled += 1;
+            return;
+        }
+        let fill = |reply: Reply| match failure.code {
+            CODE_BAD_REQUEST => reply.finish(None),
+            _ => reply
+                .text(ATTR_REALM, &self.settings.realm)
+                .text(
+                    ATTR_NONCE,
+                    &nonce::mint(self.ledger.nonce_key(), five_tuple.client, now.unix),
+                )
+                .raw(ATTR_PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS)
+                .finish(None),
+        };
+        let mut bytes = fill(Reply::error(request, failure.code));
+        if amplifies(five_tuple, request, &bytes) {
+            bytes = fill(Reply::terse_error(request, failure.code));
+        }
+        if amplifies(five_tuple, request, &bytes) {
+            self.stats.dropped.amplification += 1;
+            return;
+        }
+        reply::count(&mut self.stats.refused, failure.code);
+        if let Some(refusal) = failure.refusal {
+            out.event(Event::Refused {
+                five_tuple: *five_tuple,
+                user: None,
+                refusal,
+            });
+        }
+        out.reply(five_tuple, &bytes);
+    }
+
+    /// Where a client may go instead; only an address of its own family helps it (RFC 8489
+    /// section 10).
+    pub(super) fn alternate(&self, client: SocketAddr) -> Option<SocketAddr> {
+        let family = Family::of(client.ip());
+        self.settings
+            .alternates
+            .iter()
+            .copied()
+            .find(|a| Family::of(a.ip()) == family)
+    }
+}
+
+impl Request<'_, '_> {
+    /// The signed bytes of `reply`.
+    pub(super) fn finish(&self, reply: Reply) -> Vec<u8> {
+        let reply = match self.message.method() {
+            METHOD_ALLOCATE | METHOD_REFRESH => reply.software(),
+            _ => reply,
+        };
+        reply.finish(Some(&self.auth.signature))
+    }
+}
+
+/// Over a stream the source has shown that it is where it says.
+fn amplifies(five_tuple: &FiveTuple, request: &Message<'_>, reply: &[u8]) -> bool {
+    let headers = match Family::of(five_tuple.client.ip()) {
+        Family::V4 => 20 + 8,
+        Family::V6 => 40 + 8,
+    };
+    five_tuple.transport == Transport::Udp
+        && headers + reply.len() > AMPLIFICATION * (headers + request.len())
+}

@@ -1,0 +1,168 @@
+//! The allocations of one engine, by five-tuple, by relay, by user and by deadline.
+//!
+//! Keeps its indices in step; what an allocation means is not its business.
+
+use super::addr::{Family, FiveTuple, RelayKey};
+use super::allocation::Allocation;
+use foldhash::fast::FixedState;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+#[derive(Debug)]
+pub(super) struct Table<S> {
+    slots: Vec<Slot<S>>,
+    vacant: Vec<u32>,
+    by_tuple: HashMap<FiveTuple, u32, FixedState>,
+    by_user: BTreeSet<(Arc<str>, u32)>,
+    /// One entry an allocation.
+    deadlines: BTreeSet<(Instant, u32)>,
+}
+
+#[derive(Debug)]
+struct Slot<S> {
+    /// Rises with every allocation in this slot; never 0.
+    generation: u32,
+    occupant: Option<Occupant<S>>,
+}
+
+#[derive(Debug)]
+struct Occupant<S> {
+    allocation: Box<Allocation<S>>,
+    /// What `deadlines` holds for it.
+    deadline: Instant,
+}
+
+/// Slots that a [`RelayKey`] can name.
+const MAX_SLOTS: usize = 1 << (RelayKey::INDEX_BITS - 1);
+
+impl<S> Table<S> {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            by_tuple: HashMap::with_hasher(FixedState::with_seed(seed)),
+            by_user: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+        }
+    }
+
+    /// Where the next allocation goes, and its generation; `None` if the table is full.
+    pub(super) fn vacancy(&mut self) -> Option<(u32, u32)> {
+        if self.vacant.is_empty() {
+            if self.slots.len() == MAX_SLOTS {
+                return None;
+            }
+            self.vacant.push(self.slots.len() as u32);
+            self.slots.push(Slot {
+                generation: 1,
+                occupant: None,
+            });
+        }
+        let slot = *self.vacant.last()?;
+        Some((slot, self.slots[slot as usize].generation))
+    }
+
+    /// Puts `allocation` into the slot that [`vacancy`](Self::vacancy) named last.
+    pub(super) fn insert(&mut self, allocation: Box<Allocation<S>>) -> u32 {
+        let slot = self.vacant.pop().expect("a vacancy was asked for");
+        let deadline = allocation.deadline();
+        self.by_tuple.insert(allocation.five_tuple, slot);
+        self.by_user.insert((Arc::clone(&allocation.user), slot));
+        self.deadlines.insert((deadline, slot));
+        self.slots[slot as usize].occupant = Some(Occupant {
+            allocation,
+            deadline,
+        });
+        slot
+    }
+
+    pub(super) fn remove(&mut self, slot: u32) -> Box<Allocation<S>> {
+        let entry = &mut self.slots[slot as usize];
+        let Occupant {
+            allocation,
+            deadline,
+        } = entry
+            .occupant
+            .take()
+            .expect("only occupied slots are removed");
+        entry.generation = entry.generation.wrapping_add(1).max(1);
+        self.vacant.push(slot);
+        self.by_tuple.remove(&allocation.five_tuple);
+        self.by_user.remove(&(Arc::clone(&allocation.user), slot));
+        self.deadlines.remove(&(deadline, slot));
+        allocation
+    }
+
+    pub(super) fn slot_of(&self, five_tuple: &FiveTuple) -> Option<u32> {
+        self.by_tuple.get(five_tuple).copied()
+    }
+
+    /// The slot of a living allocation that has this relayed address.
+    pub(super) fn slot_of_relay(&self, key: RelayKey) -> Option<u32> {
+        let slot = self.slots.get(key.slot() as usize)?;
+        let allocation = &slot.occupant.as_ref()?.allocation;
+        let lives = allocation.relays[key.family() as usize].is_some();
+        (slot.generation == key.generation && lives).then_some(key.slot())
+    }
+
+    /// Names the relayed address of `family` that the allocation in `slot` has.
+    pub(super) fn key(&self, slot: u32, family: Family) -> RelayKey {
+        RelayKey::new(slot, family, self.slots[slot as usize].generation)
+    }
+
+    pub(super) fn get(&self, slot: u32) -> &Allocation<S> {
+        let occupant = self.slots[slot as usize].occupant.as_ref();
+        &occupant.expect("slots are looked up before use").allocation
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u32) -> &mut Allocation<S> {
+        let occupant = self.slots[slot as usize].occupant.as_mut();
+        &mut occupant.expect("slots are looked up before use").allocation
+    }
+
+    /// Brings the deadline of an allocation up to date after its relayed addresses changed.
+    pub(super) fn rearm(&mut self, slot: u32) {
+        if let Some(occupant) = &mut self.slots[slot as usize].occupant {
+            self.deadlines.remove(&(occupant.deadline, slot));
+            occupant.deadline = occupant.allocation.deadline();
+            self.deadlines.insert((occupant.deadline, slot));
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|&(deadline, _)| deadline)
+    }
+
+    /// An allocation whose deadline is not after `now`.
+    pub(super) fn due(&self, now: Instant) -> Option<u32> {
+        self.deadlines
+            .first()
+            .filter(|(deadline, _)| *deadline <= now)
+            .map(|&(_, slot)| slot)
+    }
+
+    /// Slots ever made: what the table holds on to.
+    #[cfg(test)]
+    pub(super) fn footprint(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn of_user(&self, user: &str) -> Vec<u32> {
+        let user: Arc<str> = user.into();
+        let range = (Arc::clone(&user), 0)..=(user, u32::MAX);
+        self.by_user.range(range).map(|&(_, slot)| slot).collect()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Allocation<S>> {
+        self.slots
+            .iter()
+            .filter_map(|slot| Some(&*slot.occupant.as_ref()?.allocation))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Allocation<S>> {
+        self.slots
+            .iter_mut()
+            .filter_map(|slot| Some(&mut *slot.occupant.as_mut()?.allocation))
+    }
+}

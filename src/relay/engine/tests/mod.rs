@@ -1,0 +1,18 @@
+//! The engine as its clients and peers see it, on a clock that only the tests move.
+
+mod allocate;
+mod authentication;
+mod binding;
+mod channels;
+mod client;
+mod conformance;
+mod data;
+mod floods;
+mod hairpin;
+mod harness;
+mod lifecycle;
+mod limits;
+mod model;
+mod permissions;
+mod refresh;
+mod wire;

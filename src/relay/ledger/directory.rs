@@ -1,0 +1,53 @@
+//! Which worker and relay owns a relayed port: one atomic word a port, written by leases, read
+//! for packets between two relays of the box.
+
+use crate::relay::engine::{RelayKey, WorkerId};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Worker (8 bits), relay index (24 bits), generation (32 bits). Generations start at 1, so that
+/// 0 says that no relay lives there.
+#[derive(Debug)]
+pub(super) struct Directory {
+    first: u16,
+    entries: Box<[AtomicU64]>,
+}
+
+const GENERATION_BITS: u32 = 32;
+
+impl Directory {
+    pub(super) fn new(ports: &RangeInclusive<u16>) -> Self {
+        Self {
+            first: *ports.start(),
+            entries: ports.clone().map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    pub(super) fn get(&self, port: u16) -> Option<(WorkerId, RelayKey)> {
+        let word = self.entry(port)?.load(Ordering::Relaxed);
+        let index = (word >> GENERATION_BITS) as u32 & ((1 << RelayKey::INDEX_BITS) - 1);
+        let worker = WorkerId((word >> (GENERATION_BITS + RelayKey::INDEX_BITS)) as u8);
+        let generation = word as u32;
+        (generation != 0).then_some((worker, RelayKey { index, generation }))
+    }
+
+    pub(super) fn publish(&self, port: u16, worker: WorkerId, key: RelayKey) {
+        debug_assert!(key.index < 1 << RelayKey::INDEX_BITS && key.generation != 0);
+        let word = u64::from(worker.0) << (GENERATION_BITS + RelayKey::INDEX_BITS)
+            | u64::from(key.index) << GENERATION_BITS
+            | u64::from(key.generation);
+        if let Some(entry) = self.entry(port) {
+            entry.store(word, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn clear(&self, port: u16) {
+        if let Some(entry) = self.entry(port) {
+            entry.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn entry(&self, port: u16) -> Option<&AtomicU64> {
+        self.entries.get(usize::from(port.checked_sub(self.first)?))
+    }
+}

@@ -1,0 +1,133 @@
+//! Who may come in: caps, names, passwords, locks.
+
+use super::interface::UniqueIdentity;
+use super::rate::{Guesser, network};
+use super::requests::Asker;
+use super::timers::Timer;
+use super::{Cx, Hub};
+use crate::auth::{Grant, Role};
+use crate::protocol::{ErrorCode, PeerId, Refusal};
+use crate::signal::room::PasswordHash;
+use secrecy::SecretString;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// When a server full of sessions may be asked again: about when resume windows have ended.
+const FULL_RETRY: Duration = Duration::from_secs(30);
+
+impl Hub {
+    pub(super) fn admissible(
+        &self,
+        asker: &Asker,
+        grant: Result<Grant, Refusal>,
+    ) -> Result<Grant, Refusal> {
+        if self.draining.is_some() {
+            return Err(Refusal::new(ErrorCode::Draining, "the server shuts down"));
+        }
+        let full = self.sessions.len() >= self.settings.max_sessions;
+        if full && self.sessions.get(asker.peer).is_none() {
+            return Err(Refusal::slow_down(FULL_RETRY));
+        }
+        grant
+    }
+
+    /// Members of that name, the asker aside, where names are to be unique.
+    pub(super) fn namesakes(
+        &self,
+        room: &str,
+        asker: PeerId,
+        identity: Option<&str>,
+    ) -> Vec<PeerId> {
+        let (UniqueIdentity::Replace | UniqueIdentity::Reject, Some(_), Some(room)) = (
+            self.settings.unique_identity,
+            identity,
+            self.rooms.get(room),
+        ) else {
+            return Vec::new();
+        };
+        let same_name = |peer: &PeerId| {
+            self.sessions
+                .get(*peer)
+                .is_some_and(|session| session.identity.as_deref() == identity)
+        };
+        room.others(asker)
+            .map(|member| member.peer)
+            .filter(same_name)
+            .collect()
+    }
+
+    /// Whether the asker may enter, and if so, whether that makes the room anew.
+    pub(super) fn may_enter(
+        &mut self,
+        cx: &Cx<'_>,
+        asker: &Asker,
+        name: &str,
+        password: Option<&SecretString>,
+        token_role: Option<Role>,
+        namesakes: &[PeerId],
+    ) -> Result<bool, Refusal> {
+        let rejoins = self.room_of(asker.peer).is_ok_and(|room| &*room.id == name);
+        let Some(room) = self
+            .rooms
+            .get(name)
+            .filter(|r| r.members().len() > usize::from(rejoins))
+        else {
+            if self.rooms.len() >= self.settings.max_rooms && !rejoins {
+                return Err(Refusal::new(
+                    ErrorCode::RoomFull,
+                    "the server has no room left",
+                ));
+            }
+            return Ok(true);
+        };
+        if let Some(hash) = room.password.clone() {
+            let id = room.id.clone();
+            self.check_password(cx, asker, id, &hash, password)?;
+        }
+        if !namesakes.is_empty() && self.settings.unique_identity == UniqueIdentity::Reject {
+            return Err(Refusal::new(
+                ErrorCode::IdentityTaken,
+                "the identity is in the room",
+            ));
+        }
+        let leaving = usize::from(rejoins) + namesakes.len();
+        self.rooms[name]
+            .admit(token_role, leaving)
+            .map_err(|code| {
+                let message = match code {
+                    ErrorCode::RoomLocked => "the room is locked",
+                    _ => "the room is full",
+                };
+                Refusal::new(code, message)
+            })?;
+        Ok(false)
+    }
+
+    fn check_password(
+        &mut self,
+        cx: &Cx<'_>,
+        asker: &Asker,
+        room: Arc<str>,
+        hash: &PasswordHash,
+        password: Option<&SecretString>,
+    ) -> Result<(), Refusal> {
+        let refusal = |message| Err(Refusal::new(ErrorCode::BadPassword, message));
+        let Some(password) = password else {
+            return refusal("the room has a password");
+        };
+        let guesser: Guesser = (network(self.conns[&asker.conn].client), room);
+        let now = cx.now.instant;
+        self.attempts
+            .check(now, &guesser)
+            .map_err(Refusal::slow_down)?;
+        if hash.verify(password) {
+            return Ok(());
+        }
+        let (before, until) = self.attempts.charge(now, guesser.clone());
+        if let Some(before) = before {
+            self.timers.cancel(before, Timer::Forgive(guesser.clone()));
+        }
+        self.timers.set(until, Timer::Forgive(guesser));
+        refusal("the password is wrong")
+    }
+}

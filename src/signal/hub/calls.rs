@@ -1,0 +1,347 @@
+//! Direct calls: ringing, answering and ending, between sessions wherever they are.
+
+use super::requests::{Answer, Asker};
+use super::routing::Place;
+use super::session::Session;
+use super::timers::Timer;
+use super::{Cx, Hub};
+use crate::protocol::{
+    Body, CallId, CallSignal, ErrorCode, LeaveReason, MessageType, PeerId, Refusal, ServerMessage,
+};
+use rand::RngExt;
+use std::time::{Duration, Instant};
+
+/// How long a call rings, as the protocol promises.
+const RING_TIME: Duration = Duration::from_secs(45);
+/// Calls that one session may ring in, be rung by, or be in: beyond any honest use.
+const CALLS_PER_SESSION: usize = 16;
+/// Devices of an identity that one call rings: bounds what one message sets off.
+const DEVICES_PER_CALL: usize = 32;
+
+/// One call.
+#[derive(Debug)]
+pub(super) struct Call {
+    caller: PeerId,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// These devices ring.
+    Ringing { devices: Vec<PeerId>, ends: Instant },
+    /// This one took it.
+    Answered { callee: PeerId },
+}
+
+impl Hub {
+    pub(super) fn call(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        to: &str,
+        rest: &str,
+    ) -> Result<Answer, Refusal> {
+        let session = self.session(asker)?;
+        if !session.may_call {
+            return Err(Refusal::new(
+                ErrorCode::Forbidden,
+                "the token is not for calls",
+            ));
+        }
+        let room_for_more = |session: &Session| session.calls.len() < CALLS_PER_SESSION;
+        if !room_for_more(session) || self.calls.len() >= self.settings.max_calls {
+            return Err(Refusal::slow_down(RING_TIME));
+        }
+        let mut present = self.devices(asker.peer, to).peekable();
+        if present.peek().is_none() {
+            return Err(Refusal::new(
+                ErrorCode::NoSuchPeer,
+                "nobody of that name is here",
+            ));
+        }
+        let free = |peer: &PeerId| self.sessions.get(*peer).is_some_and(room_for_more);
+        let devices: Vec<_> = present.filter(free).take(DEVICES_PER_CALL).collect();
+        if devices.is_empty() {
+            return Err(Refusal::slow_down(RING_TIME));
+        }
+
+        let id = CallId::from_bits(self.rng.random());
+        let ends = cx.now.instant + RING_TIME;
+        self.timers.set(ends, Timer::RingEnds(id));
+        let ring = self.stamped(
+            cx,
+            MessageType::Call,
+            asker.peer,
+            &Place::Call(id),
+            None,
+            rest,
+        );
+        for device in &devices {
+            self.sessions.send(cx.effects, *device, ring.clone());
+        }
+        for party in devices.iter().chain([&asker.peer]) {
+            if let Some(session) = self.sessions.get_mut(*party) {
+                session.calls.push(id);
+            }
+        }
+        let stage = Stage::Ringing { devices, ends };
+        self.calls.insert(
+            id,
+            Call {
+                caller: asker.peer,
+                stage,
+            },
+        );
+        Ok(Answer::Reply(Body::new(
+            &ServerMessage::Calling { call_id: id },
+            asker.id(),
+        )))
+    }
+
+    pub(super) fn accept(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        signal: &CallSignal,
+    ) -> Result<Answer, Refusal> {
+        let (id, devices, caller) = self.ringing_at(asker, signal)?;
+        self.stop_ringing(id, Stage::Answered { callee: asker.peer });
+        for other in devices.into_iter().filter(|device| *device != asker.peer) {
+            self.hang_up(cx, id, other, "answered-elsewhere");
+        }
+        let place = Place::Call(id);
+        let body = self.stamped(
+            cx,
+            MessageType::Accept,
+            asker.peer,
+            &place,
+            None,
+            &signal.rest,
+        );
+        self.sessions.send(cx.effects, caller, body);
+        self.ack_with_ice(cx, asker)
+    }
+
+    pub(super) fn ack_with_ice(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+    ) -> Result<Answer, Refusal> {
+        self.session(asker)?;
+        if asker.id().is_none() {
+            return Ok(Answer::Ack);
+        }
+        let ice = Some(self.mint(cx, asker.peer));
+        Ok(Answer::Reply(Body::new(
+            &ServerMessage::Ack { ice },
+            asker.id(),
+        )))
+    }
+
+    pub(super) fn reject(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        signal: &CallSignal,
+    ) -> Result<Answer, Refusal> {
+        let (id, devices, caller) = self.ringing_at(asker, signal)?;
+        if devices.len() == 1 {
+            let place = Place::Call(id);
+            let body = self.stamped(
+                cx,
+                MessageType::Reject,
+                asker.peer,
+                &place,
+                None,
+                &signal.rest,
+            );
+            self.sessions.send(cx.effects, caller, body);
+        }
+        self.drop_device(id, asker.peer);
+        Ok(Answer::Ack)
+    }
+
+    pub(super) fn hangup(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        signal: &CallSignal,
+    ) -> Result<Answer, Refusal> {
+        let id = self.call_of(asker, signal)?;
+        let call = &self.calls[&id];
+        let cancels = matches!(call.stage, Stage::Ringing { .. });
+        if cancels && call.caller != asker.peer {
+            return self.reject(cx, asker, signal);
+        }
+        let mut rest = signal.rest.clone();
+        if cancels && !signal.has_reason {
+            rest.push_str(r#","reason":"cancelled""#);
+        }
+        let place = Place::Call(id);
+        let body = self.stamped(cx, MessageType::Hangup, asker.peer, &place, None, &rest);
+        for party in self.close_call(id) {
+            if party != asker.peer {
+                self.sessions.send(cx.effects, party, body.clone());
+            }
+        }
+        Ok(Answer::Ack)
+    }
+
+    pub(super) fn ring_ended(&mut self, cx: &mut Cx<'_>, id: CallId) {
+        self.finish_call(cx, id, "timeout");
+    }
+
+    /// A party's session has ended.
+    pub(super) fn party_left(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: CallId,
+        peer: PeerId,
+        reason: LeaveReason,
+    ) {
+        let Some(call) = self.calls.get(&id) else {
+            return;
+        };
+        match &call.stage {
+            Stage::Ringing { devices, .. } if call.caller != peer && devices.len() > 1 => {
+                self.drop_device(id, peer);
+            }
+            _ => {
+                let reason = if reason == LeaveReason::Left {
+                    "left"
+                } else {
+                    "disconnected"
+                };
+                self.finish_call(cx, id, reason);
+            }
+        }
+    }
+
+    /// The answered call that lets two peers talk.
+    pub(super) fn call_between(
+        &self,
+        session: &Session,
+        one: PeerId,
+        other: PeerId,
+    ) -> Option<CallId> {
+        session.calls.iter().copied().find(|id| {
+            self.calls.get(id).is_some_and(|call| match call.stage {
+                Stage::Answered { callee } => {
+                    (call.caller, callee) == (one, other) || (call.caller, callee) == (other, one)
+                }
+                Stage::Ringing { .. } => false,
+            })
+        })
+    }
+
+    /// Whom a call to that peer id or identity rings.
+    fn devices(&self, caller: PeerId, to: &str) -> impl Iterator<Item = PeerId> {
+        let by_id = PeerId::parse(to).filter(|peer| self.sessions.get(*peer).is_some());
+        let by_name = by_id
+            .is_none()
+            .then(|| self.names.bearers(to))
+            .into_iter()
+            .flatten();
+        by_id
+            .into_iter()
+            .chain(by_name)
+            .filter(move |device| *device != caller)
+    }
+
+    /// The call, where the asker is one of its parties.
+    fn call_of(&self, asker: &Asker, signal: &CallSignal) -> Result<CallId, Refusal> {
+        let session = self.session(asker)?;
+        CallId::parse(&signal.call_id)
+            .filter(|id| session.calls.contains(id))
+            .ok_or_else(|| Refusal::new(ErrorCode::NoSuchCall, "no such call"))
+    }
+
+    /// The call with its devices and caller, where it rings at the asker.
+    fn ringing_at(
+        &self,
+        asker: &Asker,
+        signal: &CallSignal,
+    ) -> Result<(CallId, Vec<PeerId>, PeerId), Refusal> {
+        let id = self.call_of(asker, signal)?;
+        let call = &self.calls[&id];
+        match &call.stage {
+            Stage::Ringing { devices, .. } if call.caller != asker.peer => {
+                Ok((id, devices.clone(), call.caller))
+            }
+            _ => Err(Refusal::new(
+                ErrorCode::NoSuchCall,
+                "the call does not ring here",
+            )),
+        }
+    }
+
+    /// Takes one device out of a ringing call; without devices the call is over.
+    fn drop_device(&mut self, id: CallId, device: PeerId) {
+        let Some(Call {
+            stage: Stage::Ringing { devices, .. },
+            ..
+        }) = self.calls.get_mut(&id)
+        else {
+            return;
+        };
+        devices.retain(|other| *other != device);
+        let over = devices.is_empty();
+        self.unlink(id, device);
+        if over {
+            self.close_call(id);
+        }
+    }
+
+    /// Ends a call, telling everyone in it.
+    fn finish_call(&mut self, cx: &mut Cx<'_>, id: CallId, reason: &'static str) {
+        for party in self.close_call(id) {
+            self.hang_up(cx, id, party, reason);
+        }
+    }
+
+    /// Removes a call; returns who was in it, the caller first.
+    fn close_call(&mut self, id: CallId) -> Vec<PeerId> {
+        let Some(call) = self.calls.remove(&id) else {
+            return Vec::new();
+        };
+        let mut parties = vec![call.caller];
+        match call.stage {
+            Stage::Ringing { devices, ends } => {
+                self.timers.cancel(ends, Timer::RingEnds(id));
+                parties.extend(devices);
+            }
+            Stage::Answered { callee } => parties.push(callee),
+        }
+        for party in &parties {
+            self.unlink(id, *party);
+        }
+        parties
+    }
+
+    fn stop_ringing(&mut self, id: CallId, next: Stage) {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        if let Stage::Ringing { ends, .. } = std::mem::replace(&mut call.stage, next) {
+            self.timers.cancel(ends, Timer::RingEnds(id));
+        }
+    }
+
+    /// Tells one party that the call is over for it, on the server's own account.
+    fn hang_up(&mut self, cx: &mut Cx<'_>, id: CallId, party: PeerId, reason: &'static str) {
+        self.unlink(id, party);
+        let hangup = ServerMessage::Hangup {
+            call_id: id,
+            reason,
+            ts: cx.now.unix_ms,
+        };
+        self.sessions
+            .send(cx.effects, party, Body::new(&hangup, None));
+    }
+
+    fn unlink(&mut self, id: CallId, party: PeerId) {
+        if let Some(session) = self.sessions.get_mut(party) {
+            session.calls.retain(|other| *other != id);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What the hub and its shell say to each other.
+
+use crate::auth::Grant;
+use crate::protocol::{Body, ClientMessage, CloseCode, FrameError, PeerId, Refusal};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Names one socket, for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// The time of an input.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For timers.
+    pub instant: Instant,
+    /// For stamps and credentials: Unix milliseconds.
+    pub unix_ms: u64,
+}
+
+/// What happens to the hub.
+#[derive(Debug)]
+pub enum Input {
+    /// A socket was opened.
+    Connected {
+        /// Which.
+        conn: ConnId,
+        /// The far end, proxies seen through.
+        client: IpAddr,
+    },
+    /// A frame arrived.
+    Frame {
+        /// On which socket.
+        conn: ConnId,
+        /// What it says.
+        message: Result<ClientMessage, FrameError>,
+        /// What the frame's or the connection's token allows. Looked at only where
+        /// [`ClientMessage::wants_grant`]; elsewhere `Grant::open()` will do.
+        grant: Result<Grant, Refusal>,
+    },
+    /// The client has everything up to `seq`: the pong to a ping before which that was the last
+    /// number sent. The shell forgets a ping's number when it sends a frame numbered 1, which
+    /// begins another session on the same socket.
+    Confirmed {
+        /// On which socket.
+        conn: ConnId,
+        /// The last number sent before the ping.
+        seq: u64,
+    },
+    /// A socket is gone, for whatever reason but [`Effect::Close`].
+    Closed {
+        /// Which.
+        conn: ConnId,
+        /// How it was found.
+        loss: Loss,
+    },
+    /// No newcomers from here on; everything ends at `grace_ends`.
+    Drain {
+        /// When.
+        grace_ends: Instant,
+        /// Whether clients have somewhere else to go at once.
+        alternate: bool,
+    },
+}
+
+/// How a socket was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// It was closed, by whichever side.
+    Disconnected,
+    /// It fell silent past the heartbeat's deadline.
+    Timeout,
+}
+
+/// What the shell has to do, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Sends [`crate::protocol::frame`]`(seq, &body)`.
+    Send {
+        /// On which socket.
+        conn: ConnId,
+        /// The number in the session; `None` outside of one.
+        seq: Option<u64>,
+        /// The rest of the frame.
+        body: Body,
+    },
+    /// Closes the socket once what was sent before is out. The hub has forgotten it already.
+    Close {
+        /// Which.
+        conn: ConnId,
+        /// With which status.
+        code: CloseCode,
+        /// For the close frame.
+        reason: &'static str,
+    },
+    /// Closes the relays of a user and refuses its credentials up to an expiry.
+    Revoke {
+        /// The `<user>` of its credentials.
+        user: PeerId,
+        /// The highest expiry minted for it, Unix seconds.
+        floor: u64,
+    },
+}
+
+/// What the operator may set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Members of a room at most.
+    pub max_peers: u32,
+    /// Rooms at most.
+    pub max_rooms: usize,
+    /// Sessions at most, those away included.
+    pub max_sessions: usize,
+    /// Direct calls at most, ringing or answered.
+    pub max_calls: usize,
+    /// What a second session of an identity in a room does.
+    pub unique_identity: UniqueIdentity,
+    /// Whether everyone may list rooms.
+    pub list_rooms: bool,
+    /// Announced in `welcome`; the shell does the pinging.
+    pub heartbeat: Duration,
+    /// How long a session outlives its socket.
+    pub resume_window: Duration,
+    /// How long a socket may go without a session.
+    pub join_deadline: Duration,
+    /// Bytes of unconfirmed frames kept for one session.
+    pub ring: usize,
+    /// Bytes of unconfirmed frames kept in all.
+    pub ring_total: usize,
+    /// Messages a second from one connection; 0 for no limit. Bursts of ten times that pass.
+    pub rate: u32,
+    /// Candidates a second from one connection, likewise.
+    pub candidate_rate: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_peers: 50,
+            max_rooms: 10_000,
+            max_sessions: 200_000,
+            max_calls: 50_000,
+            unique_identity: UniqueIdentity::Allow,
+            list_rooms: false,
+            heartbeat: Duration::from_secs(25),
+            resume_window: Duration::from_secs(30),
+            join_deadline: Duration::from_secs(10),
+            ring: 64 * 1024,
+            ring_total: 256 * 1024 * 1024,
+            rate: 100,
+            candidate_rate: 50,
+        }
+    }
+}
+
+/// What a second session of an identity in a room does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UniqueIdentity {
+    /// It is welcome.
+    Allow,
+    /// It pushes the older one out.
+    Replace,
+    /// It is refused.
+    Reject,
+}

@@ -1,0 +1,329 @@
+//! Coming and going: register, join, leave, and the end of a session for whatever reason.
+
+use super::moderation::no_relay;
+use super::requests::{Answer, Asker};
+use super::ring::Ring;
+use super::session::{Link, Session};
+use super::timers::Timer;
+use super::{Cx, Effect, Hub};
+use crate::auth::{Grant, Role};
+use crate::protocol::{
+    Body, CloseCode, ErrorCode, Join, LeaveReason, PeerId, Refusal, ResumeToken, RoomPatch,
+    ServerMessage,
+};
+use crate::signal::room::Room;
+use rand::RngExt;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+
+/// What a client brings to its session.
+struct Profile {
+    identity: Option<Arc<str>>,
+    room: Option<Arc<str>>,
+    metadata: Option<Box<RawValue>>,
+}
+
+impl Hub {
+    pub(super) fn register(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        identity: Option<String>,
+        grant: Result<Grant, Refusal>,
+    ) -> Result<Answer, Refusal> {
+        let grant = self.admissible(asker, grant)?;
+        if self
+            .sessions
+            .get(asker.peer)
+            .is_some_and(|s| s.room.is_some())
+        {
+            return Err(Refusal::new(ErrorCode::Forbidden, "leave the room first"));
+        }
+        let older = self.supersede(cx, asker.peer);
+        let identity = grant.identity.clone().or(identity).map(Arc::from);
+        self.open_session(
+            asker,
+            &grant,
+            Profile {
+                identity,
+                room: None,
+                metadata: None,
+            },
+            older,
+        );
+        self.enter(cx, asker);
+        Ok(Answer::Sent)
+    }
+
+    pub(super) fn join(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        join: Join,
+        grant: Result<Grant, Refusal>,
+    ) -> Result<Answer, Refusal> {
+        let grant = self.admissible(asker, grant)?;
+        if !grant.rooms.allows(&join.room_id) {
+            return Err(Refusal::new(
+                ErrorCode::Forbidden,
+                "the token is not for this room",
+            ));
+        }
+        let identity: Option<Arc<str>> = grant
+            .identity
+            .clone()
+            .or(join.identity)
+            .map(Arc::from)
+            .or_else(|| {
+                self.sessions
+                    .get(asker.peer)
+                    .and_then(|session| session.identity.clone())
+            });
+        let namesakes = self.namesakes(&join.room_id, asker.peer, identity.as_deref());
+        let password = join.password.as_ref();
+        let creates = self.may_enter(cx, asker, &join.room_id, password, grant.role, &namesakes)?;
+        if creates && join.create.relay_only == Some(true) && !self.ice.has_relay() {
+            return Err(no_relay());
+        }
+
+        let older = self.supersede(cx, asker.peer);
+        let room = self.seat(cx, asker.peer, join.room_id, join.create, grant.role);
+        // Seated first, so that the room outlives its only member's replacement.
+        for peer in namesakes {
+            self.evict(
+                cx,
+                peer,
+                LeaveReason::Replaced,
+                CloseCode::Replaced,
+                "replaced",
+            );
+        }
+        let metadata = join.metadata.or_else(|| {
+            grant
+                .metadata
+                .as_ref()
+                .and_then(|value| serde_json::value::to_raw_value(value).ok())
+        });
+        let profile = Profile {
+            identity,
+            room: Some(room.clone()),
+            metadata,
+        };
+        self.open_session(asker, &grant, profile, older);
+        self.enter(cx, asker);
+
+        let member = self.rooms[&room]
+            .member(asker.peer)
+            .expect("the newcomer is seated");
+        let peer = self.peer_view(member);
+        let identity = peer.identity.clone();
+        let body = Body::new(
+            &ServerMessage::PeerJoined {
+                peer_id: asker.peer,
+                identity,
+                peer,
+            },
+            None,
+        );
+        self.broadcast(cx, &room, Some(asker.peer), &body);
+        Ok(Answer::Sent)
+    }
+
+    pub(super) fn leave(&mut self, cx: &mut Cx<'_>, asker: &Asker) -> Result<Answer, Refusal> {
+        self.session(asker)?;
+        self.reply(cx, asker, Body::new(&ServerMessage::Left, asker.id()));
+        self.end(cx, asker.peer, LeaveReason::Left);
+        Ok(Answer::Sent)
+    }
+
+    pub(super) fn list(&self, asker: &Asker) -> Result<Answer, Refusal> {
+        let room = self.room_of(asker.peer)?;
+        let peers = self.others(room, asker.peer);
+        Ok(Answer::Reply(Body::new(
+            &ServerMessage::Peers { peers },
+            asker.id(),
+        )))
+    }
+
+    /// Ends a session and tells everyone concerned; the client itself is told by the caller.
+    pub(super) fn end(&mut self, cx: &mut Cx<'_>, peer: PeerId, reason: LeaveReason) {
+        let Some(session) = self.close_session(peer) else {
+            return;
+        };
+        match session.link {
+            Link::Online(conn) => {
+                if let Some(conn) = self.conns.get_mut(&conn) {
+                    conn.floor = session.minted.max(session.floor);
+                }
+            }
+            Link::Away(_) => self.away -= 1,
+        }
+        for call in &session.calls {
+            self.party_left(cx, *call, peer, reason);
+        }
+        if let Some(room) = &session.room {
+            self.unseat(cx, room, peer, &session, reason);
+        }
+        if let Some(floor) = session.minted {
+            cx.effects.push(Effect::Revoke { user: peer, floor });
+        }
+    }
+
+    /// Ends a session and closes its connection.
+    pub(super) fn evict(
+        &mut self,
+        cx: &mut Cx<'_>,
+        peer: PeerId,
+        reason: LeaveReason,
+        code: CloseCode,
+        text: &'static str,
+    ) {
+        let conn = self.sessions.get(peer).and_then(Session::conn);
+        self.end(cx, peer, reason);
+        if let Some(conn) = conn {
+            self.forget(conn);
+            cx.effects.push(Effect::Close {
+                conn,
+                code,
+                reason: text,
+            });
+        }
+    }
+
+    /// Makes way for another session on the same connection. Leaving a room ends everything; a
+    /// registration is handed back, as its calls and credentials go on.
+    fn supersede(&mut self, cx: &mut Cx<'_>, peer: PeerId) -> Option<Session> {
+        if self
+            .sessions
+            .get(peer)
+            .is_some_and(|session| session.room.is_some())
+        {
+            self.end(cx, peer, LeaveReason::Left);
+        }
+        self.close_session(peer)
+    }
+
+    /// Takes a session out of every index but its room's and its calls'.
+    fn close_session(&mut self, peer: PeerId) -> Option<Session> {
+        let session = self.sessions.remove(peer)?;
+        self.tokens.remove(&session.token.digest());
+        if let Some(refresh) = session.refresh {
+            self.timers.cancel(refresh, Timer::Refresh(peer));
+        }
+        if let Link::Away(away) = &session.link {
+            self.timers.cancel(away.until, Timer::WindowEnds(peer));
+        }
+        if let Some(name) = &session.identity {
+            self.names.remove(name, peer);
+        }
+        Some(session)
+    }
+
+    fn open_session(
+        &mut self,
+        asker: &Asker,
+        grant: &Grant,
+        profile: Profile,
+        older: Option<Session>,
+    ) {
+        let conn = self
+            .conns
+            .get_mut(&asker.conn)
+            .expect("who asks is connected");
+        if let Some(deadline) = conn.deadline.take() {
+            self.timers
+                .cancel(deadline, Timer::JoinDeadline(asker.conn));
+        }
+        let token = ResumeToken::from_bits(self.rng.random());
+        let (calls, minted, floor) = match older {
+            Some(older) => (older.calls, older.minted, older.floor),
+            None => (Vec::new(), None, conn.floor),
+        };
+        if let Some(name) = &profile.identity {
+            self.names.insert(name.clone(), asker.peer);
+        }
+        self.tokens.insert(token.digest(), asker.peer);
+        self.sessions.insert(
+            asker.peer,
+            Session {
+                link: Link::Online(asker.conn),
+                identity: profile.identity,
+                room: profile.room,
+                may_call: grant.call,
+                may_list_rooms: grant.list_rooms,
+                state: None,
+                metadata: profile.metadata,
+                token,
+                ring: Ring::new(),
+                minted,
+                floor,
+                refresh: None,
+                calls,
+            },
+        );
+    }
+
+    /// Seats a newcomer, in a new room if there is none. What the newcomer wishes for a new room
+    /// counts unless a token makes it a viewer.
+    fn seat(
+        &mut self,
+        cx: &Cx<'_>,
+        peer: PeerId,
+        name: String,
+        create: RoomPatch,
+        token_role: Option<Role>,
+    ) -> Arc<str> {
+        let mut room = match self.rooms.remove(name.as_str()) {
+            Some(room) => room,
+            None => {
+                let mut room = Room::new(name.into(), self.settings.max_peers, cx.now.unix_ms);
+                if token_role != Some(Role::Viewer) {
+                    self.apply(&mut room, create);
+                }
+                room
+            }
+        };
+        room.add(peer, token_role, cx.now.unix_ms);
+        self.seated += 1;
+        let name = room.id.clone();
+        self.rooms.insert(name.clone(), room);
+        name
+    }
+
+    fn unseat(
+        &mut self,
+        cx: &mut Cx<'_>,
+        name: &Arc<str>,
+        peer: PeerId,
+        session: &Session,
+        reason: LeaveReason,
+    ) {
+        let room = self.rooms.get_mut(name).expect("a session's room exists");
+        let heir = room.remove(peer);
+        self.seated -= 1;
+        if room.members().is_empty() {
+            self.rooms.remove(name);
+            return;
+        }
+        let left = ServerMessage::PeerLeft {
+            peer_id: peer,
+            identity: session.name(peer),
+            reason,
+        };
+        self.broadcast(cx, name, None, &Body::new(&left, None));
+        if let Some(heir) = heir {
+            self.show_state(cx, heir, None);
+        }
+    }
+
+    /// Sends the first frame of a session, number 1, which no ring keeps.
+    fn enter(&mut self, cx: &mut Cx<'_>, asker: &Asker) {
+        let body = self.entry(cx, asker.peer, None, asker.id());
+        self.remember(asker, &body);
+        cx.effects.push(Effect::Send {
+            conn: asker.conn,
+            seq: Some(1),
+            body,
+        });
+    }
+}

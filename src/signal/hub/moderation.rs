@@ -1,0 +1,266 @@
+//! What a peer says of itself, and what a host does to others and to the room.
+
+use super::requests::{Answer, Asker};
+use super::routing::Place;
+use super::{Cx, Hub};
+use crate::auth::{Grant, Role};
+use crate::protocol::{
+    Body, CloseCode, ErrorCode, LeaveReason, MAX_METADATA, Media, PeerId, Refusal, RoomPatch,
+    RoomView, ServerMessage,
+};
+use crate::signal::room::{PasswordHash, Room};
+use rand::RngExt;
+use serde_json::value::to_raw_value;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// Bytes of the rooms in one reply to `rooms`: half of what an outbox holds by default.
+const MAX_ROOM_LIST: usize = 128 * 1024;
+
+impl Hub {
+    pub(super) fn state(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        patch: Map<String, Value>,
+    ) -> Result<Answer, Refusal> {
+        self.session(asker)?;
+        let session = self.sessions.get_mut(asker.peer).expect("looked up above");
+        let mut state = match &session.state {
+            Some(raw) => serde_json::from_str(raw.get()).expect("a state is kept as an object"),
+            None => Map::new(),
+        };
+        merge(&mut state, patch);
+        let raw = to_raw_value(&state).expect("a JSON object is serialisable");
+        if raw.get().len() > MAX_METADATA {
+            let message = format!("the merged state has at most {MAX_METADATA} bytes");
+            return Err(Refusal::new(ErrorCode::TooLarge, message));
+        }
+        session.state = (!state.is_empty()).then_some(raw);
+        self.show_state(cx, asker.peer, Some(asker.peer));
+        Ok(Answer::Ack)
+    }
+
+    pub(super) fn mute(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        media: Media,
+        muted: bool,
+        to: Option<String>,
+    ) -> Result<Answer, Refusal> {
+        match to {
+            Some(to) if to != asker.peer.to_string() => {
+                let (room, target) = self.member_under_host(asker, &to)?;
+                let rest = format!(r#","kind":"{}""#, media.as_str());
+                let place = Place::Room(room);
+                let body = self.stamped(cx, asker.kind, asker.peer, &place, None, &rest);
+                self.sessions.send(cx.effects, target, body);
+                Ok(Answer::Ack)
+            }
+            _ => {
+                let mut kinds = Map::new();
+                kinds.insert(media.as_str().to_owned(), json!(muted));
+                let mut patch = Map::new();
+                patch.insert("muted".to_owned(), Value::Object(kinds));
+                self.state(cx, asker, patch)
+            }
+        }
+    }
+
+    pub(super) fn kick(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        target: &str,
+        reason: Option<String>,
+    ) -> Result<Answer, Refusal> {
+        let (_, peer) = self.member_under_host(asker, target)?;
+        self.remove_member(cx, peer, reason.as_deref().unwrap_or("kicked"));
+        Ok(Answer::Ack)
+    }
+
+    pub(super) fn grant(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        target: &str,
+        role: Role,
+    ) -> Result<Answer, Refusal> {
+        let room = self.room_as_host(asker)?;
+        let peer = PeerId::parse(target).ok_or_else(no_such_member)?;
+        let room = self.rooms.get_mut(&room).expect("a session's room exists");
+        room.set_role(peer, role).map_err(|code| match code {
+            ErrorCode::NoSuchPeer => no_such_member(),
+            _ => Refusal::new(code, "a room's last host stays host"),
+        })?;
+        self.show_state(cx, peer, None);
+        Ok(Answer::Ack)
+    }
+
+    pub(super) fn change_room(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        patch: RoomPatch,
+    ) -> Result<Answer, Refusal> {
+        let room = self.room_as_host(asker)?;
+        let repolicy = self.patch(cx, &room, patch, Some(asker.peer))?;
+        let body = self.room_body(asker.peer, asker.id())?;
+        self.reply(cx, asker, body);
+        if repolicy {
+            self.push_ice_to_all(cx, &room);
+        }
+        Ok(Answer::Sent)
+    }
+
+    pub(super) fn room_body(&self, peer: PeerId, id: Option<&str>) -> Result<Body, Refusal> {
+        let room = self.room_of(peer)?.view();
+        Ok(Body::new(&ServerMessage::RoomUpdated { room }, id))
+    }
+
+    pub(super) fn list_rooms(
+        &self,
+        asker: &Asker,
+        grant: Result<Grant, Refusal>,
+    ) -> Result<Answer, Refusal> {
+        let session = self.sessions.get(asker.peer);
+        let granted = match grant {
+            Ok(grant) => grant.list_rooms,
+            Err(refusal) if session.is_none() => return Err(refusal),
+            Err(_) => false,
+        };
+        let may = granted
+            || self.settings.list_rooms
+            || session.is_some_and(|session| session.may_list_rooms);
+        if !may {
+            return Err(Refusal::new(ErrorCode::Forbidden, "rooms are not listed"));
+        }
+        let mut bytes = 0;
+        let rooms: Vec<_> = self
+            .rooms
+            .values()
+            .map(|room| RoomView {
+                peers: Some(room.members().len()),
+                ..room.view()
+            })
+            .take_while(|room| {
+                // 200 bytes hold the fields of fixed size with their names.
+                bytes += 200 + room.room_id.len() + room.metadata.map_or(0, |m| m.get().len());
+                bytes <= MAX_ROOM_LIST
+            })
+            .collect();
+        let truncated = rooms.len() < self.rooms.len();
+        Ok(Answer::Reply(Body::new(
+            &ServerMessage::Rooms { rooms, truncated },
+            asker.id(),
+        )))
+    }
+
+    /// Removes a member who is told why.
+    pub(super) fn remove_member(&mut self, cx: &mut Cx<'_>, peer: PeerId, reason: &str) {
+        let kicked = Body::new(&ServerMessage::Kicked { reason }, None);
+        self.sessions.send(cx.effects, peer, kicked);
+        self.evict(cx, peer, LeaveReason::Kicked, CloseCode::Kicked, "kicked");
+    }
+
+    /// Changes a room and tells its members but `except`; tells whether all of them need to be
+    /// told of another ICE policy.
+    pub(super) fn patch(
+        &mut self,
+        cx: &mut Cx<'_>,
+        name: &str,
+        patch: RoomPatch,
+        except: Option<PeerId>,
+    ) -> Result<bool, Refusal> {
+        if patch.relay_only == Some(true) && !self.ice.has_relay() {
+            return Err(no_relay());
+        }
+        let mut room = self.rooms.remove(name).ok_or_else(no_such_room)?;
+        let relay_only = room.relay_only;
+        self.apply(&mut room, patch);
+        let repolicy = room.relay_only != relay_only;
+        let body = Body::new(&ServerMessage::RoomUpdated { room: room.view() }, None);
+        self.rooms.insert(room.id.clone(), room);
+        self.broadcast(cx, name, except, &body);
+        Ok(repolicy)
+    }
+
+    pub(super) fn apply(&mut self, room: &mut Room, patch: RoomPatch) {
+        if let Some(locked) = patch.locked {
+            room.locked = locked;
+        }
+        if let Some(max_peers) = patch.max_peers {
+            room.max_peers = max_peers.min(self.settings.max_peers);
+        }
+        if let Some(password) = patch.password {
+            room.password =
+                password.map(|password| PasswordHash::new(&password, self.rng.random()));
+        }
+        if let Some(metadata) = patch.metadata {
+            room.metadata = metadata;
+        }
+        if let Some(relay_only) = patch.relay_only {
+            room.relay_only = relay_only;
+        }
+    }
+
+    fn room_as_host(&self, asker: &Asker) -> Result<Arc<str>, Refusal> {
+        let room = self.room_of(asker.peer)?;
+        match room.member(asker.peer) {
+            Some(member) if member.role == Role::Host => Ok(room.id.clone()),
+            _ => Err(Refusal::new(
+                ErrorCode::Forbidden,
+                "only a host may do that",
+            )),
+        }
+    }
+
+    /// Another member of the room whose host the asker is.
+    fn member_under_host(
+        &self,
+        asker: &Asker,
+        target: &str,
+    ) -> Result<(Arc<str>, PeerId), Refusal> {
+        let room = self.room_as_host(asker)?;
+        PeerId::parse(target)
+            .filter(|peer| *peer != asker.peer && self.rooms[&room].member(*peer).is_some())
+            .map(|peer| (room, peer))
+            .ok_or_else(no_such_member)
+    }
+}
+
+pub(super) fn no_relay() -> Refusal {
+    Refusal::new(ErrorCode::NoRelay, "the server has no relay")
+}
+
+pub(super) fn no_such_room() -> Refusal {
+    Refusal::new(ErrorCode::NoSuchRoom, "no such room")
+}
+
+pub(super) fn no_such_member() -> Refusal {
+    Refusal::new(ErrorCode::NoSuchPeer, "no such member of the room")
+}
+
+/// Applies a merge patch (RFC 7396). Parsing bounds the depth of both.
+fn merge(target: &mut Map<String, Value>, patch: Map<String, Value>) {
+    for (key, value) in patch {
+        match value {
+            Value::Null => {
+                target.remove(&key);
+            }
+            Value::Object(patch) => {
+                let slot = target.entry(key).or_insert(Value::Null);
+                if !slot.is_object() {
+                    *slot = Value::Object(Map::new());
+                }
+                if let Value::Object(inner) = slot {
+                    merge(inner, patch);
+                }
+            }
+            value => {
+                target.insert(key, value);
+            }
+        }
+    }
+}

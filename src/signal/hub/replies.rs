@@ -1,0 +1,91 @@
+//! What was answered to the last requests, so that one sent twice takes effect once.
+
+use crate::protocol::{Body, MessageType};
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Requests remembered, as the protocol promises.
+const REMEMBERED: usize = 64;
+/// Longest reply kept as text, bytes. Longer ones (lists, credentials) can be made anew, and
+/// keeping them would be most of what an idle session costs.
+const KEPT_TEXT: usize = 512;
+
+/// The answer to a request seen before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Remembered {
+    /// A plain `ack`.
+    Ack,
+    /// This very text.
+    Text(Body),
+    /// A long reply to a request of this type: to be made anew.
+    Long(MessageType),
+}
+
+/// Answers by the hash of the request's `id`. A client that finds a collision only fools itself.
+#[derive(Debug, Default)]
+pub(super) struct Replies(VecDeque<(u64, Remembered)>);
+
+impl Replies {
+    pub(super) fn get(&self, id: &str) -> Option<&Remembered> {
+        let hash = hash(id);
+        self.0
+            .iter()
+            .find(|(other, _)| *other == hash)
+            .map(|(_, reply)| reply)
+    }
+
+    pub(super) fn ack(&mut self, id: &str) {
+        self.push(id, Remembered::Ack);
+    }
+
+    pub(super) fn text(&mut self, id: &str, kind: MessageType, body: &Body) {
+        let reply = if body.len() <= KEPT_TEXT {
+            Remembered::Text(body.clone())
+        } else {
+            Remembered::Long(kind)
+        };
+        self.push(id, reply);
+    }
+
+    fn push(&mut self, id: &str, reply: Remembered) {
+        let hash = hash(id);
+        self.0.retain(|(other, _)| *other != hash);
+        if self.0.len() == REMEMBERED {
+            self.0.pop_front();
+        }
+        self.0.push_back((hash, reply));
+    }
+}
+
+fn hash(id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_64_are_remembered() {
+        let mut replies = Replies::default();
+        for n in 0..65 {
+            replies.ack(&n.to_string());
+        }
+        assert_eq!(replies.get("0"), None);
+        assert_eq!(replies.get("1"), Some(&Remembered::Ack));
+        assert_eq!(replies.get("64"), Some(&Remembered::Ack));
+    }
+
+    #[test]
+    fn long_texts_are_not_kept() {
+        let mut replies = Replies::default();
+        let short = Body::from_object(format!("{{\"a\":\"{}\"}}", "x".repeat(100)));
+        let long = Body::from_object(format!("{{\"a\":\"{}\"}}", "x".repeat(KEPT_TEXT)));
+        replies.text("s", MessageType::List, &short);
+        replies.text("l", MessageType::List, &long);
+        assert_eq!(replies.get("s"), Some(&Remembered::Text(short)));
+        assert_eq!(replies.get("l"), Some(&Remembered::Long(MessageType::List)));
+    }
+}

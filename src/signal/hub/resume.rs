@@ -1,0 +1,117 @@
+//! Losing a connection and coming back: away, replay, and the end of the window.
+
+use super::requests::{Answer, Asker};
+use super::session::{Away, Conn, Link};
+use super::timers::Timer;
+use super::{ConnId, Cx, Effect, Hub};
+use crate::protocol::{
+    CloseCode, ErrorCode, LeaveReason, PeerId, Refusal, ResumeToken, Resumption,
+};
+use secrecy::{ExposeSecret, SecretString};
+use std::mem;
+
+impl Hub {
+    /// A connection is gone; its session, if any, waits for another.
+    pub(super) fn lost(&mut self, cx: &mut Cx<'_>, conn: ConnId, reason: LeaveReason) {
+        let Some(conn) = self.forget(conn) else {
+            return;
+        };
+        let peer = conn.peer;
+        let Some(session) = self.sessions.get_mut(peer) else {
+            return;
+        };
+        let until = cx.now.instant + self.settings.resume_window;
+        session.link = Link::Away(Box::new(Away {
+            until,
+            reason,
+            conn,
+        }));
+        self.away += 1;
+        self.timers.set(until, Timer::WindowEnds(peer));
+        self.show_state(cx, peer, Some(peer));
+    }
+
+    pub(super) fn resume(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        token: &SecretString,
+        seq: u64,
+    ) -> Result<Answer, Refusal> {
+        let failed = |message| Refusal::new(ErrorCode::ResumeFailed, message);
+        if self.sessions.get(asker.peer).is_some() {
+            return Err(failed("this connection has a session"));
+        }
+        let peer = ResumeToken::parse(token.expose_secret())
+            .and_then(|token| self.tokens.get(&token.digest()).copied())
+            .ok_or_else(|| failed("the session is gone"))?;
+        let session = self
+            .sessions
+            .get_mut(peer)
+            .expect("a token belongs to a session");
+        let (frames, gap) = session
+            .ring
+            .since(seq)
+            .ok_or_else(|| failed("`seq` was never sent"))?;
+
+        let (was_away, lost) = match mem::replace(&mut session.link, Link::Online(asker.conn)) {
+            Link::Online(old) => {
+                cx.effects.push(Effect::Close {
+                    conn: old,
+                    code: CloseCode::Replaced,
+                    reason: "resumed on another connection",
+                });
+                let lost = self
+                    .forget(old)
+                    .expect("an online session has a connection");
+                (false, lost)
+            }
+            Link::Away(away) => {
+                self.timers.cancel(away.until, Timer::WindowEnds(peer));
+                self.away -= 1;
+                (true, away.conn)
+            }
+        };
+        let new = self.forget(asker.conn).expect("who asks is connected");
+        let conn = Conn {
+            client: new.client,
+            deadline: None,
+            malformed: 0,
+            ..lost
+        };
+        self.conns.insert(asker.conn, conn);
+        self.sessions.confirm(peer, seq);
+        self.counters.resumes += 1;
+        self.counters.gaps += u64::from(gap);
+
+        let resumption = Resumption {
+            replayed: frames.len(),
+            gap,
+        };
+        let body = self.entry(cx, peer, Some(resumption), asker.id());
+        self.remember(asker, &body);
+        let send = |seq, body| Effect::Send {
+            conn: asker.conn,
+            seq,
+            body,
+        };
+        cx.effects.push(send(None, body));
+        cx.effects
+            .extend(frames.into_iter().map(|(seq, body)| send(Some(seq), body)));
+        if was_away {
+            self.show_state(cx, peer, Some(peer));
+        }
+        Ok(Answer::Sent)
+    }
+
+    /// While the server drains, calls live on without their signaling until the grace ends.
+    pub(super) fn window_ended(&mut self, cx: &mut Cx<'_>, peer: PeerId) {
+        if self.draining.is_some() {
+            return;
+        }
+        if let Some(Link::Away(away)) = self.sessions.get(peer).map(|session| &session.link) {
+            let reason = away.reason;
+            self.end(cx, peer, reason);
+        }
+    }
+}

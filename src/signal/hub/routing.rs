@@ -1,0 +1,142 @@
+//! Messages from peer to peer: who hears them, and what the server stamps on them.
+
+use super::requests::{Answer, Asker};
+use super::{Cx, Hub};
+use crate::auth::Role;
+use crate::protocol::{
+    Body, CallId, ErrorCode, MessageType, Payload, PeerId, Refusal, Relay, TransportPolicy,
+    write_json_str,
+};
+use crate::signal::sdp;
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// What lets a message pass from one peer to another.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// They are in this room.
+    Room(Arc<str>),
+    /// They are in this call.
+    Call(CallId),
+}
+
+impl Hub {
+    pub(super) fn relay(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        relay: Relay,
+    ) -> Result<Answer, Refusal> {
+        self.session(asker)?;
+        let (place, to) = match &relay.to {
+            Some(to) => {
+                let (place, peer) = self.reach(asker.peer, to)?;
+                (place, Some(peer))
+            }
+            None => (Place::Room(self.room_of(asker.peer)?.id.clone()), None),
+        };
+        if asker.kind == MessageType::Publish {
+            self.not_as_viewer(asker.peer)?;
+        }
+        let relay_only = self.policy(asker.peer) == TransportPolicy::Relay;
+        let payload = match &relay.payload {
+            Payload::Opaque => None,
+            Payload::Sdp(raw) if relay_only => Some((
+                "sdp",
+                Cow::Owned(sdp::description(raw).map_err(unreadable)?),
+            )),
+            Payload::Candidate(raw) if relay_only => {
+                let Some(text) = sdp::candidate(raw).map_err(unreadable)? else {
+                    self.counters.withheld_candidates += 1;
+                    return Ok(Answer::Ack);
+                };
+                Some(("candidate", Cow::Owned(text)))
+            }
+            Payload::Sdp(raw) => Some(("sdp", Cow::Borrowed(raw.get()))),
+            Payload::Candidate(raw) => Some(("candidate", Cow::Borrowed(raw.get()))),
+        };
+        let payload = payload.as_ref().map(|(name, text)| (*name, text.as_ref()));
+        let body = self.stamped(cx, asker.kind, asker.peer, &place, payload, &relay.rest);
+        match (to, &place) {
+            (Some(to), _) => self.sessions.send(cx.effects, to, body),
+            (None, Place::Room(room)) => self.broadcast(cx, room, Some(asker.peer), &body),
+            (None, Place::Call(_)) => unreachable!("a call is reached by peer id"),
+        }
+        Ok(Answer::Ack)
+    }
+
+    /// Finds whom `from` may send to by that peer id, and why it may.
+    pub(super) fn reach(&self, from: PeerId, to: &str) -> Result<(Place, PeerId), Refusal> {
+        self.place_of(from, to)
+            .ok_or_else(|| Refusal::new(ErrorCode::NoSuchPeer, "no such peer within reach"))
+    }
+
+    /// The text of a relayed message. The server's stamps are the only fields of their names:
+    /// parsing has dropped the client's.
+    pub(super) fn stamped(
+        &self,
+        cx: &Cx<'_>,
+        kind: MessageType,
+        from: PeerId,
+        place: &Place,
+        payload: Option<(&str, &str)>,
+        rest: &str,
+    ) -> Body {
+        let session = self.sessions.get(from).expect("who sends has a session");
+        // 256 bytes hold the stamps with usual names.
+        let payload_len = payload.map_or(0, |(_, text)| text.len());
+        let mut text = String::with_capacity(256 + payload_len + rest.len());
+        write!(
+            text,
+            r#"{{"type":"{}","from":"{from}","fromIdentity":"#,
+            kind.as_str()
+        )
+        .expect("writing to a String succeeds");
+        write_json_str(&mut text, &session.name(from));
+        match place {
+            Place::Room(room) => {
+                text.push_str(r#","roomId":"#);
+                write_json_str(&mut text, room);
+            }
+            Place::Call(call) => {
+                write!(text, r#","callId":"{call}""#).expect("writing to a String succeeds");
+            }
+        }
+        write!(text, r#","ts":{}"#, cx.now.unix_ms).expect("writing to a String succeeds");
+        if let Some((name, payload)) = payload {
+            write!(text, r#","{name}":{payload}"#).expect("writing to a String succeeds");
+        }
+        text.push_str(rest);
+        text.push('}');
+        Body::from_object(text)
+    }
+
+    fn place_of(&self, from: PeerId, to: &str) -> Option<(Place, PeerId)> {
+        let peer = PeerId::parse(to).filter(|peer| *peer != from)?;
+        let (sender, target) = (self.sessions.get(from)?, self.sessions.get(peer)?);
+        match (&sender.room, &target.room) {
+            (Some(room), Some(other)) if room == other => Some((Place::Room(room.clone()), peer)),
+            _ => self
+                .call_between(sender, from, peer)
+                .map(|call| (Place::Call(call), peer)),
+        }
+    }
+
+    fn not_as_viewer(&self, peer: PeerId) -> Result<(), Refusal> {
+        let is_viewer = self
+            .room_of(peer)
+            .is_ok_and(|room| room.member(peer).is_some_and(|m| m.role == Role::Viewer));
+        if is_viewer {
+            return Err(Refusal::new(ErrorCode::Forbidden, "viewers do not publish"));
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(_: sdp::Unreadable) -> Refusal {
+    Refusal::new(
+        ErrorCode::InvalidMessage,
+        "the description or candidate is not readable text",
+    )
+}

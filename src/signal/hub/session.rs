@@ -1,0 +1,178 @@
+//! The tables of connections and sessions, and the one way to send to a session.
+
+use super::interface::{ConnId, Effect, Settings};
+use super::rate::Bucket;
+use super::replies::Replies;
+use super::ring::Ring;
+use crate::protocol::{Body, CallId, LeaveReason, PeerId, Presence, ResumeToken};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// One open socket. It has a session where the table of sessions has its peer id.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) peer: PeerId,
+    pub(super) client: IpAddr,
+    /// The highest expiry of credentials that were revoked from this peer id.
+    pub(super) floor: Option<u64>,
+    /// When it must have a session.
+    pub(super) deadline: Option<Instant>,
+    /// Malformed frames in a row.
+    pub(super) malformed: u8,
+    pub(super) frames: Bucket,
+    pub(super) candidates: Bucket,
+    pub(super) replies: Replies,
+}
+
+/// Someone with a name: registered, or in a room.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) link: Link,
+    /// `None`: the peer id serves as name.
+    pub(super) identity: Option<Arc<str>>,
+    pub(super) room: Option<Arc<str>>,
+    pub(super) may_call: bool,
+    pub(super) may_list_rooms: bool,
+    pub(super) state: Option<Box<RawValue>>,
+    pub(super) metadata: Option<Box<RawValue>>,
+    pub(super) token: ResumeToken,
+    pub(super) ring: Ring,
+    /// The highest expiry of the credentials it was given.
+    pub(super) minted: Option<u64>,
+    /// The highest expiry that a revocation refuses.
+    pub(super) floor: Option<u64>,
+    /// When its credentials are to be renewed.
+    pub(super) refresh: Option<Instant>,
+    /// Calls it rings in, is rung by, or is in.
+    pub(super) calls: Vec<CallId>,
+}
+
+/// How a session is reached.
+#[derive(Debug)]
+pub(super) enum Link {
+    Online(ConnId),
+    Away(Box<Away>),
+}
+
+/// What waits for a client that lost its socket.
+#[derive(Debug)]
+pub(super) struct Away {
+    pub(super) until: Instant,
+    /// What the others hear if it does not come back.
+    pub(super) reason: LeaveReason,
+    /// The lost connection: requests answered on it stay answered, and rates used up on it stay
+    /// used up.
+    pub(super) conn: Conn,
+}
+
+impl Session {
+    /// The name others see.
+    pub(super) fn name(&self, peer: PeerId) -> Cow<'_, str> {
+        match &self.identity {
+            Some(identity) => Cow::Borrowed(identity),
+            None => Cow::Owned(peer.to_string()),
+        }
+    }
+
+    pub(super) fn presence(&self) -> Presence {
+        match self.link {
+            Link::Online(_) => Presence::Online,
+            Link::Away(_) => Presence::Away,
+        }
+    }
+
+    pub(super) fn conn(&self) -> Option<ConnId> {
+        match self.link {
+            Link::Online(conn) => Some(conn),
+            Link::Away(_) => None,
+        }
+    }
+}
+
+/// All sessions, the bytes that their rings hold, and how many are away.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    map: HashMap<PeerId, Session>,
+    ring_limit: usize,
+    ring_total_limit: usize,
+    ring_bytes: usize,
+    /// Frames numbered so far, those to away sessions included.
+    pub(super) sent: u64,
+}
+
+impl Sessions {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            map: HashMap::new(),
+            ring_limit: settings.ring,
+            ring_total_limit: settings.ring_total,
+            ring_bytes: 0,
+            sent: 0,
+        }
+    }
+
+    pub(super) fn reconfigure(&mut self, settings: &Settings) {
+        self.ring_limit = settings.ring;
+        self.ring_total_limit = settings.ring_total;
+    }
+
+    /// Sends, or keeps for the resume where the session is away.
+    pub(super) fn send(&mut self, effects: &mut Vec<Effect>, peer: PeerId, body: Body) {
+        let Some(session) = self.map.get_mut(&peer) else {
+            return;
+        };
+        self.sent += 1;
+        let seq = session.ring.push(
+            body.clone(),
+            self.ring_limit,
+            &mut self.ring_bytes,
+            self.ring_total_limit,
+        );
+        if let Link::Online(conn) = session.link {
+            effects.push(Effect::Send {
+                conn,
+                seq: Some(seq),
+                body,
+            });
+        }
+    }
+
+    pub(super) fn confirm(&mut self, peer: PeerId, seq: u64) {
+        if let Some(session) = self.map.get_mut(&peer) {
+            session.ring.confirm(seq, &mut self.ring_bytes);
+        }
+    }
+
+    /// Adds a session, or puts it in the place of an older one.
+    pub(super) fn insert(&mut self, peer: PeerId, session: Session) {
+        self.remove(peer);
+        self.ring_bytes += session.ring.bytes();
+        self.map.insert(peer, session);
+    }
+
+    pub(super) fn remove(&mut self, peer: PeerId) -> Option<Session> {
+        let session = self.map.remove(&peer)?;
+        self.ring_bytes -= session.ring.bytes();
+        Some(session)
+    }
+
+    pub(super) fn get(&self, peer: PeerId) -> Option<&Session> {
+        self.map.get(&peer)
+    }
+
+    pub(super) fn get_mut(&mut self, peer: PeerId) -> Option<&mut Session> {
+        self.map.get_mut(&peer)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub(super) fn ring_bytes(&self) -> usize {
+        self.ring_bytes
+    }
+}

@@ -1,0 +1,17 @@
+//! The hub through its interface, as a shell would drive it.
+
+use super::*;
+use crate::auth::Grant;
+use crate::protocol::{FrameError, MessageType};
+
+mod calls;
+mod documented;
+mod harness;
+mod limits;
+mod membership;
+mod model;
+mod moderation;
+mod operator;
+mod resume;
+mod routing;
+mod simulation;

@@ -1,0 +1,280 @@
+//! Direct calls: ringing, several devices, answers, ends.
+
+use super::harness::World;
+use super::*;
+use serde_json::{Value, json};
+
+/// Ann calls Ben; both are registered. Returns their connections and the call.
+fn ringing(world: &mut World) -> ((u64, String), (u64, String), Value) {
+    let ann = world.register("ann");
+    let ben = world.register("ben");
+    let calling = world.ask(
+        ann.0,
+        json!({"type": "call", "to": "ben", "metadata": {"v": 1}}),
+    );
+    assert_eq!(calling["type"], "calling");
+    (ann, ben, calling["callId"].clone())
+}
+
+#[test]
+fn a_call_rings_is_taken_talks_and_ends() {
+    let mut world = World::new();
+    let ((a, a_id), (b, b_id), call) = ringing(&mut world);
+    let ring = world.take(b).remove(0);
+    assert_eq!((&ring["type"], &ring["callId"]), (&json!("call"), &call));
+    assert_eq!(
+        (&ring["from"], &ring["fromIdentity"]),
+        (&json!(a_id), &json!("ann"))
+    );
+    assert_eq!(ring["metadata"], json!({"v": 1}));
+    assert!(ring.get("to").is_none());
+    let early = json!({"type": "offer", "sdp": "v=0", "to": b_id});
+    assert_eq!(world.ask(a, early.clone())["code"], "no-such-peer");
+
+    let accept = json!({"type": "accept", "callId": call, "metadata": 7});
+    let ack = world.ask(b, accept);
+    assert_eq!(
+        (&ack["type"], &ack["iceTransportPolicy"]),
+        (&json!("ack"), &json!("all"))
+    );
+    assert!(ack["iceServers"].is_array() && ack["ttl"].is_u64() && ack["expiresAt"].is_u64());
+    let taken = world.take(a).remove(0);
+    assert_eq!(
+        (&taken["type"], &taken["callId"]),
+        (&json!("accept"), &call)
+    );
+    assert_eq!(
+        (&taken["from"], &taken["metadata"]),
+        (&json!(b_id), &json!(7))
+    );
+
+    assert_eq!(world.ask(a, early)["type"], "ack");
+    let offer = world.take(b).remove(0);
+    assert_eq!((&offer["callId"], &offer["from"]), (&call, &json!(a_id)));
+    assert!(offer.get("roomId").is_none());
+    world.send(b, json!({"type": "message", "content": 1, "to": a_id}));
+    assert_eq!(world.types(a), ["message"]);
+
+    world.pass(Duration::from_secs(46));
+    assert!(world.take(a).is_empty(), "a taken call does not time out");
+    world.ask(b, json!({"type": "hangup", "callId": call}));
+    let ended = world.take(a).remove(0);
+    assert_eq!(
+        (&ended["type"], &ended["callId"]),
+        (&json!("hangup"), &call)
+    );
+    assert!(ended.get("reason").is_none());
+    let late = json!({"type": "message", "content": 1, "to": a_id});
+    assert_eq!(world.ask(b, late)["code"], "no-such-peer");
+    assert_eq!(
+        world.ask(b, json!({"type": "hangup", "callId": call}))["code"],
+        "no-such-call"
+    );
+    world.empties();
+}
+
+#[test]
+fn every_device_rings_and_the_first_answer_wins() {
+    let mut world = World::new();
+    let (phone, _) = world.register("ben");
+    let (laptop, joined) = world.join("r", "ben");
+    let (caller, _) = world.register("ann");
+    world.clear();
+    let call = world.ask(caller, json!({"type": "call", "to": "ben"}))["callId"].clone();
+    assert_eq!(world.types(phone), ["call"]);
+    assert_eq!(world.types(laptop), ["call"]);
+    world.ask(laptop, json!({"type": "accept", "callId": call}));
+    let told = world.take(phone).remove(0);
+    assert_eq!(
+        (&told["type"], &told["reason"]),
+        (&json!("hangup"), &json!("answered-elsewhere"))
+    );
+    assert_eq!(world.take(caller)[0]["from"], joined["peerId"]);
+    let late = json!({"type": "accept", "callId": call});
+    assert_eq!(world.ask(phone, late)["code"], "no-such-call");
+    world.empties();
+}
+
+#[test]
+fn the_last_reject_reaches_the_caller() {
+    let mut world = World::new();
+    let (phone, _) = world.register("ben");
+    let (laptop, _) = world.register("ben");
+    let (caller, _) = world.register("ann");
+    let call = world.ask(caller, json!({"type": "call", "to": "ben"}))["callId"].clone();
+    let reject = json!({"type": "reject", "callId": call, "reason": "busy"});
+    assert_eq!(world.ask(phone, reject.clone())["type"], "ack");
+    assert!(world.take(caller).is_empty());
+    assert_eq!(world.ask(phone, reject.clone())["code"], "no-such-call");
+    world.ask(laptop, reject);
+    let told = world.take(caller).remove(0);
+    assert_eq!(
+        (&told["type"], &told["reason"]),
+        (&json!("reject"), &json!("busy"))
+    );
+    assert_eq!(world.hub.gauges().calls, 0);
+    world.empties();
+}
+
+#[test]
+fn the_caller_may_cancel_and_a_device_may_decline_by_hangup() {
+    let mut world = World::new();
+    let ((a, _), (b, _), call) = ringing(&mut world);
+    world.clear();
+    world.ask(a, json!({"type": "hangup", "callId": call}));
+    let told = world.take(b).remove(0);
+    assert_eq!(
+        (&told["type"], &told["reason"]),
+        (&json!("hangup"), &json!("cancelled"))
+    );
+
+    let call = world.ask(a, json!({"type": "call", "to": "ben"}))["callId"].clone();
+    world.ask(b, json!({"type": "hangup", "callId": call}));
+    assert_eq!(world.types(a), ["reject"]);
+    assert_eq!(
+        world.ask(a, json!({"type": "accept", "callId": call}))["code"],
+        "no-such-call"
+    );
+    world.empties();
+}
+
+#[test]
+fn a_call_nobody_takes_times_out_on_both_sides() {
+    let mut world = World::new();
+    let ((a, _), (b, _), call) = ringing(&mut world);
+    world.clear();
+    world.pass(Duration::from_secs(45));
+    for conn in [a, b] {
+        let told = world.take(conn).remove(0);
+        assert_eq!(
+            (&told["type"], &told["reason"]),
+            (&json!("hangup"), &json!("timeout"))
+        );
+        assert_eq!(told["callId"], call);
+    }
+    world.empties();
+}
+
+#[test]
+fn a_party_that_does_not_come_back_ends_the_call() {
+    let mut world = World::new();
+    let ((a, _), (b, _), call) = ringing(&mut world);
+    world.ask(b, json!({"type": "accept", "callId": call}));
+    world.clear();
+    world.cut(b);
+    world.pass(Duration::from_secs(29));
+    assert!(world.take(a).is_empty());
+    world.pass(Duration::from_secs(1));
+    let told = world.take(a).remove(0);
+    assert_eq!(
+        (&told["type"], &told["reason"]),
+        (&json!("hangup"), &json!("disconnected"))
+    );
+    world.empties();
+}
+
+#[test]
+fn one_of_two_ringing_devices_may_go() {
+    let mut world = World::new();
+    let (phone, _) = world.register("ben");
+    let (laptop, _) = world.register("ben");
+    let (caller, _) = world.register("ann");
+    let call = world.ask(caller, json!({"type": "call", "to": "ben"}))["callId"].clone();
+    world.ask(phone, json!({"type": "leave"}));
+    assert!(world.take(caller).is_empty());
+    world.ask(laptop, json!({"type": "leave"}));
+    let told = world.take(caller).remove(0);
+    assert_eq!((&told["reason"], &told["callId"]), (&json!("left"), &call));
+    world.empties();
+}
+
+#[test]
+fn calls_go_on_when_a_party_joins_a_room() {
+    let mut world = World::new();
+    let ((a, _), (b, b_id), call) = ringing(&mut world);
+    world.ask(b, json!({"type": "accept", "callId": call}));
+    assert_eq!(
+        world.ask(b, json!({"type": "join", "roomId": "r"}))["seq"],
+        1
+    );
+    assert!(world.revoked.is_empty());
+    world.clear();
+    world.send(a, json!({"type": "message", "content": 1, "to": b_id}));
+    assert_eq!(world.types(b), ["message"]);
+    world.ask(b, json!({"type": "leave"}));
+    assert_eq!(world.types(a), ["hangup"]);
+    world.empties();
+}
+
+#[test]
+fn calls_by_peer_id_find_one_device_and_oneself_never() {
+    let mut world = World::new();
+    let (a, a_id) = world.register("ann");
+    let (b, b_id) = world.register("ben");
+    let (c, _) = world.register("ben");
+    world.ask(a, json!({"type": "call", "to": b_id}));
+    assert_eq!((world.types(b).len(), world.types(c).len()), (1, 0));
+    for to in ["ann", &a_id, "nobody"] {
+        assert_eq!(
+            world.ask(a, json!({"type": "call", "to": to}))["code"],
+            "no-such-peer"
+        );
+    }
+    let nobody = world.open();
+    assert_eq!(
+        world.ask(nobody, json!({"type": "call", "to": "ben"}))["code"],
+        "not-in-room"
+    );
+    world.empties();
+}
+
+#[test]
+fn pending_calls_are_capped() {
+    let mut world = World::new();
+    let (a, _) = world.register("ann");
+    let (b, _) = world.register("ben");
+    for _ in 0..16 {
+        assert_eq!(
+            world.ask(a, json!({"type": "call", "to": "ben"}))["type"],
+            "calling"
+        );
+    }
+    assert_eq!(
+        world.ask(a, json!({"type": "call", "to": "ben"}))["code"],
+        "rate-limited"
+    );
+    let (c, _) = world.register("cleo");
+    assert_eq!(
+        world.ask(c, json!({"type": "call", "to": "ben"}))["code"],
+        "rate-limited"
+    );
+    assert_eq!(world.types(b).len(), 16);
+    world.hub.settings.max_calls = 16;
+    assert_eq!(
+        world.ask(c, json!({"type": "call", "to": "ann"}))["code"],
+        "rate-limited"
+    );
+    world.empties();
+}
+
+#[test]
+fn a_call_waits_for_a_device_that_is_away() {
+    let mut world = World::new();
+    let conn = world.open();
+    let registered = world.ask(conn, json!({"type": "register", "identity": "ben"}));
+    world.cut(conn);
+    let (a, _) = world.register("ann");
+    world.ask(a, json!({"type": "call", "to": "ben"}));
+    let conn = world.open();
+    let resumed = world.ask(
+        conn,
+        json!({"type": "resume", "resumeToken": registered["resumeToken"], "seq": 1}),
+    );
+    assert_eq!(
+        (&resumed["type"], &resumed["replayed"]),
+        (&json!("resumed"), &json!(1))
+    );
+    assert!(resumed.get("roomId").is_none());
+    assert_eq!(world.types(conn), ["call"]);
+    world.empties();
+}

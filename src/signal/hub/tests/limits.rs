@@ -1,0 +1,172 @@
+//! Rates, malformed frames, sizes and speed.
+
+use super::harness::{World, ice};
+use super::*;
+use serde_json::json;
+
+#[test]
+fn a_flood_is_told_to_wait_and_then_closed() {
+    let mut world = World::new();
+    let [(a, _), (b, _)] = world.party("r");
+    // The join was the first of the thousand.
+    for _ in 1..1000 {
+        world.send(a, json!({"type": "message", "content": 1}));
+    }
+    assert!(world.take(a).is_empty());
+    assert_eq!(world.take(b).len(), 999);
+    let refused = world.ask(a, json!({"type": "message", "id": "x", "content": 1}));
+    assert_eq!(
+        (&refused["code"], &refused["retryAfter"]),
+        (&json!("rate-limited"), &json!(20))
+    );
+    world.pass(Duration::from_millis(20));
+    let retried = world.ask(a, json!({"type": "message", "id": "x", "content": 1}));
+    assert_eq!(retried["type"], "ack", "the same id may be tried again");
+    for _ in 0..1100 {
+        world.send(a, json!({"type": "message", "content": 1}));
+    }
+    assert_eq!(world.closed.get(&a), Some(&4006));
+    assert_eq!(world.hub.gauges().away, 1, "it may resume");
+    world.empties();
+}
+
+#[test]
+fn candidates_have_a_bucket_of_their_own() {
+    let mut world = World::new();
+    let [(a, _), (b, _)] = world.party("r");
+    for _ in 0..500 {
+        world.send(a, json!({"type": "candidate", "candidate": null}));
+    }
+    assert_eq!(world.take(b).len(), 500);
+    world.send(a, json!({"type": "candidate", "candidate": null}));
+    assert_eq!(world.take(a)[0]["code"], "rate-limited");
+    assert_eq!(world.ask(a, json!({"type": "ping"}))["type"], "pong");
+    world.empties();
+}
+
+#[test]
+fn ten_malformed_frames_in_a_row_close() {
+    let mut world = World::new();
+    let [(a, _)] = world.party("r");
+    let grant = || Ok(Grant::open());
+    for _ in 0..9 {
+        world.send_text(a, "{", grant());
+    }
+    assert_eq!(world.take(a).len(), 9);
+    world.send(a, json!({"type": "ping"}));
+    let bad = [
+        ("{", "invalid-json"),
+        ("[]", "invalid-message"),
+        (r#"{"type":"x","id":"7"}"#, "unknown-type"),
+    ];
+    world.clear();
+    for (text, code) in bad.iter().cycle().take(10) {
+        world.send_text(a, text, grant());
+        assert_eq!(world.take(a)[0]["code"], *code);
+    }
+    assert_eq!(world.closed.get(&a), Some(&1008));
+    world.send(a, json!({"type": "ping"}));
+    assert!(world.take(a).is_empty());
+    world.empties();
+}
+
+#[test]
+fn binary_and_oversized_frames_are_told_and_counted() {
+    let mut world = World::new();
+    let [(a, _)] = world.party("r");
+    for error in [FrameError::binary(), FrameError::too_large(65536)] {
+        let input = Input::Frame {
+            conn: ConnId(a),
+            message: Err(error),
+            grant: Ok(Grant::open()),
+        };
+        world.input(input);
+    }
+    let got = world.take(a);
+    assert_eq!(
+        (&got[0]["code"], &got[1]["code"]),
+        (&json!("invalid-message"), &json!("too-large"))
+    );
+    let refused: BTreeMap<_, _> = world.hub.counters().refused().collect();
+    assert_eq!(refused[&ErrorCode::TooLarge], 1);
+    let received: BTreeMap<_, _> = world.hub.counters().received().collect();
+    assert_eq!(received[&MessageType::Join], 1);
+    world.empties();
+}
+
+#[test]
+fn an_idle_session_is_small() {
+    let mut world = World::new();
+    let [(a, _), (b, _)] = world.party("r");
+    for _ in 0..100 {
+        world.send(a, json!({"type": "message", "content": "x".repeat(3000)}));
+    }
+    assert!(world.hub.gauges().ring_bytes > 50_000);
+    world.input(Input::Confirmed {
+        conn: ConnId(b),
+        seq: 1000,
+    });
+    world.input(Input::Confirmed {
+        conn: ConnId(a),
+        seq: 1000,
+    });
+    assert_eq!(world.hub.gauges().ring_bytes, 0);
+    assert!(size_of::<Conn>() + size_of::<session::Session>() < 500);
+    world.empties();
+}
+
+#[test]
+fn ten_thousand_operations_take_less_than_a_second() {
+    let settings = Settings {
+        rate: 0,
+        candidate_rate: 0,
+        ..Settings::default()
+    };
+    let mut hub = Hub::new(settings, ice(true), [1; 32]);
+    let now = Now {
+        instant: Instant::now(),
+        unix_ms: 1_700_000_000_000,
+    };
+    let mut effects = Vec::new();
+    let mut run = |hub: &mut Hub, conn: u64, text: &str| {
+        let message = crate::protocol::parse(text, 65536);
+        let input = Input::Frame {
+            conn: ConnId(conn),
+            message,
+            grant: Ok(Grant::open()),
+        };
+        hub.handle(now, input, &mut effects);
+        effects.clear();
+    };
+    let started = cpu_time();
+    for conn in 0..1000 {
+        hub.handle(
+            now,
+            Input::Connected {
+                conn: ConnId(conn),
+                client: [127, 0, 0, 1].into(),
+            },
+            &mut Vec::new(),
+        );
+        run(
+            &mut hub,
+            conn,
+            &format!(r#"{{"type":"join","id":"1","roomId":"{}"}}"#, conn / 2),
+        );
+    }
+    for n in 0..9000 {
+        run(
+            &mut hub,
+            n % 1000,
+            r#"{"type":"message","id":"1","content":"hello"}"#,
+        );
+    }
+    let took = cpu_time() - started;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+/// Of this thread: a loaded machine must not fail the test.
+fn cpu_time() -> Duration {
+    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(schedstat.split(' ').next().unwrap().parse().unwrap())
+}

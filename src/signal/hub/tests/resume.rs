@@ -1,0 +1,293 @@
+//! Lost connections and their resumption.
+
+use super::harness::{World, ice};
+use super::*;
+use serde_json::{Value, json};
+
+fn resume(world: &mut World, joined: &Value, seq: u64) -> (u64, Value) {
+    let conn = world.open();
+    let ask = json!({"type": "resume", "resumeToken": joined["resumeToken"], "seq": seq});
+    let answer = world.ask(conn, ask);
+    (conn, answer)
+}
+
+fn contents(messages: &[Value]) -> Vec<(u64, u64)> {
+    messages
+        .iter()
+        .filter(|m| m["type"] == "message")
+        .map(|m| (m["seq"].as_u64().unwrap(), m["content"].as_u64().unwrap()))
+        .collect()
+}
+
+#[test]
+fn two_hundred_missed_messages_follow_in_order() {
+    let mut world = World::new();
+    let (a, _) = world.join("r", "ann");
+    let (b, joined) = world.join("r", "ben");
+    world.clear();
+    world.cut(b);
+    let news = world.take(a).remove(0);
+    assert_eq!(
+        (&news["type"], &news["connection"]),
+        (&json!("peer-state"), &json!("away"))
+    );
+    for n in 0..200 {
+        world.send(a, json!({"type": "message", "content": n}));
+    }
+    let (b2, resumed) = resume(&mut world, &joined, 1);
+    assert_eq!(
+        (&resumed["type"], &resumed["gap"]),
+        (&json!("resumed"), &json!(false))
+    );
+    assert_eq!(
+        (&resumed["replayed"], &resumed.get("seq")),
+        (&json!(200), &None)
+    );
+    for same in [
+        "peerId",
+        "roomId",
+        "identity",
+        "role",
+        "resumeToken",
+        "room",
+    ] {
+        assert_eq!(resumed[same], joined[same], "{same}");
+    }
+    assert_eq!(resumed["peers"][0]["identity"], "ann");
+    assert!(resumed["iceServers"].is_array());
+    let missed = world.take(b2);
+    assert_eq!(
+        contents(&missed),
+        (0..200).map(|n| (n + 2, n)).collect::<Vec<_>>()
+    );
+    let news = world.take(a).remove(0);
+    assert_eq!(
+        (&news["type"], &news["connection"]),
+        (&json!("peer-state"), &json!("online"))
+    );
+    world.send(a, json!({"type": "message", "content": 200}));
+    assert_eq!(contents(&world.take(b2)), [(202, 200)]);
+    assert!(
+        world.revoked.is_empty(),
+        "relays live as long as the session"
+    );
+    world.empties();
+}
+
+#[test]
+fn confirmed_frames_are_not_kept_and_unseen_ones_make_a_gap() {
+    let mut world = World::new();
+    let (a, _) = world.join("r", "ann");
+    let (b, joined) = world.join("r", "ben");
+    for n in 0..10 {
+        world.send(a, json!({"type": "message", "content": n}));
+    }
+    world.input(Input::Confirmed {
+        conn: ConnId(b),
+        seq: 6,
+    });
+    world.cut(b);
+    let (b, resumed) = resume(&mut world, &joined, 8);
+    assert_eq!(
+        (&resumed["gap"], &resumed["replayed"]),
+        (&json!(false), &json!(3))
+    );
+    assert_eq!(contents(&world.take(b)), [(9, 7), (10, 8), (11, 9)]);
+    world.cut(b);
+    let (b, resumed) = resume(&mut world, &joined, 4);
+    assert_eq!(
+        (&resumed["gap"], &resumed["replayed"]),
+        (&json!(true), &json!(3))
+    );
+    world.input(Input::Confirmed {
+        conn: ConnId(b),
+        seq: 1000,
+    });
+    world.input(Input::Confirmed {
+        conn: ConnId(999),
+        seq: 1,
+    });
+    assert_eq!(
+        (world.hub.counters().resumes, world.hub.counters().gaps),
+        (2, 1)
+    );
+    world.empties();
+}
+
+#[test]
+fn rings_are_bounded_one_by_one_and_in_all() {
+    let settings = Settings {
+        ring: 2000,
+        ring_total: 3000,
+        ..Settings::default()
+    };
+    let mut world = World::with(settings, ice(true));
+    let (a, _) = world.join("r", "ann");
+    let (b, joined) = world.join("r", "ben");
+    let (c, _) = world.join("r", "cy");
+    world.cut(b);
+    world.cut(c);
+    for n in 0..100 {
+        world.send(a, json!({"type": "message", "content": n}));
+        assert!(world.hub.gauges().ring_bytes <= 3000);
+    }
+    let (b, resumed) = resume(&mut world, &joined, 1);
+    assert_eq!(resumed["gap"], true);
+    let got = contents(&world.take(b));
+    assert!(!got.is_empty() && got.len() < 20);
+    assert_eq!(got.last().unwrap().1, 99);
+    world.empties();
+}
+
+#[test]
+fn the_window_ends_with_a_leave_and_a_revocation() {
+    for (loss, reason) in [
+        (Loss::Disconnected, "disconnected"),
+        (Loss::Timeout, "timeout"),
+    ] {
+        let mut world = World::new();
+        let (a, _) = world.join("r", "ann");
+        let (b, joined) = world.join("r", "ben");
+        world.input(Input::Closed {
+            conn: ConnId(b),
+            loss,
+        });
+        world.clear();
+        world.pass(Duration::from_secs(30));
+        let news = world.take(a).remove(0);
+        assert_eq!(
+            (&news["type"], &news["reason"]),
+            (&json!("peer-left"), &json!(reason))
+        );
+        assert_eq!(world.revoked.len(), 1);
+        let (late, answer) = resume(&mut world, &joined, 1);
+        assert_eq!(answer["code"], "resume-failed");
+        let join = json!({"type": "join", "roomId": "r"});
+        assert_eq!(
+            world.ask(late, join)["type"],
+            "joined",
+            "the connection is still good"
+        );
+    }
+}
+
+#[test]
+fn a_resume_beats_a_connection_that_still_seems_alive() {
+    let mut world = World::new();
+    let (a, _) = world.join("r", "ann");
+    let (old, joined) = world.join("r", "ben");
+    world.clear();
+    let (new, resumed) = resume(&mut world, &joined, 1);
+    assert_eq!(resumed["type"], "resumed");
+    assert_eq!(world.closed.get(&old), Some(&4004));
+    assert!(world.take(a).is_empty(), "nobody was away");
+    world.send(old, json!({"type": "message", "content": 1}));
+    assert!(world.take(a).is_empty(), "the old connection is nobody's");
+    world.send(new, json!({"type": "message", "content": 1}));
+    assert_eq!(world.types(a), ["message"]);
+    world.empties();
+}
+
+#[test]
+fn requests_sent_again_after_a_resume_take_effect_once() {
+    let mut world = World::new();
+    let (a, _) = world.join("r", "ann");
+    let (b, joined) = world.join("r", "ben");
+    let message = json!({"type": "message", "id": "m", "content": 1});
+    world.send(b, message.clone());
+    world.cut(b);
+    let (b, _) = resume(&mut world, &joined, 1);
+    assert_eq!(world.types(b), ["ack"], "the lost ack is replayed");
+    assert_eq!(world.ask(b, message)["type"], "ack");
+    assert_eq!(contents(&world.take(a)).len(), 1);
+    world.empties();
+}
+
+#[test]
+fn the_same_resume_twice_is_answered_twice() {
+    let mut world = World::new();
+    let (b, joined) = world.join("r", "ben");
+    world.cut(b);
+    let conn = world.open();
+    let ask = json!({"type": "resume", "id": "r", "resumeToken": joined["resumeToken"], "seq": 1});
+    assert_eq!(world.ask(conn, ask.clone())["type"], "resumed");
+    assert_eq!(world.ask(conn, ask.clone())["type"], "resumed");
+    world.empties();
+}
+
+#[test]
+fn bad_resumes_fail_and_harm_nobody() {
+    let mut world = World::new();
+    let (b, joined) = world.join("r", "ben");
+    let conn = world.open();
+    for token in ["", "x", "AAAAAAAAAAAAAAAAAAAAAA"] {
+        let ask = json!({"type": "resume", "resumeToken": token, "seq": 1});
+        assert_eq!(world.ask(conn, ask)["code"], "resume-failed");
+    }
+    let ahead = json!({"type": "resume", "resumeToken": joined["resumeToken"], "seq": 99});
+    assert_eq!(world.ask(conn, ahead.clone())["code"], "resume-failed");
+    assert!(world.is_open(b));
+    assert_eq!(world.ask(b, ahead)["code"], "resume-failed");
+    // A new join makes a new token.
+    let again = world.ask(b, json!({"type": "join", "roomId": "r"}));
+    assert_ne!(again["resumeToken"], joined["resumeToken"]);
+    let (_, answer) = resume(&mut world, &joined, 1);
+    assert_eq!(answer["code"], "resume-failed");
+    world.ask(b, json!({"type": "leave"}));
+    let (_, answer) = resume(&mut world, &again, 1);
+    assert_eq!(answer["code"], "resume-failed");
+    world.empties();
+}
+
+#[test]
+fn an_away_host_has_not_left() {
+    let mut world = World::new();
+    let (a, joined) = world.join("r", "ann");
+    let (b, _) = world.join("r", "ben");
+    world.cut(a);
+    world.clear();
+    assert_eq!(
+        world.ask(b, json!({"type": "room", "locked": true}))["code"],
+        "forbidden"
+    );
+    let (a, resumed) = resume(&mut world, &joined, 2);
+    assert_eq!(resumed["role"], "host");
+    assert_eq!(
+        world.ask(a, json!({"type": "room", "locked": true}))["type"],
+        "room-updated"
+    );
+    world.empties();
+}
+
+#[test]
+fn credentials_of_an_away_session_are_renewed_into_its_ring() {
+    let settings = Settings {
+        resume_window: Duration::from_secs(9000),
+        ..Settings::default()
+    };
+    let mut world = World::with(settings, ice(true));
+    let (a, joined) = world.join("r", "ann");
+    world.cut(a);
+    world.pass(Duration::from_secs(3000));
+    let (a, resumed) = resume(&mut world, &joined, 1);
+    assert_eq!(resumed["replayed"], 1);
+    assert_eq!(world.types(a), ["ice-servers"]);
+}
+
+#[test]
+fn rates_used_up_stay_used_up_across_a_resume() {
+    let mut world = World::new();
+    let (a, joined) = world.join("r", "ann");
+    for _ in 1..1000 {
+        world.send(a, json!({"type": "ping"}));
+    }
+    let seen = world.take(a).last().unwrap()["seq"].as_u64().unwrap();
+    world.cut(a);
+    let (a, resumed) = resume(&mut world, &joined, seen);
+    assert_eq!(resumed["type"], "resumed");
+    assert_eq!(
+        world.ask(a, json!({"type": "ping"}))["code"],
+        "rate-limited"
+    );
+    world.empties();
+}

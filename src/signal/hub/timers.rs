@@ -1,0 +1,53 @@
+//! What is due when, in order.
+
+use super::interface::ConnId;
+use super::rate::Guesser;
+use crate::protocol::{CallId, PeerId};
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+/// What to do when the time has come.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// The connection has no session yet.
+    JoinDeadline(ConnId),
+    /// The session was away for too long.
+    WindowEnds(PeerId),
+    /// Nobody took the call.
+    RingEnds(CallId),
+    /// Three quarters of the credentials' life are over.
+    Refresh(PeerId),
+    /// The guesser is back within its rate.
+    Forgive(Guesser),
+    /// The drain is over.
+    GraceEnds,
+}
+
+/// The queue. Whoever sets a timer remembers the instant, to cancel it.
+#[derive(Debug, Default)]
+pub(super) struct Timers(BTreeSet<(Instant, Timer)>);
+
+impl Timers {
+    pub(super) fn set(&mut self, at: Instant, timer: Timer) {
+        self.0.insert((at, timer));
+    }
+
+    pub(super) fn cancel(&mut self, at: Instant, timer: Timer) {
+        self.0.remove(&(at, timer));
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.0.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
+        if self.next()? > now {
+            return None;
+        }
+        self.0.pop_first().map(|(_, timer)| timer)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}

@@ -1,0 +1,259 @@
+// The call page and the check page, as people use them: two, then three, in headless Chromium, through the box's relay.
+// Needs CALLBOX_BIN (the program) and, unless it is /usr/bin/chromium, CHROMIUM.
+
+import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
+import { after, before, describe, it } from 'node:test';
+import { Person, startBox, startBrowser } from './harness.mjs';
+
+describe('a call through the relay', { timeout: 240_000 }, () => {
+  const room = 'studio';
+  let box, browser, ann, ben, carla;
+
+  before(async () => {
+    box = await startBox();
+    browser = await startBrowser();
+  });
+  after(async () => {
+    await browser?.stop();
+    box?.stop();
+  });
+
+  it('carries video both ways between two, and says that it is relayed', async () => {
+    ann = await Person.arrive(browser, box, { name: 'Ann', room, relayOnly: true });
+    await ann.inRoom();
+    ben = await Person.arrive(browser, box, { name: 'Ben', room, relayOnly: true });
+    for (const [one, other] of [[ann, 'Ben'], [ben, 'Ann']]) {
+      await one.seesTile(other, { state: 'connected', path: 'relay-udp', video: 'true' });
+      await one.seesMoving(other, 30);
+      assert.match(await one.tile(other).innerText(), /Relayed over UDP by this box/);
+    }
+    await ann.readsInLog('Ben joined');
+    await ben.readsInLog('Here: Ann');
+  });
+
+  it('carries chat', async () => {
+    await ann.says('hello <b>there</b>');
+    await ben.readsInLog('hello <b>there</b>');
+    await ben.says('你好');
+    await ann.readsInLog('你好');
+  });
+
+  it('shows who is muted or has the camera off', async (t) => {
+    if (!(await answersTo(ann, 'state'))) return t.skip('this box has no `state`');
+    await ann.press('Mute microphone');
+    await ben.seesTile('Ann', { muted: 'true' });
+    await ann.press('Unmute microphone');
+    await ben.seesTile('Ann', { muted: 'false' });
+    await ann.press('Turn camera off');
+    await ben.seesTile('Ann', { video: 'false' });
+    await ann.press('Turn camera on');
+    await ben.seesTile('Ann', { video: 'true' });
+    await ben.seesMoving('Ann');
+  });
+
+  it('takes a third, who sees both', async () => {
+    carla = await Person.arrive(browser, box, { name: 'Carla', room, relayOnly: true, prepare: keepSockets });
+    for (const name of ['Ann', 'Ben']) {
+      await carla.seesTile(name, { state: 'connected', path: 'relay-udp' });
+      await carla.seesMoving(name);
+    }
+    await ann.seesMoving('Carla');
+    await ben.seesMoving('Carla');
+  });
+
+  it('speaks Chinese too', async () => {
+    await carla.page.getByRole('button', { name: '中文' }).click();
+    await carla.tile('Ann').getByText('由本服务器经 UDP 中继').waitFor();
+    await carla.page.getByRole('button', { name: 'English' }).click();
+  });
+
+  it('keeps the call when the signaling socket is lost', async (t) => {
+    const peerId = (page) => page.tile('Carla').getAttribute('data-peer');
+    const resumes = await answersTo(carla, 'resume');
+    const before = await peerId(ann);
+    const lost = carla.page.locator('#signal:not([data-status="online"])').waitFor();
+    await carla.page.evaluate(() => globalThis.sockets[0].close(4999));
+    await lost;
+    await carla.page.locator('#signal[data-status="online"]').waitFor();
+    if (!resumes) return t.skip('this box has no `resume`: the page joined anew');
+    await carla.says('still here');
+    await ann.readsInLog('still here');
+    assert.equal(await peerId(ann), before);
+    await ann.seesMoving('Carla');
+  });
+
+  it('lets somebody without camera and microphone watch', async () => {
+    const bare = await startBrowser({ devices: false });
+    try {
+      const dora = await Person.arrive(bare, box, { name: 'Dora', room, relayOnly: true });
+      await dora.seesMoving('Ann');
+      assert.match(await dora.page.locator('#warning').innerText(), /Camera and microphone: none found/);
+      await ann.seesTile('Dora', { state: 'connected', video: 'false' });
+      // A closed tab says goodbye: nobody waits for a timeout.
+      await dora.page.close();
+      await ann.readsInLog('Dora left');
+      assert.deepEqual(bare.faults, []);
+    } finally {
+      await bare.stop();
+    }
+  });
+
+  it('says who left', async () => {
+    await ben.press('Leave');
+    await ben.page.getByRole('button', { name: 'Join', exact: true }).waitFor();
+    for (const one of [ann, carla]) {
+      await one.readsInLog('Ben left');
+      await one.tile('Ben').waitFor({ state: 'detached' });
+    }
+    await carla.page.close();
+    await ann.readsInLog('Carla left');
+    await ann.page.getByText('You are the first one here.').waitFor();
+  });
+
+  it('moves a living call from a direct path to the relay', async () => {
+    const [eve, finn] = [
+      await (await Person.arrive(browser, box, { name: 'Eve', room: 'direct' })).inRoom(),
+      await Person.arrive(browser, box, { name: 'Finn', room: 'direct' }),
+    ];
+    await eve.page.locator('.tile[data-path^="direct"]').waitFor();
+    await finn.seesMoving('Eve');
+    await eve.press('Relay');
+    await eve.seesTile('Finn', { state: 'connected', path: 'relay-udp' });
+    await finn.seesMoving('Eve');
+    // Both at once: their fresh offers cross.
+    await Promise.all([eve.press('Relay'), finn.press('Relay')]);
+    await finn.seesTile('Eve', { state: 'connected', path: 'relay-udp' });
+    await eve.seesMoving('Finn');
+    await finn.seesMoving('Eve');
+    await Promise.all([eve, finn].map((one) => one.page.close()));
+  });
+
+  it('follows a room that becomes relay only', async () => {
+    const gus = await (await Person.arrive(browser, box, { name: 'Gus', room: 'strict', prepare: keepSockets })).inRoom();
+    const hal = await Person.arrive(browser, box, { name: 'Hal', room: 'strict' });
+    await gus.page.locator('.tile[data-path^="direct"]').waitFor();
+    await gus.page.evaluate(() => globalThis.sockets[0].send('{"type":"room","relayOnly":true}'));
+    for (const [one, other] of [[gus, 'Hal'], [hal, 'Gus']]) {
+      await one.seesTile(other, { state: 'connected', path: 'relay-udp' });
+      await one.seesMoving(other);
+      assert.ok(await one.page.getByRole('button', { name: 'Relay', exact: true }).isDisabled());
+    }
+    await Promise.all([gus, hal].map((one) => one.page.close()));
+  });
+
+  it('fits a phone, with targets that a finger hits', async () => {
+    for (const width of [360, 412]) {
+      const page = await browser.open();
+      await page.setViewportSize({ width, height: 780 });
+      await page.goto(`${box.url}#phone-${width}`);
+      await assertFits(page);
+      await page.getByRole('button', { name: 'Join', exact: true }).click();
+      await page.locator('.tile.local').waitFor();
+      await assertFits(page);
+      await page.close();
+    }
+  });
+
+  it('checks every address of the box on the check page', async () => {
+    const page = await browser.open();
+    await page.goto(`${box.url}check`);
+    await page.locator('.rows li[data-url^="turn:"][data-result]').first().waitFor();
+    await page.waitForFunction(() => [...document.querySelectorAll('.rows li')].every((row) => row.dataset.result));
+    const rows = await page.locator('.rows li').evaluateAll((all) => all.map((row) => `${row.dataset.result} ${row.innerText}`));
+    for (const row of rows) assert.match(row, /^ok /, rows.join('\n'));
+    assert.match(rows.at(-1), /went through it and back/);
+  });
+
+  it('made no page throw or log an error', () => assert.deepEqual(browser.faults, []));
+});
+
+describe('a box that asks for tokens', { timeout: 120_000 }, () => {
+  const secret = 'a secret of this test alone, 32 bytes and more';
+  let box, browser;
+
+  before(async () => {
+    box = await startBox({ CALLBOX_AUTH__MODE: 'jwt', CALLBOX_AUTH__SECRET: secret });
+    browser = await startBrowser();
+  });
+  after(async () => {
+    await browser?.stop();
+    box?.stop();
+  });
+
+  it('makes the page ask for one, and take it from the address', async () => {
+    const { page } = await Person.arrive(browser, box, { name: 'Ann', room: 'closed' });
+    await page.getByText('This box asks for an access token.').waitFor();
+    await page.getByLabel('Access token').fill(mint(secret, { sub: 'ann', room: 'closed' }));
+    await page.getByRole('button', { name: 'Join', exact: true }).click();
+    await page.locator('.tile.local', { hasText: 'ann (you)' }).waitFor();
+
+    const linked = await browser.open();
+    await linked.goto(`${box.url}?token=${mint(secret, { sub: 'ben', room: 'closed' })}#closed`);
+    await linked.getByRole('button', { name: 'Join', exact: true }).click();
+    await linked.locator('.tile.local', { hasText: 'ben (you)' }).waitFor();
+    assert.doesNotMatch(linked.url(), /token/);
+    await linked.close();
+    await page.close();
+  });
+
+  it('lets a viewer watch, who comes first or last', async () => {
+    const arrive = async (sub, role) => {
+      const page = await browser.open();
+      await page.goto(`${box.url}?token=${mint(secret, { sub, role, room: 'stage' })}#stage`);
+      await page.getByRole('button', { name: 'Join', exact: true }).click();
+      return new Person(page, sub).inRoom();
+    };
+    const early = await arrive('early', 'viewer');
+    await arrive('speaker', 'member');
+    const late = await arrive('late', 'viewer');
+    for (const viewer of [early, late]) {
+      await viewer.seesMoving('speaker');
+      assert.ok(await viewer.page.locator('.controls [data-toggle="video"]').isHidden());
+    }
+    await late.seesTile('early', { state: 'viewer' });
+  });
+});
+
+/** Whether the box knows that message type. */
+function answersTo({ page }, type) {
+  return page.evaluate(async (type) => {
+    const { Callbox } = await import(new URL('assets/callbox.js', document.baseURI).href);
+    const probe = new Callbox();
+    await probe.join({ roomId: `probe-${Math.random()}` });
+    const code = await probe.request(type, { state: {}, resumeToken: '' }).then(() => null, (error) => error.code);
+    probe.leave();
+    return code !== 'unknown-type';
+  }, type);
+}
+
+/** Keeps every WebSocket that the page opens where a test can cut it. */
+function keepSockets(page) {
+  return page.addInitScript(() => {
+    globalThis.sockets = [];
+    globalThis.WebSocket = class extends WebSocket {
+      constructor(...given) {
+        super(...given);
+        globalThis.sockets.push(this);
+      }
+    };
+  });
+}
+
+/** Nothing reaches beyond the sides, and no button is smaller than 44 CSS pixels (WCAG 2.5.5). */
+async function assertFits(page) {
+  const found = await page.evaluate(() => {
+    const small = [...document.querySelectorAll('button, .switch, .aside a')]
+      .map((element) => ({ element, box: element.getBoundingClientRect() }))
+      .filter(({ box }) => box.width > 0 && (box.width < 44 || box.height < 44 || box.right > innerWidth))
+      .map(({ element }) => element.outerHTML.slice(0, 80));
+    return { small, wide: document.documentElement.scrollWidth > innerWidth };
+  });
+  assert.deepEqual(found, { small: [], wide: false });
+}
+
+function mint(secret, claims) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ exp: Math.floor(Date.now() / 1000) + 600, ...claims })}`;
+  return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`;
+}

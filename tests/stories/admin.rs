@@ -1,0 +1,131 @@
+//! The operator's API.
+
+use crate::harness::{Callbox, Client};
+use crate::http::{json, send};
+use serde_json::json as value;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+const ADMIN: &str = "[auth]\nadmin_token = \"sesame\"";
+const TOKEN: &str = "Authorization: Bearer sesame\r\n";
+
+#[tokio::test]
+async fn without_a_token_the_api_does_not_exist_and_with_one_it_is_asked_for() {
+    let without = Callbox::start("").await;
+    let with = Callbox::start(ADMIN).await;
+    for path in ["/v1/rooms", "/v1/rooms/r", "/v1/relays", "/metrics"] {
+        assert_eq!(
+            send(&without, "GET", path, TOKEN, "").await.0,
+            404,
+            "{path}"
+        );
+        assert_eq!(send(&with, "GET", path, "", "").await.0, 401, "{path}");
+        let wrong = "Authorization: Bearer sesam\r\n";
+        assert_eq!(send(&with, "GET", path, wrong, "").await.0, 401, "{path}");
+        let query = format!("{path}?token=sesame");
+        assert_eq!(send(&with, "GET", &query, "", "").await.0, 401, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn rooms_are_listed_notified_changed_and_closed() {
+    let callbox = Callbox::start(ADMIN).await;
+    let (mut alice, _) = Client::join(&callbox, "r 1", "alice").await;
+    let (mut bob, _) = Client::join(&callbox, "r 1", "bob").await;
+    let rooms = json(&send(&callbox, "GET", "/v1/rooms", TOKEN, "").await.2);
+    assert_eq!(rooms["rooms"][0]["roomId"], "r 1");
+    let room = json(&send(&callbox, "GET", "/v1/rooms/r%201", TOKEN, "").await.2);
+    assert_eq!(room["members"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        send(&callbox, "GET", "/v1/rooms/none", TOKEN, "").await.0,
+        404
+    );
+
+    let path = "/v1/rooms/r%201/notify";
+    assert_eq!(
+        send(&callbox, "POST", path, TOKEN, "{\"n\": 1}").await.0,
+        200
+    );
+    assert_eq!(bob.until("notify").await["content"], value!({"n": 1}));
+    assert_eq!(send(&callbox, "POST", path, TOKEN, "{nope").await.0, 400);
+
+    let patch = "{\"locked\": true, \"metadata\": {\"t\": 1}}";
+    let (status, _, body) = send(&callbox, "PATCH", "/v1/rooms/r%201", TOKEN, patch).await;
+    assert_eq!((status, &json(&body)["locked"]), (200, &value!(true)));
+    assert_eq!(
+        bob.until("room-updated").await["room"]["metadata"],
+        value!({"t": 1})
+    );
+    let bad = "{\"locked\": 7}";
+    assert_eq!(
+        send(&callbox, "PATCH", "/v1/rooms/r%201", TOKEN, bad)
+            .await
+            .0,
+        400
+    );
+
+    let peer = format!("/v1/rooms/r%201/peers/{}", bob.peer_id);
+    assert_eq!(send(&callbox, "DELETE", &peer, TOKEN, "").await.0, 204);
+    assert_eq!(bob.closed().await, CloseCode::Library(4002));
+    assert_eq!(send(&callbox, "DELETE", &peer, TOKEN, "").await.0, 404);
+    assert_eq!(alice.until("peer-left").await["reason"], "kicked");
+
+    assert_eq!(
+        send(&callbox, "DELETE", "/v1/rooms/r%201", TOKEN, "")
+            .await
+            .0,
+        204
+    );
+    assert_eq!(alice.closed().await, CloseCode::Library(4007));
+    let rooms = json(&send(&callbox, "GET", "/v1/rooms", TOKEN, "").await.2);
+    assert_eq!(rooms["rooms"], value!([]));
+}
+
+#[tokio::test]
+async fn metrics_count_what_happened() {
+    let callbox = Callbox::start(ADMIN).await;
+    let (mut client, _) = Client::join(&callbox, "r", "alice").await;
+    client.request(value!({"type": "ping"})).await;
+    client
+        .refused(value!({"type": "kick", "peerId": "x"}))
+        .await;
+    let (_, head, text) = send(&callbox, "GET", "/metrics", TOKEN, "").await;
+    assert!(head.contains("openmetrics-text"));
+    for line in [
+        "callbox_signal_connections 1",
+        "callbox_signal_rooms 1",
+        "callbox_signal_messages_received_total{type=\"ping\"} 1",
+        "callbox_signal_errors_total{code=\"no-such-peer\"} 1",
+        "callbox_signal_join_latency_seconds_count 1",
+    ] {
+        assert!(
+            text.lines().any(|l| l == line),
+            "{line} is missing:\n{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_openapi_document_names_every_path() {
+    let callbox = Callbox::start("").await;
+    let document = json(&send(&callbox, "GET", "/v1/openapi.json", "", "").await.2);
+    assert!(document["openapi"].as_str().unwrap().starts_with("3."));
+    for (path, methods) in [
+        ("/v1/ice-servers", vec!["get"]),
+        ("/v1/rooms", vec!["get"]),
+        ("/v1/rooms/{id}", vec!["get", "patch", "delete"]),
+        ("/v1/rooms/{id}/notify", vec!["post"]),
+        ("/v1/rooms/{id}/peers/{peerId}", vec!["delete"]),
+        ("/v1/relays", vec!["get"]),
+        ("/v1/relays/{user}", vec!["delete"]),
+        ("/metrics", vec!["get"]),
+        ("/healthz", vec!["get"]),
+        ("/readyz", vec!["get"]),
+    ] {
+        for method in methods {
+            assert!(
+                document["paths"][path][method].is_object(),
+                "{method} {path}"
+            );
+        }
+    }
+}

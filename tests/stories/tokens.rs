@@ -1,0 +1,127 @@
+//! Tokens: good, expired, forged; and where they may stand.
+
+use crate::harness::{Callbox, Client};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const JWT: &str =
+    "[auth]\nmode = \"jwt\"\nsecret = \"north\"\naudience = \"calls\"\n[rooms]\nmax_peers = 10";
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}
+
+fn sign(algorithm: Algorithm, secret: &str, mut claims: Value) -> String {
+    claims["aud"] = claims.get("aud").cloned().unwrap_or(json!("calls"));
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::encode(&Header::new(algorithm), &claims, &key).unwrap()
+}
+
+fn token(claims: Value) -> String {
+    sign(Algorithm::HS256, "north", claims)
+}
+
+#[tokio::test]
+async fn a_token_says_who_one_is_and_where_one_may_go() {
+    let callbox = Callbox::start(JWT).await;
+    let good = token(json!({"sub": "alice", "exp": now() + 60, "room": "team-*", "role": "host"}));
+    let join = json!({"type": "join", "roomId": "team-1", "identity": "mallory", "token": good});
+    let mut client = Client::connect(&callbox).await;
+    let joined = client.request(join).await;
+    assert_eq!(
+        (&joined["identity"], &joined["role"]),
+        (&json!("alice"), &json!("host"))
+    );
+    let elsewhere = json!({"type": "join", "roomId": "other", "token": good});
+    assert_eq!(client.refused(elsewhere).await, "forbidden");
+
+    let bearer = format!("Bearer {good}");
+    for (query, headers) in [
+        (String::new(), vec![("authorization", bearer.as_str())]),
+        (format!("?token={good}"), vec![]),
+    ] {
+        let mut client = Client::connect_with(&callbox, &query, &headers)
+            .await
+            .unwrap();
+        let joined = client
+            .request(json!({"type": "join", "roomId": "team-2"}))
+            .await;
+        assert_eq!(joined["identity"], "alice", "{joined}");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_verify_is_refused_with_its_reason() {
+    let callbox = Callbox::start(JWT).await;
+    let part = |value: Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    let claims = json!({"sub": "a", "exp": now() + 60, "room": "r", "aud": "calls"});
+    let none = format!("{}.{}.", part(json!({"alg": "none"})), part(claims.clone()));
+    let rs256 = format!(
+        "{}.{}.AAAA",
+        part(json!({"alg": "RS256"})),
+        part(claims.clone())
+    );
+    let with = |field: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[field] = value;
+        token(claims)
+    };
+    for (name, token, code) in [
+        ("expired", with("exp", json!(now() - 5)), "token-expired"),
+        ("future nbf", with("nbf", json!(now() + 60)), "unauthorized"),
+        ("wrong aud", with("aud", json!("other")), "unauthorized"),
+        (
+            "forged",
+            sign(Algorithm::HS256, "south", claims.clone()),
+            "unauthorized",
+        ),
+        ("alg none", none, "unauthorized"),
+        ("alg confusion", rs256, "unauthorized"),
+        ("garbage", "a.b.c".into(), "unauthorized"),
+        (
+            "another room",
+            with("room", json!(["x", "rr*"])),
+            "forbidden",
+        ),
+    ] {
+        let mut client = Client::connect(&callbox).await;
+        let join = json!({"type": "join", "roomId": "r", "token": token});
+        assert_eq!(client.refused(join).await, code, "{name}");
+    }
+    let mut client = Client::connect(&callbox).await;
+    assert_eq!(
+        client.refused(json!({"type": "join", "roomId": "r"})).await,
+        "unauthorized"
+    );
+}
+
+#[tokio::test]
+async fn a_viewer_receives_and_sends_nothing_of_its_own() {
+    let callbox = Callbox::start(JWT).await;
+    let claims = |sub: &str, role: &str| {
+        token(json!({"sub": sub, "exp": now() + 60, "room": "r", "role": role}))
+    };
+    let mut host = Client::connect(&callbox).await;
+    let join = |token: String| json!({"type": "join", "roomId": "r", "token": token});
+    host.request(join(claims("h", "host"))).await;
+    let mut viewer = Client::connect(&callbox).await;
+    assert_eq!(
+        viewer.request(join(claims("v", "viewer"))).await["role"],
+        "viewer"
+    );
+    assert_eq!(
+        viewer
+            .refused(json!({"type": "publish", "tracks": []}))
+            .await,
+        "forbidden"
+    );
+    host.request(json!({"type": "publish", "tracks": [1]}))
+        .await;
+    assert_eq!(viewer.until("publish").await["tracks"], json!([1]));
+}

@@ -1,0 +1,22 @@
+/** What the call page and the check page share. */
+
+const TOKEN_KEY = 'callbox.token';
+
+export const $ = (id) => document.getElementById(id);
+
+/** The access token lasts as long as the tab, and stays out of the address bar, where it would be shared with a room's link. */
+export const token = {
+  get: () => sessionStorage.getItem(TOKEN_KEY) || null,
+  keep: (value) => sessionStorage.setItem(TOKEN_KEY, value),
+};
+
+/** The same page on the box itself, where plain http counts as secure. */
+export function localAddress() {
+  return `http://localhost${location.port && `:${location.port}`}/`;
+}
+
+export function makeElement(name, text) {
+  const element = document.createElement(name);
+  element.textContent = text;
+  return element;
+}
