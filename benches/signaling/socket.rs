@@ -94,7 +94,10 @@ impl WebSocket {
         match read {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Ok(1..) => {}
-            Ok(0) | Err(_) => return Ok(self.end(None, &mut each)),
+            Ok(0) | Err(_) => {
+                self.end(None, &mut each);
+                return Ok(());
+            }
         }
         let mut start = 0;
         if !self.upgraded {
