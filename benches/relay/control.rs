@@ -1,13 +1,14 @@
 //! The workloads that relay nothing: Binding, allocations, and what idle clients cost in memory.
 
 use super::client::Transport;
-use super::fleet::{Fleet, exchange};
+use super::fleet::{Fleet, Target, exchange};
 use super::flow::Peer;
 use super::servers::Server;
 use super::turn;
 use super::wire::Framing;
 use crate::common::process::ServerProcess;
 use anyhow::Result;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 /// Clients that ask at the same time.
@@ -27,19 +28,22 @@ pub(crate) fn binding(server: &Server, length: Duration) -> Result<f64> {
 }
 
 /// CPU µs per allocation: challenge, Allocate, ChannelBind and the Refresh that ends it, each from
-/// a fresh port.
+/// a fresh address and port, since servers remember five-tuples for a while.
 pub(crate) fn allocation(server: &Server, peer: &Peer, length: Duration) -> Result<f64> {
+    let mut target = server.target.clone();
+    let mut locals = (1..=250).map(|host| Ipv4Addr::new(127, 0, 2, host)).cycle();
     per_unit(&server.process, length, || {
-        idle_clients(server, peer, CLIENTS)?.release()?;
+        target.local = locals.next().unwrap_or(target.local);
+        idle_clients(&target, peer, CLIENTS)?.release()?;
         Ok(CLIENTS)
     })
 }
 
 /// Resident MiB per 1,000 allocations with a channel.
 pub(crate) fn idle_memory(server: &Server, peer: &Peer) -> Result<f64> {
-    let _warm = idle_clients(server, peer, CLIENTS)?;
+    let _warm = idle_clients(&server.target, peer, CLIENTS)?;
     let before = server.process.resident_kib()?;
-    let _idle = idle_clients(server, peer, IDLE)?;
+    let _idle = idle_clients(&server.target, peer, IDLE)?;
     let growth = server.process.resident_kib()?.saturating_sub(before);
     Ok(growth as f64 / 1024.0 * 1000.0 / IDLE as f64)
 }
@@ -63,9 +67,9 @@ pub(crate) fn half_open(server: &Server, transport: Transport) -> Result<f64> {
     Ok(growth as f64 / HALF_OPEN as f64)
 }
 
-fn idle_clients(server: &Server, peer: &Peer, count: usize) -> Result<Fleet> {
-    let mut fleet = Fleet::connect(&server.target, Transport::Udp, count, false)?;
-    fleet.allocate(Framing::Channel, &server.target.credential)?;
+fn idle_clients(target: &Target, peer: &Peer, count: usize) -> Result<Fleet> {
+    let mut fleet = Fleet::connect(target, Transport::Udp, count, false)?;
+    fleet.allocate(Framing::Channel, &target.credential)?;
     fleet.open(Framing::Channel, |_| peer.address)?;
     Ok(fleet)
 }

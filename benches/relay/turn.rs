@@ -56,9 +56,10 @@ impl Challenge {
         credential: &Credential,
         known: Option<&Self>,
     ) -> Result<Self> {
-        let realm = TextAttribute::get_from_as(response, ATTR_REALM)
-            .context("no REALM in the answer to an unauthenticated Allocate")?
-            .to_string();
+        let realm = match TextAttribute::get_from_as(response, ATTR_REALM) {
+            Ok(realm) => realm.to_string(),
+            Err(_) => bail!("challenged by {}", error_code(response)?),
+        };
         let nonce = TextAttribute::get_from_as(response, ATTR_NONCE)?.to_string();
         let key = match known {
             Some(known) if known.realm == realm => MessageIntegrity(known.key.0.clone()),
@@ -138,9 +139,13 @@ pub(crate) fn expect_success(response: &Message) -> Result<()> {
     if response.typ.class == CLASS_SUCCESS_RESPONSE {
         return Ok(());
     }
+    bail!("{} refused: {}", response.typ.method, error_code(response)?)
+}
+
+fn error_code(response: &Message) -> Result<ErrorCodeAttribute> {
     let mut code = ErrorCodeAttribute::default();
     code.get_from(response)?;
-    bail!("{} refused: {code}", response.typ.method)
+    Ok(code)
 }
 
 fn request(
