@@ -3,40 +3,50 @@
 mod banner;
 mod ice_urls;
 mod metrics;
+mod relay;
+mod web;
 
 pub use banner::Banner;
 
 use crate::auth::credential::IceIssuer;
 use crate::auth::token::TokenError;
 use crate::config::{Config, Mode, UniqueIdentity};
-use crate::http::{self, Access, AdminToken, Context, Guard, Phase, RelayAdmin};
-use crate::net::{self, Announced};
+use crate::http::{self, Access, AdminToken, Context, Phase};
+use crate::net::{self, Announced, CertStore};
 use crate::protocol::{ErrorCode, Refusal};
+use crate::relay::RelayHandle;
 use crate::relay::engine::{PeerPolicy, Verdict};
-use crate::relay::{RelayAddress, RelayConfig, RelayHandle};
 use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, Driver, SessionSettings};
 use anyhow::{Context as _, Result};
+use ice_urls::{IceUrls, Served};
 use secrecy::ExposeSecret;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use web::{Certificates, Ports, TakeTurn};
 
 /// A running box. Dropping it ends everything at once; [`App::drain`] ends it politely.
 pub struct App {
     driver: Arc<Driver>,
-    relay: Option<RelayHandle>,
+    relay: Option<Arc<RelayHandle>>,
     phase: watch::Sender<Phase>,
     stop: watch::Sender<bool>,
+    reload: Arc<Notify>,
     tasks: JoinSet<()>,
     grace: Duration,
     /// Where HTTP and WebSocket listen.
     pub http: Vec<SocketAddr>,
+    /// Where HTTPS, secure WebSocket and TURN over TLS listen.
+    pub https: Vec<SocketAddr>,
+    /// What the TLS port shows.
+    pub certificates: Option<Arc<CertStore>>,
     /// Where STUN and TURN listen over UDP.
     pub udp: Vec<SocketAddr>,
+    /// Where STUN and TURN listen over TCP.
+    pub tcp: Vec<SocketAddr>,
     /// What to tell the operator.
     pub banner: Banner,
 }
@@ -49,53 +59,50 @@ impl App {
     pub async fn start(config: Config) -> Result<Self> {
         let announced = announced(&config).await;
 
-        let web = bind_web(&config)?;
-        let relay_sockets = if config.turn.enabled {
-            bind_relay(&config)?
-        } else {
-            vec![]
-        };
-        let http = web
-            .iter()
-            .map(TcpListener::local_addr)
-            .collect::<Result<Vec<_>, _>>()?;
-        let udp = relay_sockets
-            .iter()
-            .map(std::net::UdpSocket::local_addr)
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut tasks = JoinSet::new();
+        let reload = Arc::new(Notify::new());
+        let certificates = Certificates::open(&config.tls)?;
+        let ports = Ports::bind(&config)?;
+        let (http, https) = (ports.http.clone(), ports.https.clone());
+        let turn = relay::bind(&config)?;
+        let (udp, tcp) = (turn.udp.clone(), turn.tcp.clone());
 
-        let ice = issuer(&config, &announced, &udp);
-        let banner = Banner::new(&config, &http, &announced, &ice);
+        let served = Served::new(&config, &announced, &udp, &tcp, &https);
+        let shown = certificates
+            .as_ref()
+            .and_then(|certs| certs.store.current());
+        let ice = issuer(&config, served.urls(shown.as_deref()));
+        let banner = Banner::new(&config, &http, &https, &announced, &ice);
 
-        let relay = if config.turn.enabled {
-            let relay_config = relay_config(&config, &announced);
-            Some(
-                RelayHandle::start(relay_config, relay_sockets)
-                    .await
-                    .context("relay")?,
-            )
-        } else {
-            None
+        let relay = match config.turn.enabled {
+            true => Some(Arc::new(turn.start(&config, &announced).context("relay")?)),
+            false => None,
         };
         let limits = ConnectionLimits {
             per_ip: config.signal.connections_per_ip,
             total: config.signal.max_connections,
             outbox: config.signal.outbox.0 as usize,
         };
+        let revoking = relay.clone();
         let driver = Arc::new(Driver::new(
             hub_settings(&config),
             ice.clone(),
             limits,
-            Box::new(|user, floor| tracing::debug!(user, floor, "credentials are over")),
+            Box::new(move |user, floor| {
+                if let Some(relay) = &revoking {
+                    relay.revoke(user, floor);
+                }
+            }),
         ));
 
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let (stop, stop_seen) = watch::channel(false);
+        let (ice, ice_seen) = watch::channel(ice);
         let access = Access::new(config.auth.verifier.clone());
         let context = Arc::new(Context {
             sessions: session_settings(&config, access.clone()),
             access,
-            ice,
+            ice: ice_seen,
             driver: Arc::clone(&driver),
             phase: phase_seen,
             pages: config.http.pages,
@@ -104,48 +111,60 @@ impl App {
                 .admin_token
                 .as_ref()
                 .map(|token| AdminToken::new(token.expose_secret())),
-            relays: RelayAdmin {
-                list: Box::new(|| Box::pin(async { vec![] })),
-                revoke: Box::new(|_| {}),
-            },
+            relays: relay::admin(relay.clone(), config.turn.ttl),
             scrape: metrics::scraper(Arc::clone(&driver)),
         });
-        let mut tasks = JoinSet::new();
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
-        for (listener, address) in web.into_iter().zip(&http) {
-            let guard = Guard {
-                public_host: config.public.host.clone(),
-                allowed_origins: config.http.allowed_origins.clone(),
-                trusted_proxies: config.http.trusted_proxies.clone(),
-                loopback: address.ip().is_loopback(),
-            };
-            let router = http::router(Arc::clone(&context), guard);
-            tasks.spawn(http::serve(listener, router, stop_seen.clone()));
+        let certificates = certificates.map(|certs| certs.keep(&reload, &mut tasks));
+        if let Some(store) = &certificates {
+            let renewed = store.watch();
+            let (driver, settings) = (Arc::clone(&driver), hub_settings(&config));
+            tasks.spawn(served.follow(renewed, ice, move |ice| {
+                driver.with_hub(|hub, _, _| hub.reconfigure(settings.clone(), ice));
+            }));
         }
-        if let Some(address) = config.metrics {
-            let listener = TcpListener::from_std(net::tcp(address, "metrics.listen")?)?;
-            let router = http::metrics_router(Arc::clone(&context));
-            tasks.spawn(http::serve(listener, router, stop_seen));
-        }
+        let take_turn = relay
+            .clone()
+            .map(|relay| -> TakeTurn { Arc::new(move |accepted| relay::take(&relay, accepted)) });
+        ports.serve(
+            &config,
+            &context,
+            certificates.as_ref(),
+            take_turn.as_ref(),
+            &stop_seen,
+            &mut tasks,
+        );
         phase.send_replace(Phase::Ready);
         Ok(Self {
             driver,
             relay,
             phase,
             stop,
+            reload,
             tasks,
             grace: config.drain_grace,
             http,
+            https,
+            certificates,
             udp,
+            tcp,
             banner,
         })
+    }
+
+    /// Reads certificate files again without waiting for the next look at them.
+    pub fn reload_certificates(&self) {
+        self.reload.notify_one();
     }
 
     /// Refuses newcomers, tells everybody, and returns once the last connection is gone or the
     /// grace has ended.
     pub async fn drain(&self) {
         self.phase.send_replace(Phase::Draining);
+        if let Some(relay) = &self.relay {
+            relay.drain();
+        }
         let grace_ends = Instant::now() + self.grace;
         self.driver.drain(grace_ends, false);
         let _ = tokio::time::timeout_at(grace_ends.into(), self.driver.empty()).await;
@@ -156,16 +175,26 @@ impl App {
         self.stop.send_replace(true);
         self.tasks.shutdown().await;
         if let Some(relay) = &self.relay {
-            relay.close().await;
+            relay.close();
         }
     }
 }
 
 /// The issuer of a box that runs by `config`, without binding a port: one of port 0 is left out.
 pub async fn ice_issuer(config: &Config) -> IceIssuer {
-    let mut udp = config.turn.udp.addresses.clone();
-    udp.retain(|address| config.turn.enabled && address.port() != 0);
-    issuer(config, &announced(config).await, &udp)
+    let fixed = |addresses: &[SocketAddr]| -> Vec<SocketAddr> {
+        let fixed = addresses.iter().filter(|address| address.port() != 0);
+        fixed.copied().collect()
+    };
+    let (udp, tcp) = (
+        fixed(&config.turn.udp.addresses),
+        fixed(&config.turn.tcp.addresses),
+    );
+    let tls = fixed(&config.tls.listen);
+    let served = Served::new(config, &announced(config).await, &udp, &tcp, &tls);
+    let certificates = Certificates::open(&config.tls).ok().flatten();
+    let shown = certificates.and_then(|certs| certs.store.current());
+    issuer(config, served.urls(shown.as_deref()))
 }
 
 async fn announced(config: &Config) -> Vec<Announced> {
@@ -174,63 +203,12 @@ async fn announced(config: &Config) -> Vec<Announced> {
     net::discover(&config.public, config.loopback, is_public).await
 }
 
-fn issuer(config: &Config, announced: &[Announced], udp: &[SocketAddr]) -> IceIssuer {
-    let urls = ice_urls::of(&config.public, announced, udp);
+fn issuer(config: &Config, urls: IceUrls) -> IceIssuer {
     IceIssuer {
         stun_urls: urls.stun,
         turn_urls: urls.turn,
         secrets: config.turn.secrets.clone(),
         ttl: config.turn.ttl,
-    }
-}
-
-fn bind_web(config: &Config) -> Result<Vec<TcpListener>> {
-    config
-        .http
-        .listen
-        .iter()
-        .map(|address| Ok(TcpListener::from_std(net::tcp(*address, "http.listen")?)?))
-        .collect()
-}
-
-fn bind_relay(config: &Config) -> Result<Vec<std::net::UdpSocket>> {
-    let listen = &config.turn.udp;
-    let mut sockets = vec![];
-    for address in &listen.addresses {
-        match net::udp(*address, "turn.udp") {
-            Ok(socket) => sockets.push(socket),
-            Err(error) if !listen.explicit && error.is_absent_address() => {
-                tracing::debug!("passed over {address}: {error}");
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(sockets)
-}
-
-fn relay_config(config: &Config, announced: &[Announced]) -> RelayConfig {
-    let mut own: Vec<IpAddr> = if_addrs::get_if_addrs()
-        .unwrap_or_default()
-        .iter()
-        .map(|i| i.ip())
-        .collect();
-    own.extend(announced.iter().map(|a| a.address));
-    RelayConfig {
-        realm: config.turn.realm.clone(),
-        secrets: config.turn.secrets.clone(),
-        policy: PeerPolicy::new(
-            config.turn.allowed_peers.clone(),
-            config.turn.denied_peers.clone(),
-            own,
-        ),
-        addresses: announced
-            .iter()
-            .map(|a| RelayAddress {
-                local: a.local,
-                announced: a.address,
-            })
-            .collect(),
-        ports: config.turn.relay_ports.0.clone(),
     }
 }
 

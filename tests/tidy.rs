@@ -82,7 +82,8 @@ impl Source {
     }
 
     fn is_test(&self) -> bool {
-        self.path.contains("/tests")
+        // A fuzz body is a test: it starts the virtual clock.
+        self.path.contains("/tests") || self.path.ends_with("/fuzz.rs")
     }
 }
 

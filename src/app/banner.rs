@@ -17,6 +17,7 @@ impl Banner {
     pub(super) fn new(
         config: &Config,
         http: &[SocketAddr],
+        https: &[SocketAddr],
         announced: &[Announced],
         ice: &IceIssuer,
     ) -> Self {
@@ -24,6 +25,10 @@ impl Banner {
         for address in http {
             lines.push(("page", format!("http://{address}/")));
             lines.push(("signaling", format!("ws://{address}/ws")));
+        }
+        for address in https {
+            lines.push(("page", format!("https://{address}/")));
+            lines.push(("signaling", format!("wss://{address}/ws")));
         }
         lines.push(("mode", mode_in_words(config.auth.mode).into()));
         let urls: Vec<&str> = ice

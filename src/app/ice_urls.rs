@@ -1,8 +1,11 @@
 //! The ICE URLs that clients are handed, from what is really served.
 
-use crate::config::Public;
-use crate::net::Announced;
+use crate::auth::credential::IceIssuer;
+use crate::config::{Config, Public};
+use crate::net::{Announced, Identity};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use tokio::sync::watch;
 
 /// URLs by kind, best first.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -11,22 +14,94 @@ pub(super) struct IceUrls {
     pub(super) turn: Vec<String>,
 }
 
-/// Names every listener that clients can reach, or passes `public.ice_urls` on.
-pub(super) fn of(public: &Public, announced: &[Announced], udp: &[SocketAddr]) -> IceUrls {
-    if !public.ice_urls.is_empty() {
-        let (stun, turn) = public
-            .ice_urls
-            .iter()
-            .cloned()
-            .partition(|url: &String| url.starts_with("stun:"));
-        return IceUrls { stun, turn };
+/// The listeners that clients can reach, and under which names.
+pub(super) struct Served {
+    public: Public,
+    announced: Vec<Announced>,
+    /// Where STUN and TURN are served over UDP.
+    udp: Vec<SocketAddr>,
+    /// Where TURN is served over TCP.
+    tcp: Vec<SocketAddr>,
+    /// Where TURN is served over TLS.
+    tls: Vec<SocketAddr>,
+}
+
+impl Served {
+    pub(super) fn new(
+        config: &Config,
+        announced: &[Announced],
+        udp: &[SocketAddr],
+        tcp: &[SocketAddr],
+        tls: &[SocketAddr],
+    ) -> Self {
+        let relay = |listeners: &[SocketAddr]| match config.turn.enabled {
+            true => listeners.to_vec(),
+            false => vec![],
+        };
+        Self {
+            public: config.public.clone(),
+            announced: announced.to_vec(),
+            udp: relay(udp),
+            tcp: relay(tcp),
+            tls: relay(tls),
+        }
     }
-    let mut urls = IceUrls::default();
-    for (host, port) in hosts(public, announced, udp) {
-        urls.stun.push(format!("stun:{host}:{port}"));
-        urls.turn.push(format!("turn:{host}:{port}?transport=udp"));
+
+    /// Names every listener, or passes `public.ice_urls` on. `turns:` needs a certificate that
+    /// names the host, or clients would refuse it.
+    pub(super) fn urls(&self, certificate: Option<&Identity>) -> IceUrls {
+        if !self.public.ice_urls.is_empty() {
+            let (stun, turn) = self
+                .public
+                .ice_urls
+                .iter()
+                .cloned()
+                .partition(|url: &String| url.starts_with("stun:"));
+            return IceUrls { stun, turn };
+        }
+        let mut urls = IceUrls::default();
+        for (host, port) in hosts(&self.public, &self.announced, &self.udp) {
+            let host = bracketed(&host);
+            urls.stun.push(format!("stun:{host}:{port}"));
+            urls.turn.push(format!("turn:{host}:{port}?transport=udp"));
+        }
+        for (host, port) in hosts(&self.public, &self.announced, &self.tcp) {
+            let host = bracketed(&host);
+            urls.turn.push(format!("turn:{host}:{port}?transport=tcp"));
+        }
+        for (host, port) in hosts(&self.public, &self.announced, &self.tls) {
+            if certificate.is_some_and(|shown| shown.names(&host)) {
+                let host = bracketed(&host);
+                urls.turn.push(format!("turns:{host}:{port}?transport=tcp"));
+            }
+        }
+        urls
     }
-    urls
+
+    /// Hands out `turns:` as soon as a certificate allows it, and no longer than that; ends with
+    /// the certificates.
+    pub(super) async fn follow(
+        self,
+        mut certificates: watch::Receiver<Option<Arc<Identity>>>,
+        ice: watch::Sender<IceIssuer>,
+        changed: impl Fn(IceIssuer),
+    ) {
+        loop {
+            let shown = certificates.borrow_and_update().clone();
+            let urls = self.urls(shown.as_deref());
+            let is_new = ice.send_if_modified(|ice| {
+                let is_new = ice.turn_urls != urls.turn;
+                ice.turn_urls = urls.turn;
+                is_new
+            });
+            if is_new {
+                changed(ice.borrow().clone());
+            }
+            if certificates.changed().await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// The `HOST` and port under which each listener is reached: the public name once a port, or each
@@ -39,11 +114,11 @@ fn hosts(public: &Public, announced: &[Announced], listeners: &[SocketAddr]) -> 
                 && (listener.ip().is_unspecified() || listener.ip() == a.local)
         };
         let names: Vec<String> = match &public.host {
-            Some(host) => vec![bracketed(host)],
+            Some(host) => vec![host.clone()],
             None => announced
                 .iter()
                 .filter(reached)
-                .map(|a| bracketed(&a.address.to_string()))
+                .map(|a| a.address.to_string())
                 .collect(),
         };
         for name in names {
@@ -88,12 +163,47 @@ mod tests {
         list.iter().map(|a| a.parse().unwrap()).collect()
     }
 
+    fn served(public: Public, announced: &[Announced], udp: &[&str], tls: &[&str]) -> Served {
+        Served {
+            public,
+            announced: announced.to_vec(),
+            udp: listeners(udp),
+            tcp: vec![],
+            tls: listeners(tls),
+        }
+    }
+
+    fn certificate(name: &str) -> Identity {
+        let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+        let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        Identity::from_pem(cert.as_bytes(), key.as_bytes()).unwrap()
+    }
+
     #[test]
     fn a_name_covers_both_families_once() {
-        let udp = listeners(&["0.0.0.0:3478", "[::]:3478"]);
-        let urls = of(&public(Some("call.example.org"), &[]), &[], &udp);
+        let both = ["0.0.0.0:3478", "[::]:3478"];
+        let urls = served(public(Some("call.example.org"), &[]), &[], &both, &[]).urls(None);
         assert_eq!(urls.stun, ["stun:call.example.org:3478"]);
         assert_eq!(urls.turn, ["turn:call.example.org:3478?transport=udp"]);
+    }
+
+    #[test]
+    fn streams_come_after_datagrams_and_tls_last() {
+        let mut served = served(
+            public(Some("call.example.org"), &[]),
+            &[],
+            &["0.0.0.0:3478"],
+            &["0.0.0.0:443"],
+        );
+        served.tcp = listeners(&["0.0.0.0:3479"]);
+        assert_eq!(
+            served.urls(Some(&certificate("call.example.org"))).turn,
+            [
+                "turn:call.example.org:3478?transport=udp",
+                "turn:call.example.org:3479?transport=tcp",
+                "turns:call.example.org:443?transport=tcp",
+            ]
+        );
     }
 
     #[test]
@@ -102,16 +212,18 @@ mod tests {
             announced("198.51.100.7", "10.0.0.5"),
             announced("2001:db8::7", "2001:db8::7"),
         ];
-        let udp = listeners(&["0.0.0.0:3478", "[::]:3479"]);
-        let urls = of(&public(None, &[]), &found, &udp);
+        let udp = ["0.0.0.0:3478", "[::]:3479"];
+        let urls = served(public(None, &[]), &found, &udp, &["[::]:443"])
+            .urls(Some(&certificate("2001:db8::7")));
         assert_eq!(
             urls.turn,
             [
                 "turn:198.51.100.7:3478?transport=udp",
-                "turn:[2001:db8::7]:3479?transport=udp"
+                "turn:[2001:db8::7]:3479?transport=udp",
+                "turns:[2001:db8::7]:443?transport=tcp",
             ]
         );
-        let other = of(&public(None, &[]), &found, &listeners(&["127.0.0.1:3478"]));
+        let other = served(public(None, &[]), &found, &["127.0.0.1:3478"], &[]).urls(None);
         assert_eq!(
             other,
             IceUrls::default(),
@@ -120,19 +232,31 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_host_stands_in_brackets() {
-        let urls = of(
-            &public(Some("2001:db8::7"), &[]),
-            &[],
-            &listeners(&["[::]:3478"]),
+    fn turns_needs_a_certificate_that_names_the_host() {
+        let host = public(Some("call.example.org"), &[]);
+        let served = served(host, &[], &[], &["0.0.0.0:443", "[::]:443"]);
+        let turns = ["turns:call.example.org:443?transport=tcp"];
+        assert_eq!(served.urls(Some(&certificate("*.example.org"))).turn, turns);
+        assert!(
+            served
+                .urls(Some(&certificate("example.org")))
+                .turn
+                .is_empty()
         );
+        assert!(served.urls(None).turn.is_empty());
+    }
+
+    #[test]
+    fn an_ipv6_host_stands_in_brackets() {
+        let host = public(Some("2001:db8::7"), &[]);
+        let urls = served(host, &[], &["[::]:3478"], &[]).urls(None);
         assert_eq!(urls.stun, ["stun:[2001:db8::7]:3478"]);
     }
 
     #[test]
     fn configured_urls_are_passed_on_verbatim() {
         let configured = public(Some("h"), &["stun:a:1", "turns:b:443?transport=tcp"]);
-        let urls = of(&configured, &[], &listeners(&["0.0.0.0:3478"]));
+        let urls = served(configured, &[], &["0.0.0.0:3478"], &[]).urls(None);
         assert_eq!(urls.stun, ["stun:a:1"]);
         assert_eq!(urls.turn, ["turns:b:443?transport=tcp"]);
     }

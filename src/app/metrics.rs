@@ -1,7 +1,7 @@
 //! `/metrics`: what signaling and the relay count, gathered at each scrape.
 
-use crate::signal::Driver;
 use crate::signal::hub::{Counters, Gauges};
+use crate::signal::{Driver, SentByType};
 use futures_util::future::BoxFuture;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -26,7 +26,11 @@ fn render(driver: &Driver) -> String {
     let (counters, gauges) = driver.with_hub(|hub, _, _| (hub.counters().clone(), hub.gauges()));
     let stats = driver.stats();
     let mut registry = Registry::with_prefix("callbox");
-    registry.register_collector(Box::new(Signaling { counters, gauges }));
+    registry.register_collector(Box::new(Signaling {
+        counters,
+        gauges,
+        sent: driver.sent(),
+    }));
     let signal = registry.sub_registry_with_prefix("signal");
     signal.register(
         "join_latency_seconds",
@@ -57,6 +61,7 @@ fn render(driver: &Driver) -> String {
 struct Signaling {
     counters: Counters,
     gauges: Gauges,
+    sent: SentByType,
 }
 
 impl Collector for Signaling {
@@ -126,12 +131,16 @@ impl Collector for Signaling {
             let value = ConstCounter::new(value);
             value.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
-        let help = "Well-formed messages received, by type";
+        let help = "Messages by type and direction; received ones are well-formed";
         let counter = MetricType::Counter;
-        let mut family =
-            encoder.encode_descriptor("signal_messages_received", help, None, counter)?;
-        for (kind, count) in self.counters.received() {
-            let labels = [("type", kind.as_str())];
+        let mut family = encoder.encode_descriptor("signal_messages", help, None, counter)?;
+        let received = self
+            .counters
+            .received()
+            .map(|(kind, n)| ("received", kind.as_str(), n));
+        let sent = self.sent.iter().map(|(kind, n)| ("sent", kind, n));
+        for (direction, kind, count) in received.chain(sent) {
+            let labels = [("direction", direction), ("type", kind)];
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
         }
         let help = "Errors sent, by code";

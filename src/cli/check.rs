@@ -1,10 +1,17 @@
 //! `callbox check`: the effective configuration, and what would surprise.
 
 use crate::config::{Config, ConfigError};
+use crate::relay;
 use serde_json::json;
 
 /// Renders the outcome of loading a configuration: the text, and whether it is valid.
 pub fn check(loaded: Result<Config, ConfigError>, as_json: bool) -> (String, bool) {
+    let loaded = loaded.map(|mut config| {
+        if config.turn.enabled {
+            config.warnings.extend(relay::kernel_shortcomings());
+        }
+        config
+    });
     match loaded {
         Ok(config) if as_json => {
             let report = json!({

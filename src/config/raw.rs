@@ -130,6 +130,11 @@ tables! {
         max_session: Span = Span(Duration::from_secs(24 * 3600)),
         #[serde(deserialize_with = "some_list")]
         udp: Option<Vec<SocketAddr>> = None,
+        #[serde(deserialize_with = "some_list")]
+        tcp: Option<Vec<SocketAddr>> = None,
+        workers: Option<u32> = None,
+        #[serde(deserialize_with = "list")]
+        alternate: Vec<SocketAddr> = vec![],
         relay_ports: Ports = Ports(49152..=65535),
         #[serde(deserialize_with = "list")]
         allowed_peers: Vec<IpNet> = vec![],

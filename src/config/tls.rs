@@ -1,6 +1,7 @@
 //! `tls.*`: where TLS is served, and where its certificates come from.
 
-use super::{Check, Raw};
+use super::check::Check;
+use super::raw::Raw;
 use std::net::IpAddr;
 use std::path::PathBuf;
 

@@ -50,7 +50,10 @@ pub(super) async fn ice_servers(
     let name = grant
         .identity
         .unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
-    let servers = context.ice.issue(&format!("http-{name}"), now, None);
+    let servers = context
+        .ice
+        .borrow()
+        .issue(&format!("http-{name}"), now, None);
     let body = match asked.format.as_deref() {
         None | Some("") => json!(servers),
         Some("rest") => {

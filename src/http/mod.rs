@@ -15,7 +15,7 @@ mod ws;
 pub use access::Access;
 pub use admin::{AdminToken, RelayRow};
 pub use guard::Guard;
-pub use serve::serve;
+pub use serve::{Version, serve};
 
 use crate::auth::credential::IceIssuer;
 use crate::signal::{Driver, SessionSettings};
@@ -50,8 +50,8 @@ pub enum Phase {
 pub struct Context {
     /// Who may join.
     pub access: Access,
-    /// Mints credentials.
-    pub ice: IceIssuer,
+    /// Mints credentials; its URLs follow the certificate.
+    pub ice: watch::Receiver<IceIssuer>,
     /// Signaling.
     pub driver: Arc<Driver>,
     /// How connections are run.

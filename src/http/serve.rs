@@ -1,59 +1,193 @@
-//! Accepting connections: bounded in the time that a silent client may take.
+//! One HTTP connection: bounded in the time that a slow or silent client may take.
 
+use super::problem::Problem;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 use tower::ServiceExt;
 
 /// How long a client may take to send a request's head, and then sit idle before the next one.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request may take from its head to its answer: a body that trickles in, mostly.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest head: a token in a query is the longest thing in it.
-const MAX_HEAD: usize = 16 * 1024;
-/// Pause after a failed `accept`: out of file descriptors, for one.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const MAX_HEAD: u16 = 16 * 1024;
+/// Requests of one HTTP/2 connection at once: a page takes a dozen.
+const MAX_STREAMS: u32 = 32;
 
-/// Serves `router` until `stop` turns true; connections that are open then live on.
-pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => return,
-        };
-        match accepted {
-            Ok((stream, client)) => {
-                tokio::spawn(connection(stream, client, router.clone()));
-            }
-            Err(error) => {
-                tracing::warn!("cannot accept a connection: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+/// The version that a client was found to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.1, the one that WebSocket needs.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// Serves `router` to `client` until either side ends the connection; a WebSocket goes on by
+/// itself.
+pub async fn serve<S>(stream: S, client: SocketAddr, version: Version, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let stream = TokioIo::new(stream);
+    let served = match version {
+        Version::Http1 => {
+            let service = service_fn(move |request| answer(router.clone(), client, request));
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .max_buf_size(MAX_HEAD.into())
+                .serve_connection(stream, service)
+                .with_upgrades()
+                .await
         }
+        Version::Http2 => serve_http2(stream, client, router).await,
+    };
+    if let Err(error) = served {
+        tracing::debug!(%client, "connection ended: {error}");
     }
 }
 
-async fn connection(stream: TcpStream, client: SocketAddr, router: Router) {
-    // Signaling frames are small and wait for nothing.
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(client));
-        let router = router.clone();
-        async move { router.oneshot(request).await }
+/// hyper has no idle timeout for HTTP/2: a connection without a new request for as long as one may
+/// take is shut down, politely first.
+async fn serve_http2<S>(stream: TokioIo<S>, client: SocketAddr, router: Router) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let requests = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&requests);
+    let service = service_fn(move |request| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        answer(router.clone(), client, request)
     });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%client, "connection ended: {error}");
+    let mut connection = pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEAD.into())
+            .serve_connection(stream, service)
+    );
+    let mut seen = 0;
+    let mut patience = HEADER_TIMEOUT;
+    loop {
+        if let Ok(served) = timeout(patience, connection.as_mut()).await {
+            return served;
+        }
+        let count = requests.load(Ordering::Relaxed);
+        if count == seen {
+            break;
+        }
+        seen = count;
+        patience = REQUEST_TIMEOUT;
+    }
+    connection.as_mut().graceful_shutdown();
+    timeout(HEADER_TIMEOUT, connection).await.unwrap_or(Ok(()))
+}
+
+async fn answer(
+    router: Router,
+    client: SocketAddr,
+    mut request: Request<Incoming>,
+) -> Result<Response, Infallible> {
+    request.extensions_mut().insert(ConnectInfo(client));
+    // RFC 9113 section 8.3.1: HTTP/2 names the host in `:authority`.
+    if !request.headers().contains_key(header::HOST)
+        && let Some(authority) = request.uri().authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    let answered = timeout(REQUEST_TIMEOUT, router.oneshot(request)).await;
+    answered.unwrap_or_else(|_| {
+        let status = StatusCode::REQUEST_TIMEOUT;
+        Ok(Problem::new(status, "too-slow", "the request took too long").into_response())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::Instant;
+
+    /// RFC 9113 section 3.4: the preface, then an empty SETTINGS frame.
+    const HTTP2_HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+    fn connect(version: Version) -> DuplexStream {
+        let host = async |headers: axum::http::HeaderMap| headers[header::HOST].as_bytes().to_vec();
+        let echo = async |body: String| body;
+        let router = Router::new().route("/", get(host).post(echo));
+        let (client, server) = duplex(64 * 1024);
+        let address = SocketAddr::from(([192, 0, 2, 1], 1));
+        tokio::spawn(serve(server, address, version, router));
+        client
+    }
+
+    /// Says `bytes`, then waits in silence until the connection ends.
+    async fn until_closed(version: Version, bytes: &[u8]) -> (Vec<u8>, Duration) {
+        let mut client = connect(version);
+        let began = Instant::now();
+        client.write_all(bytes).await.unwrap();
+        let mut heard = vec![];
+        client.read_to_end(&mut heard).await.unwrap();
+        (heard, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_end_is_cut_off() {
+        let (_, waited) = until_closed(Version::Http1, b"GET / HTTP/1.1\r\nHost: a\r\n").await;
+        assert_eq!(waited.as_secs(), HEADER_TIMEOUT.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf";
+        let (heard, waited) = until_closed(Version::Http1, head).await;
+        assert!(heard.starts_with(b"HTTP/1.1 408 "));
+        assert!(waited >= REQUEST_TIMEOUT && waited < 2 * REQUEST_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_http2_client_without_requests_is_shut_down() {
+        for said in [&HTTP2_HELLO[..10], HTTP2_HELLO] {
+            let (_, waited) = until_closed(Version::Http2, said).await;
+            assert!(
+                waited >= HEADER_TIMEOUT && waited <= 2 * HEADER_TIMEOUT,
+                "{waited:?}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_http2_client_that_asks_is_kept() {
+        let stream = TokioIo::new(connect(Version::Http2));
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), stream)
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        for _ in 0..5 {
+            let request = Request::get("http://call.example.org/").body(String::new());
+            let response = sender.send_request(request.unwrap()).await.unwrap();
+            let body = axum::body::Body::new(response.into_body());
+            let host = axum::body::to_bytes(body, 100).await.unwrap();
+            assert_eq!(host, "call.example.org", "the authority stands in for Host");
+            tokio::time::sleep(HEADER_TIMEOUT - Duration::from_secs(1)).await;
+        }
     }
 }

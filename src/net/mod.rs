@@ -1,10 +1,17 @@
-//! Sockets and addresses: listeners, and where this box is found from outside.
+//! Sockets and addresses: listeners, what is told apart on a shared port, TLS and its
+//! certificates, and where this box is found from outside.
 //!
-//! Knows nothing of signaling or TURN.
+//! Knows nothing of signaling or TURN: accepted connections are handed over.
 
+mod acme;
 mod address;
+mod certs;
+mod front;
 mod listen;
 mod owner;
 
+pub use acme::AcmeOrders;
 pub use address::{Announced, discover};
+pub use certs::{CertStore, Identity, IdentityError, PemFiles};
+pub use front::{Accepted, Front, Protocol, Wire};
 pub use listen::{BindError, tcp, udp};

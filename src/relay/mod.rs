@@ -1,10 +1,22 @@
 //! STUN and TURN: a pure [`engine`], the box-wide [`ledger`] its workers share, and the I/O
 //! shells around them.
 
-mod conn;
+mod accept;
 pub mod engine;
+mod exits;
+pub mod framing;
+mod handle;
+mod journal;
 pub mod ledger;
+mod listener;
+mod mailbox;
+mod outbound;
 mod rate;
-mod server;
+mod stats;
+mod stream;
+mod udp;
+mod worker;
 
-pub use server::{RelayAddress, RelayConfig, RelayHandle};
+pub use handle::{ClientStream, Listeners, RelayConfig, RelayHandle};
+pub use stats::{IoStats, RelayStats};
+pub use udp::{Offload, kernel_shortcomings};

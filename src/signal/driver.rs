@@ -4,14 +4,15 @@
 //! the order in which the hub gave them, which is what makes a session's frames arrive in order.
 //! Nothing is awaited under it. Sessions parse before they take it and write after it.
 
-use super::hub::{ConnId, Effect, Hub, Input, Now, Settings};
+use super::hub::{self, ConnId, Effect, Hub, Input, Now, Settings};
 use super::outbox::{Closing, Outbox, Outgoing, Pushed};
+use super::sent::SentByType;
 use crate::auth::credential::IceIssuer;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -86,6 +87,7 @@ struct State {
     per_ip: HashMap<IpAddr, u32>,
     /// Kept between calls for its capacity.
     effects: Vec<Effect>,
+    sent: SentByType,
     next_conn: u64,
     /// When [`Driver::run_timers`] will wake by itself.
     armed: Option<Instant>,
@@ -105,6 +107,7 @@ impl Driver {
             outboxes: HashMap::new(),
             per_ip: HashMap::new(),
             effects: vec![],
+            sent: SentByType::default(),
             next_conn: 0,
             armed: None,
             draining: false,
@@ -139,7 +142,7 @@ impl Driver {
         if total >= self.limits.total {
             return Err(ConnectError::Total);
         }
-        let source = source(client);
+        let source = hub::network(client);
         let count = state.per_ip.entry(source).or_insert(0);
         if *count >= self.limits.per_ip {
             return Err(ConnectError::PerIp);
@@ -208,6 +211,7 @@ impl Driver {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send { conn, seq, body } => {
+                    state.sent.count(&body);
                     if let Some(outbox) = state.outboxes.get(&conn) {
                         self.push(outbox, Outgoing { seq, body });
                     }
@@ -235,6 +239,11 @@ impl Driver {
     /// What the shell counts.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Frames sent, by type.
+    pub fn sent(&self) -> SentByType {
+        self.lock().sent.clone()
     }
 
     fn push(&self, outbox: &Outbox, frame: Outgoing) {
@@ -288,15 +297,6 @@ impl Drop for Admission {
             }
         }
         self.driver.live.send_replace(state.outboxes.len());
-    }
-}
-
-/// An IPv6 client has a whole /64 to choose addresses from, so that is what counts.
-fn source(client: IpAddr) -> IpAddr {
-    const NETWORK_64: u128 = !0 << 64;
-    match client.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & NETWORK_64).into(),
-        ipv4 => ipv4,
     }
 }
 

@@ -5,7 +5,9 @@ pub mod hub;
 mod outbox;
 pub mod room;
 pub mod sdp;
+mod sent;
 mod session;
 
 pub use driver::{Admission, ConnectError, ConnectionLimits, Driver, OnRevoke, Stats};
+pub use sent::SentByType;
 pub use session::{SessionSettings, run};

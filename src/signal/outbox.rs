@@ -77,8 +77,10 @@ impl Outbox {
         if queue.closing.is_some() {
             return Pushed::Closed;
         }
+        // One frame of any size goes to a consumer that keeps up: `joined` lists a whole room.
+        let keeps_up = queue.bytes == 0;
         queue.bytes += frame.body.len();
-        if queue.bytes > self.capacity {
+        if queue.bytes > self.capacity && !keeps_up {
             queue.frames = VecDeque::new();
             queue.closing = Some(Closing {
                 code: CloseCode::SlowConsumer,
@@ -149,6 +151,17 @@ mod tests {
         let (frames, closing) = outbox.take();
         assert!(frames.is_empty(), "what waited is not kept");
         assert_eq!(closing.unwrap().code, CloseCode::SlowConsumer);
+    }
+
+    #[test]
+    fn one_large_frame_reaches_a_consumer_that_keeps_up() {
+        let outbox = Outbox::new(100);
+        outbox.push(frame(500));
+        let (frames, closing) = outbox.take();
+        assert_eq!((frames.len(), closing), (1, None));
+        outbox.written(500);
+        outbox.push(frame(20));
+        assert_eq!(outbox.push(frame(500)), Pushed::Overflowed);
     }
 
     #[test]

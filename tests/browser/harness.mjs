@@ -36,6 +36,7 @@ export async function startBox(environment = {}) {
       PATH: process.env.PATH,
       CALLBOX_HTTP__LISTEN: '["127.0.0.1:0"]',
       CALLBOX_TURN__UDP: '["127.0.0.1:0"]',
+      CALLBOX_TURN__TCP: '["127.0.0.1:0"]',
       ...environment,
     },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -93,7 +93,8 @@ async fn metrics_count_what_happened() {
     for line in [
         "callbox_signal_connections 1",
         "callbox_signal_rooms 1",
-        "callbox_signal_messages_received_total{type=\"ping\"} 1",
+        "callbox_signal_messages_total{direction=\"received\",type=\"ping\"} 1",
+        "callbox_signal_messages_total{direction=\"sent\",type=\"pong\"} 1",
         "callbox_signal_errors_total{code=\"no-such-peer\"} 1",
         "callbox_signal_join_latency_seconds_count 1",
     ] {

@@ -9,12 +9,13 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_async};
 
 /// Far beyond what anything here takes; only a broken box reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -46,6 +47,7 @@ impl Process {
         let mut child = Command::new(env!("CARGO_BIN_EXE_callbox"))
             .env("CALLBOX_HTTP__LISTEN", "127.0.0.1:0")
             .env("CALLBOX_TURN__UDP", "127.0.0.1:0")
+            .env("CALLBOX_TURN__TCP", "127.0.0.1:0")
             .envs(env.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -98,16 +100,11 @@ impl Callbox {
         let ports = [
             ("CALLBOX_HTTP__LISTEN", "127.0.0.1:0"),
             ("CALLBOX_TURN__UDP", "127.0.0.1:0"),
+            ("CALLBOX_TURN__TCP", "127.0.0.1:0"),
         ];
         let env = ports.map(|(k, v)| (k.to_owned(), v.to_owned()));
         let config = Config::load(Some(file.path()), env.into_iter()).unwrap();
         Self(App::start(config).await.unwrap())
-    }
-
-    /// Ends it politely.
-    pub async fn stop(self) {
-        self.0.drain().await;
-        self.0.stop().await;
     }
 }
 
@@ -120,8 +117,8 @@ impl Deref for Callbox {
 }
 
 /// One signaling connection.
-pub struct Client {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+pub struct Client<S = MaybeTlsStream<TcpStream>> {
+    socket: WebSocketStream<S>,
     next_id: u32,
     /// From `welcome`, then from `joined`.
     pub peer_id: String,
@@ -148,16 +145,7 @@ impl Client {
             tungstenite::Error::Http(response) => response.status().as_u16(),
             other => panic!("{other}"),
         })?;
-        let mut client = Self {
-            socket,
-            next_id: 0,
-            peer_id: String::new(),
-        };
-        let welcome = client.recv().await;
-        assert_eq!(welcome["type"], "welcome");
-        assert_eq!(welcome["protocol"], 1);
-        client.peer_id = welcome["peerId"].as_str().unwrap().to_owned();
-        Ok(client)
+        Ok(Self::welcomed(socket).await)
     }
 
     /// Connects and joins `room` as `identity`.
@@ -168,6 +156,45 @@ impl Client {
         assert_eq!(joined["type"], "joined", "{joined}");
         client.peer_id = joined["peerId"].as_str().unwrap().to_owned();
         (client, joined)
+    }
+
+    /// Registers a new connection as `identity`.
+    pub async fn register(callbox: &impl Reachable, identity: &str) -> (Self, Value) {
+        let mut client = Self::connect(callbox).await;
+        let registered = client
+            .request(json!({"type": "register", "identity": identity}))
+            .await;
+        assert_eq!(registered["type"], "registered", "{registered}");
+        (client, registered)
+    }
+
+    /// The raw connection below the WebSocket.
+    pub fn tcp(&mut self) -> &mut TcpStream {
+        match self.socket.get_mut() {
+            MaybeTlsStream::Plain(stream) => stream,
+            _ => panic!("stories speak plain TCP"),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Asks for a WebSocket over `stream`, and reads `welcome`.
+    pub async fn over(stream: S, url: &str) -> Result<Self, tungstenite::Error> {
+        let (socket, _) = client_async(url, stream).await?;
+        Ok(Self::welcomed(socket).await)
+    }
+
+    async fn welcomed(socket: WebSocketStream<S>) -> Self {
+        let mut client = Self {
+            socket,
+            next_id: 0,
+            peer_id: String::new(),
+        };
+        let welcome = client.recv().await;
+        assert_eq!(welcome["type"], "welcome");
+        assert_eq!(welcome["protocol"], 1);
+        client.peer_id = welcome["peerId"].as_str().unwrap().to_owned();
+        client
     }
 
     /// Sends one message.
@@ -192,16 +219,6 @@ impl Client {
                 return reply;
             }
         }
-    }
-
-    /// Registers a new connection as `identity`.
-    pub async fn register(callbox: &impl Reachable, identity: &str) -> (Self, Value) {
-        let mut client = Self::connect(callbox).await;
-        let registered = client
-            .request(json!({"type": "register", "identity": identity}))
-            .await;
-        assert_eq!(registered["type"], "registered", "{registered}");
-        (client, registered)
     }
 
     /// Sends with a fresh id and returns the code of the error that comes back.
@@ -257,14 +274,6 @@ impl Client {
             if !matches!(message, Message::Ping(_) | Message::Pong(_)) {
                 return Ok(message);
             }
-        }
-    }
-
-    /// The raw connection below the WebSocket.
-    pub fn tcp(&mut self) -> &mut TcpStream {
-        match self.socket.get_mut() {
-            MaybeTlsStream::Plain(stream) => stream,
-            _ => panic!("stories speak plain TCP"),
         }
     }
 }

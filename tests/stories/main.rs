@@ -14,4 +14,5 @@ mod relay_only;
 mod relayed_call;
 mod resume;
 mod room;
+mod tls;
 mod tokens;

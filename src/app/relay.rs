@@ -1,0 +1,160 @@
+//! From configuration to a running relay: sockets, addresses, settings, and what an operator sees.
+
+use crate::config::{Config, Listen};
+use crate::http::{RelayAdmin, RelayRow, unix_now};
+use crate::net::{self, Accepted, Announced, BindError, Wire};
+use crate::relay::engine::{AllocationView, PeerPolicy, Quotas, Settings, Transport};
+use crate::relay::ledger::RelayAddress;
+use crate::relay::{ClientStream, Listeners, RelayConfig, RelayHandle};
+use anyhow::Result;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What STUN and TURN are served on by themselves, bound and not yet served.
+#[derive(Default)]
+pub(super) struct Bound {
+    listeners: Listeners,
+    pub(super) udp: Vec<SocketAddr>,
+    pub(super) tcp: Vec<SocketAddr>,
+}
+
+/// Binds what the configuration names; nothing where TURN is off.
+pub(super) fn bind(config: &Config) -> Result<Bound> {
+    if !config.turn.enabled {
+        return Ok(Bound::default());
+    }
+    let udp = each(&config.turn.udp, |address| net::udp(address, "turn.udp"))?;
+    let tcp = each(&config.turn.tcp, |address| net::tcp(address, "turn.tcp"))?;
+    Ok(Bound {
+        udp: udp
+            .iter()
+            .map(UdpSocket::local_addr)
+            .collect::<Result<_, _>>()?,
+        tcp: tcp
+            .iter()
+            .map(TcpListener::local_addr)
+            .collect::<Result<_, _>>()?,
+        listeners: Listeners { udp, tcp },
+    })
+}
+
+impl Bound {
+    pub(super) fn start(self, config: &Config, announced: &[Announced]) -> io::Result<RelayHandle> {
+        let relay_address = |a: &Announced| RelayAddress {
+            bind: a.local,
+            announced: a.address,
+        };
+        let relay_config = RelayConfig {
+            settings: settings(config, announced),
+            addresses: announced.iter().map(relay_address).collect(),
+            ports: config.turn.relay_ports.0.clone(),
+            workers: config.turn.workers,
+        };
+        RelayHandle::start(relay_config, self.listeners)
+    }
+}
+
+/// The part of the configuration that a running relay can take anew.
+pub(super) fn settings(config: &Config, announced: &[Announced]) -> Settings {
+    let turn = &config.turn;
+    let mut own: Vec<IpAddr> = if_addrs::get_if_addrs()
+        .unwrap_or_default()
+        .iter()
+        .map(|i| i.ip())
+        .collect();
+    own.extend(announced.iter().flat_map(|a| [a.address, a.local]));
+    Settings {
+        realm: turn.realm.clone(),
+        secrets: turn.secrets.clone(),
+        policy: PeerPolicy::new(turn.allowed_peers.clone(), turn.denied_peers.clone(), own),
+        quotas: Quotas {
+            user: turn.user_quota,
+            ip: turn.ip_quota,
+            total: turn.total_quota,
+        },
+        max_session: turn.max_session,
+        max_rate: turn.max_rate.map(|rate| rate.0 / 8),
+        total_rate: turn.total_rate.map(|rate| rate.0 / 8),
+        alternates: turn.alternate.clone(),
+    }
+}
+
+/// Hands a connection that speaks TURN to a worker.
+pub(super) fn take(relay: &RelayHandle, accepted: Accepted) {
+    let (client, local) = (accepted.client, accepted.local);
+    let (prefix, stream) = match accepted.wire {
+        Wire::Plain(stream) => (
+            stream.buffer().to_vec(),
+            ClientStream::tcp(stream.into_inner()),
+        ),
+        Wire::Tls(stream) => (
+            stream.buffer().to_vec(),
+            ClientStream::tls(stream.into_inner()),
+        ),
+    };
+    match stream {
+        Ok(stream) => relay.serve_stream(stream, client, local, &prefix),
+        Err(error) => tracing::debug!(%client, "cannot hand a stream to the relay: {error}"),
+    }
+}
+
+/// What an operator may do; on a box without a relay there is nothing to list.
+pub(super) fn admin(relay: Option<Arc<RelayHandle>>, ttl: Duration) -> RelayAdmin {
+    let listed = relay.clone();
+    RelayAdmin {
+        list: Box::new(move || {
+            let relay = listed.clone();
+            Box::pin(async move {
+                match relay {
+                    Some(relay) => relay.allocations().await.into_iter().map(row).collect(),
+                    None => vec![],
+                }
+            })
+        }),
+        revoke: Box::new(move |user| {
+            if let Some(relay) = &relay {
+                // Nothing that this box has minted for the user so far expires later.
+                relay.revoke(user, unix_now() + ttl.as_secs());
+            }
+        }),
+    }
+}
+
+fn row(view: AllocationView) -> RelayRow {
+    RelayRow {
+        user: view.user.to_string(),
+        identity: None,
+        room_id: None,
+        transport: match view.five_tuple.transport {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Tls => "tls",
+        },
+        client: view.five_tuple.client.to_string(),
+        relayed: view.relayed.iter().map(ToString::to_string).collect(),
+        bytes_sent: view.sent.bytes,
+        bytes_received: view.received.bytes,
+        age: view.age.as_secs(),
+        expires_in: view.expires_in.as_secs(),
+    }
+}
+
+/// Binds each address; one that nobody wrote down and the machine lacks is passed over.
+fn each<T>(
+    listen: &Listen,
+    bind: impl Fn(SocketAddr) -> Result<T, BindError>,
+) -> Result<Vec<T>, BindError> {
+    let mut sockets = vec![];
+    for address in &listen.addresses {
+        match bind(*address) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if !listen.explicit && error.is_absent_address() => {
+                tracing::debug!("passed over {address}: {error}");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sockets)
+}

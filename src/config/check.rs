@@ -1,0 +1,439 @@
+//! Raw values become valid ones; what is wrong is collected on the way.
+
+use super::problem::Problem;
+use super::raw::{self, Mode, Raw};
+use super::source::Layers;
+use super::tls::CertificateSource;
+use super::{AddressRule, Auth, Config, Listen, Public, Turn};
+use crate::auth::Signer;
+use crate::auth::credential::TurnSecrets;
+use crate::auth::token::Verifier;
+use rand::Rng;
+use secrecy::{ExposeSecret, SecretString};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Bytes of a secret that the box makes for itself: as strong as the SHA-1 state it keys.
+const MADE_SECRET_BYTES: usize = 20;
+/// RFC 8489 section 14.10: a REALM is fewer than 128 characters.
+const MAX_REALM: usize = 127;
+
+/// RFC 8656 section 18 (and RFC 8489): the default port of TURN and STUN over UDP and TCP.
+const TURN_PORT: u16 = 3478;
+/// More threads than any machine has use for; workers are numbered in a byte.
+const MAX_WORKERS: usize = 256;
+
+/// Turns raw values into valid ones and collects what is wrong on the way.
+pub(super) struct Check<'a> {
+    layers: &'a Layers,
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl<'a> Check<'a> {
+    pub(super) fn new(layers: &'a Layers) -> Self {
+        Self {
+            layers,
+            problems: vec![],
+            warnings: vec![],
+        }
+    }
+}
+
+impl Check<'_> {
+    /// Judges everything; what is wrong is in `problems` afterwards.
+    pub(super) fn config(&mut self, raw: Raw) -> Config {
+        let mut effective = raw.clone();
+        let public = self.public(&raw);
+        let mut web = raw.http.listen.iter().chain(&raw.tls.listen);
+        let loopback = web.all(|a| a.ip().is_loopback())
+            && public.host.is_none()
+            && public.ice_urls.is_empty()
+            && public.addresses.is_empty()
+            && public.stun.is_none();
+        let auth = self.auth(&raw, loopback);
+        let turn = self.turn(&raw, loopback);
+        let tls = self.tls(&raw);
+        self.limits(&raw);
+        if raw.http.listen.is_empty() && raw.tls.listen.is_empty() {
+            self.problem("http.listen", "[]", "leaves nothing to connect to")
+                .set_mend("name at least one address, e.g. [\"127.0.0.1:8080\"]");
+        }
+        effective.auth.mode = Some(auth.mode);
+        if let Some(CertificateSource::Acme(acme)) = &tls.certificates {
+            effective.tls.acme.domains = acme.domains.clone();
+        }
+        effective.turn.udp = Some(turn.udp.addresses.clone());
+        effective.turn.tcp = Some(turn.tcp.addresses.clone());
+        effective.turn.workers = Some(turn.workers as u32);
+        Config {
+            loopback,
+            public,
+            http: raw.http,
+            tls,
+            auth,
+            rooms: raw.rooms,
+            signal: raw.signal,
+            turn,
+            drain_grace: raw.drain.grace.0,
+            metrics: raw.metrics.listen,
+            log: raw.log,
+            warnings: std::mem::take(&mut self.warnings),
+            effective,
+        }
+    }
+
+    fn public(&mut self, raw: &Raw) -> Public {
+        if let Some(host) = &raw.public.host {
+            let is_name = !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
+            if !is_name && host.parse::<IpAddr>().is_err() {
+                self.problem(
+                    "public.host",
+                    format!("{host:?}"),
+                    "is no host name or IP address",
+                )
+                .set_mend("write the bare name, e.g. \"call.example.org\": no scheme, no port");
+            }
+        }
+        for url in &raw.public.ice_urls {
+            if !["stun:", "turn:", "turns:"]
+                .iter()
+                .any(|scheme| url.starts_with(scheme))
+            {
+                self.problem("public.ice_urls", format!("{url:?}"), "is no ICE URL")
+                    .set_mend("write e.g. \"turn:call.example.org:3478?transport=udp\"");
+            }
+        }
+        let mut addresses: Vec<AddressRule> = vec![];
+        for entry in &raw.public.address {
+            match (entry.strip_prefix("dns:"), entry.parse::<IpAddr>()) {
+                (Some(name), _) if !name.is_empty() => {
+                    addresses.push(AddressRule::Dns(name.into()))
+                }
+                (_, Ok(ip)) if ip.is_unspecified() || ip.is_multicast() => {
+                    self.problem("public.address", entry, "is not an address of a host")
+                        .set_mend("name the address that clients reach, or leave the key out");
+                }
+                (_, Ok(ip)) => {
+                    let taken = |rule: &AddressRule| matches!(rule, AddressRule::Ip(other) if other.is_ipv4() == ip.is_ipv4());
+                    if addresses.iter().any(taken) {
+                        self.problem("public.address", entry, "is a second one of its family")
+                            .set_mend("keep one IPv4 and one IPv6 address at most");
+                    }
+                    addresses.push(AddressRule::Ip(ip));
+                }
+                _ => {
+                    self.problem("public.address", format!("{entry:?}"), "is no IP address")
+                        .set_mend("write an address, or \"dns:NAME\" to look one up");
+                }
+            }
+        }
+        if let Some(server) = &raw.public.stun
+            && server
+                .rsplit_once(':')
+                .is_none_or(|(_, port)| port.parse::<u16>().is_err())
+        {
+            self.problem("public.stun", format!("{server:?}"), "has no port")
+                .set_mend("write HOST:PORT, e.g. \"stun.example.org:3478\"");
+        }
+        Public {
+            host: raw.public.host.clone(),
+            ice_urls: raw.public.ice_urls.clone(),
+            addresses,
+            stun: raw.public.stun.clone(),
+        }
+    }
+
+    fn auth(&mut self, raw: &Raw, loopback: bool) -> Auth {
+        let secret = self.secret(
+            "auth.secret",
+            raw.auth.secret.clone(),
+            &raw.auth.secret_file,
+        );
+        let mode = raw.auth.mode.unwrap_or(Mode::Open);
+        if raw.auth.mode.is_none() && !loopback {
+            self.problem(
+                "auth.mode",
+                "",
+                "is not set, and the box is reachable from outside",
+            )
+            .set_mend(
+                "write two lines: [auth] and mode = \"open\" (anyone may join), \
+                     or mode = \"jwt\" beside secret = \"…\"",
+            );
+        }
+        let has_key = secret.is_some() || raw.auth.public_key.is_some() || raw.auth.jwks.is_some();
+        match mode {
+            Mode::Jwt if !has_key => self
+                .problem("auth.secret", "", "is not set, and auth.mode = \"jwt\" needs a key")
+                .set_mend("set auth.secret, auth.public_key or auth.jwks; `openssl rand -hex 32` makes a secret"),
+            Mode::Open if has_key => self.warnings.push(
+                "auth has a key, but auth.mode is \"open\": tokens are not asked for".into(),
+            ),
+            _ => {}
+        }
+        let signer = secret.as_ref().and_then(|secret| {
+            let (issuer, audience) = (raw.auth.issuer.clone(), raw.auth.audience.clone());
+            Signer::new(secret, &raw.auth.algorithms, issuer, audience)
+        });
+        let verifier = self.verifier(&raw.auth, secret);
+        let admin_token = self.secret(
+            "auth.admin_token",
+            raw.auth.admin_token.clone(),
+            &raw.auth.admin_token_file,
+        );
+        if admin_token
+            .as_ref()
+            .is_some_and(|token| token.expose_secret().is_empty())
+        {
+            self.problem(
+                "auth.admin_token",
+                "",
+                "is empty, and anyone could send that",
+            )
+            .set_mend("`openssl rand -hex 32` makes one; without the key there is no admin API");
+        }
+        Auth {
+            mode,
+            verifier: (mode == Mode::Jwt).then_some(verifier),
+            admin_token,
+            signer,
+        }
+    }
+
+    fn verifier(&mut self, auth: &raw::Auth, secret: Option<SecretString>) -> Verifier {
+        let mut verifier = Verifier::new(
+            auth.issuer.clone(),
+            auth.audience.clone(),
+            auth.leeway.0.as_secs(),
+        );
+        if let Some(secret) = secret {
+            let length = secret.expose_secret().len();
+            if length == 0 {
+                self.problem(
+                    "auth.secret",
+                    "",
+                    "is empty, and anyone could sign with that",
+                )
+                .set_mend("`openssl rand -hex 32` makes one");
+            } else if length < 32 {
+                self.warnings.push(format!(
+                    "auth.secret has {length} bytes; RFC 7518 section 3.2 asks for 32 with HS256"
+                ));
+            }
+            verifier.add_secret(&secret);
+        }
+        if let Some(key) = &auth.public_key {
+            let pem = if key.trim_start().starts_with("-----BEGIN") {
+                Some(key.clone())
+            } else {
+                self.read("auth.public_key", Path::new(key))
+            };
+            if let Some(Err(reason)) = pem.map(|pem| verifier.add_pem(&pem)) {
+                self.problem("auth.public_key", "", reason)
+                    .set_mend("name a PEM file, or paste one that begins with BEGIN PUBLIC KEY");
+            }
+        }
+        if let Some(path) = &auth.jwks
+            && let Some(json) = self.read("auth.jwks", path)
+            && let Err(reason) = verifier.add_jwks(&json)
+        {
+            self.problem("auth.jwks", path.display(), reason)
+                .set_mend("name a file as your identity provider serves at jwks_uri");
+        }
+        if let Err(reason) = verifier.restrict(&auth.algorithms) {
+            self.problem("auth.algorithms", "", reason)
+                .set_mend("name what your tokens are signed with, e.g. [\"HS256\"]");
+        }
+        verifier
+    }
+
+    fn turn(&mut self, raw: &Raw, loopback: bool) -> Turn {
+        let turn = &raw.turn;
+        if turn.realm.is_empty() || turn.realm.len() > MAX_REALM || turn.realm.contains('"') {
+            self.problem("turn.realm", format!("{:?}", turn.realm), "is no realm")
+                .set_mend("write 1 to 127 characters without quotes, e.g. your domain");
+        }
+        let mut secrets = turn.secrets.clone();
+        if let Some(path) = &turn.secrets_file {
+            if secrets.is_empty() {
+                let text = self.read("turn.secrets_file", path).unwrap_or_default();
+                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+                secrets = lines.map(SecretString::from).collect();
+                if secrets.is_empty() {
+                    self.problem("turn.secrets_file", path.display(), "holds no secret")
+                        .set_mend("put one secret on each line, the newest first");
+                }
+            } else {
+                self.both("turn.secrets");
+            }
+        }
+        if secrets.iter().any(|s| s.expose_secret().is_empty()) {
+            self.problem(
+                "turn.secrets",
+                "",
+                "has an empty entry, and anyone could mint with that",
+            )
+            .set_mend("`openssl rand -hex 20` makes a secret");
+        }
+        let made_secret = secrets.is_empty();
+        let secrets = TurnSecrets::new(secrets)
+            .unwrap_or_else(|| TurnSecrets::new(vec![made_secret_text()]).expect("there is one"));
+        let udp = Listen::new(&turn.udp, loopback);
+        let tcp = Listen::new(&turn.tcp, loopback);
+        for (key, listen) in [("turn.udp", &udp), ("turn.tcp", &tcp)] {
+            let outside = |a: &&SocketAddr| !a.ip().is_loopback();
+            if loopback && let Some(outside) = listen.addresses.iter().find(outside) {
+                self.warnings.push(format!(
+                    "{key} listens on {outside} while http.listen is loopback: the relay is \
+                     reachable from outside, its credentials only from here"
+                ));
+            }
+        }
+        let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        let workers = turn.workers.map_or_else(cores, |n| n as usize);
+        if !(1..=MAX_WORKERS).contains(&workers) {
+            self.problem("turn.workers", workers, "is no number of threads")
+                .set_mend("leave it out: one a core is what fits");
+        }
+        Turn {
+            enabled: turn.enabled,
+            realm: turn.realm.clone(),
+            secrets,
+            made_secret,
+            ttl: turn.ttl.0,
+            max_session: turn.max_session.0,
+            udp,
+            tcp,
+            workers,
+            alternate: turn.alternate.clone(),
+            relay_ports: turn.relay_ports.clone(),
+            allowed_peers: turn.allowed_peers.clone(),
+            denied_peers: turn.denied_peers.clone(),
+            user_quota: turn.user_quota,
+            ip_quota: turn.ip_quota,
+            total_quota: turn.total_quota,
+            max_rate: turn.max_rate,
+            total_rate: turn.total_rate,
+        }
+    }
+
+    fn limits(&mut self, raw: &Raw) {
+        let signal = &raw.signal;
+        for (key, value) in [
+            ("signal.heartbeat", signal.heartbeat),
+            ("signal.timeout", signal.timeout),
+            ("turn.ttl", raw.turn.ttl),
+            ("turn.max_session", raw.turn.max_session),
+        ] {
+            if value.0 < Duration::from_secs(1) {
+                self.problem(key, value, "is shorter than a second")
+                    .set_mend("write e.g. \"30s\"");
+            }
+        }
+        for (key, value) in [
+            ("rooms.max_peers", raw.rooms.max_peers),
+            ("rooms.max_rooms", raw.rooms.max_rooms),
+            ("signal.connections_per_ip", signal.connections_per_ip),
+            ("signal.max_connections", signal.max_connections),
+            ("turn.user_quota", raw.turn.user_quota),
+            ("turn.ip_quota", raw.turn.ip_quota),
+            ("turn.total_quota", raw.turn.total_quota),
+        ] {
+            if value == 0 {
+                self.problem(key, 0, "would refuse everybody")
+                    .set_mend("write 1 or more");
+            }
+        }
+        let frame = signal.max_frame;
+        if !(1 << 10..=16 << 20).contains(&frame.0) {
+            self.problem("signal.max_frame", frame, "is not between 1KiB and 16MiB")
+                .set_mend("an SDP offer takes up to 30KiB; the default is 64KiB");
+        }
+        if signal.outbox.0 < frame.0 {
+            self.problem("signal.outbox", signal.outbox, "cannot hold one frame")
+                .set_mend(format!("write at least signal.max_frame, {frame}"));
+        }
+    }
+
+    fn secret(
+        &mut self,
+        key: &str,
+        inline: Option<SecretString>,
+        file: &Option<PathBuf>,
+    ) -> Option<SecretString> {
+        match (inline, file) {
+            (Some(_), Some(_)) => {
+                self.both(key);
+                None
+            }
+            (None, Some(path)) => {
+                let text = self.read(&format!("{key}_file"), path)?;
+                Some(SecretString::from(text.trim_end_matches(['\r', '\n'])))
+            }
+            (inline, None) => inline,
+        }
+    }
+
+    pub(super) fn read(&mut self, key: &str, path: &Path) -> Option<String> {
+        std::fs::read_to_string(path)
+            .map_err(|error| {
+                self.problem(key, path.display(), error)
+                    .set_mend("name a file that this user can read");
+            })
+            .ok()
+    }
+
+    fn both(&mut self, key: &str) {
+        self.problem(
+            &format!("{key}_file"),
+            "",
+            format!("is set, and so is {key}"),
+        )
+        .set_mend("keep one of the two");
+    }
+
+    pub(super) fn problem(
+        &mut self,
+        key: &str,
+        value: impl fmt::Display,
+        reason: impl fmt::Display,
+    ) -> &mut Problem {
+        let problem = Problem::new(key, value, reason).origin(self.layers.origin(key));
+        self.problems.push(problem);
+        self.problems.last_mut().expect("one was pushed")
+    }
+}
+
+impl Listen {
+    /// What is written, or else the port of STUN and TURN on all addresses; on loopback if the
+    /// box is to stay there.
+    fn new(written: &Option<Vec<SocketAddr>>, loopback: bool) -> Self {
+        let default: [IpAddr; 2] = if loopback {
+            [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        } else {
+            [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+        };
+        let default = || default.map(|ip| SocketAddr::new(ip, TURN_PORT)).to_vec();
+        Self {
+            explicit: written.is_some(),
+            addresses: written.clone().unwrap_or_else(default),
+        }
+    }
+}
+
+fn made_secret_text() -> SecretString {
+    let mut bytes = [0; MADE_SECRET_BYTES];
+    rand::rng().fill_bytes(&mut bytes);
+    bytes
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect::<String>()
+        .into()
+}

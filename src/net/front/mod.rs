@@ -1,0 +1,210 @@
+//! A port that carries several protocols: PROXY header, TLS, and then HTTP and TURN told apart by
+//! what the client says first.
+//!
+//! Owns a connection until it has said what it is; then it is handed over, and this module knows
+//! it no more. What has not spoken is bounded in time and number.
+
+mod proxy;
+mod sniff;
+
+pub use sniff::Protocol;
+
+use super::certs::{ACME_ALPN, CertStore};
+use ipnet::IpNet;
+use socket2::SockRef;
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// How long a client may take from `accept` to its first byte, PROXY header and TLS handshake
+/// included.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections of one port that have not spoken yet: a TLS handshake holds some 40 KiB.
+const MAX_SILENT: usize = 1024;
+/// How long written bytes may wait for a client that takes none (tcp(7), TCP_USER_TIMEOUT): what
+/// reads nothing for so long is gone or means harm.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after a failed `accept`: out of file descriptors, for one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Bytes looked at before a connection is handed over. Small, as it stays beneath HTTP; reads that
+/// are larger pass it by.
+const PEEK: usize = 16;
+
+/// A stream of either kind, with what was looked at still in its buffer.
+pub enum Wire {
+    /// Bare TCP.
+    Plain(BufReader<TcpStream>),
+    /// TLS, its handshake done.
+    Tls(Box<BufReader<TlsStream<TcpStream>>>),
+}
+
+/// A connection that has said what it is.
+pub struct Accepted {
+    /// The connection itself.
+    pub wire: Wire,
+    /// What it carries.
+    pub protocol: Protocol,
+    /// The client: the socket's other end, or whom a trusted proxy names.
+    pub client: SocketAddr,
+    /// The address that the client asked.
+    pub local: SocketAddr,
+}
+
+/// How one port greets its clients.
+#[derive(Default)]
+pub struct Front {
+    /// Certificates, where the port speaks TLS.
+    pub tls: Option<Arc<CertStore>>,
+    /// Whose connections begin with a PROXY header.
+    pub proxies: Vec<IpNet>,
+}
+
+impl Front {
+    /// Accepts until `stop` turns true, and hands over every connection that says in time what it
+    /// is; `hand_over` must not block.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        mut stop: watch::Receiver<bool>,
+        hand_over: impl Fn(Accepted) + Send + Sync + 'static,
+    ) {
+        let greeter = Arc::new(Greeter {
+            tls: self
+                .tls
+                .map(|store| TlsAcceptor::from(Arc::new(store.server_config(&sniff::ALPN)))),
+            proxies: self.proxies,
+            hand_over,
+        });
+        let places = Arc::new(Semaphore::new(MAX_SILENT));
+        let mut silent = Silent::default();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            let (stream, client) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!("cannot accept a connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            if places.available_permits() == 0 {
+                silent.drop_oldest();
+            }
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            let greeter = Arc::clone(&greeter);
+            silent.push(tokio::spawn(async move {
+                greeter.meet(stream, client).await;
+                drop(place);
+            }));
+        }
+    }
+}
+
+/// Connections that have not spoken, oldest first, among some that have since.
+#[derive(Default)]
+struct Silent(VecDeque<AbortHandle>);
+
+impl Silent {
+    fn push(&mut self, task: tokio::task::JoinHandle<()>) {
+        if self.0.len() >= 2 * MAX_SILENT {
+            self.0.retain(|task| !task.is_finished());
+        }
+        self.0.push_back(task.abort_handle());
+    }
+
+    /// Who has been silent longest makes room: a client that means to speak does so within
+    /// fractions of a second.
+    fn drop_oldest(&mut self) {
+        self.0.retain(|task| !task.is_finished());
+        if let Some(task) = self.0.pop_front() {
+            task.abort();
+        }
+    }
+}
+
+struct Greeter<H> {
+    tls: Option<TlsAcceptor>,
+    proxies: Vec<IpNet>,
+    hand_over: H,
+}
+
+impl<H: Fn(Accepted)> Greeter<H> {
+    async fn meet(&self, stream: TcpStream, client: SocketAddr) {
+        match timeout(GREETING_TIMEOUT, self.greet(stream, client)).await {
+            Ok(Ok(Some(accepted))) => (self.hand_over)(accepted),
+            Ok(Ok(None)) => tracing::debug!(%client, "speaks nothing that this port carries"),
+            Ok(Err(error)) => tracing::debug!(%client, "connection failed: {error}"),
+            Err(_) => tracing::debug!(%client, "said nothing in time"),
+        }
+    }
+
+    /// `None`: the client speaks no protocol of this port, or was an authority that has seen what
+    /// it asked for.
+    async fn greet(
+        &self,
+        mut stream: TcpStream,
+        mut client: SocketAddr,
+    ) -> io::Result<Option<Accepted>> {
+        // Signaling frames are small and wait for nothing.
+        stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_user_timeout(Some(STALL_TIMEOUT))?;
+        let mut local = stream.local_addr()?;
+        if self.is_proxy(client.ip())
+            && let Some(proxied) = proxy::read(&mut stream).await?
+        {
+            (client, local) = (proxied.source, proxied.destination);
+        }
+        let (wire, protocol) = match &self.tls {
+            None => {
+                let mut stream = BufReader::with_capacity(PEEK, stream);
+                let first = first_byte(&mut stream).await?;
+                (Wire::Plain(stream), Protocol::of(None, first))
+            }
+            Some(acceptor) => {
+                let stream = acceptor.accept(stream).await?;
+                let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+                if alpn.as_deref() == Some(ACME_ALPN) {
+                    return Ok(None);
+                }
+                let mut stream = Box::new(BufReader::with_capacity(PEEK, stream));
+                let first = first_byte(&mut stream).await?;
+                (Wire::Tls(stream), Protocol::of(alpn.as_deref(), first))
+            }
+        };
+        Ok(protocol.map(|protocol| Accepted {
+            wire,
+            protocol,
+            client,
+            local,
+        }))
+    }
+
+    fn is_proxy(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        self.proxies.iter().any(|net| net.contains(&client))
+    }
+}
+
+async fn first_byte(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<u8> {
+    let seen = stream.fill_buf().await?;
+    seen.first()
+        .copied()
+        .ok_or(io::ErrorKind::UnexpectedEof.into())
+}
+
+#[cfg(test)]
+mod tests;

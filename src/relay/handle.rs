@@ -1,0 +1,280 @@
+//! The relay as the rest of the program sees it: started, told things, asked things, ended.
+
+use super::accept;
+use super::engine::{AllocationView, Settings, WorkerId};
+use super::ledger::{Ledger, RelayAddress};
+use super::listener;
+use super::mailbox::{Mailbox, Query};
+use super::stats::RelayStats;
+use super::stream::NewStream;
+use super::udp::{Offload, kernel_shortcomings};
+use super::worker::{self, Plan};
+use rand::Rng;
+use rustls::ServerConnection;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+/// The most workers there can be: what [`WorkerId`] counts.
+const MAX_WORKERS: usize = 256;
+
+/// What the relay runs by.
+pub struct RelayConfig {
+    /// The part that [`RelayHandle::reconfigure`] can change.
+    pub settings: Settings,
+    /// Where relayed addresses live, at most one a family.
+    pub addresses: Vec<RelayAddress>,
+    /// Where relayed addresses take their ports.
+    pub ports: RangeInclusive<u16>,
+    /// Threads; at least one is started.
+    pub workers: usize,
+}
+
+/// Bound sockets to serve clients on.
+#[derive(Default)]
+pub struct Listeners {
+    /// Bound without SO_REUSEPORT, so that a port that somebody holds was an error.
+    pub udp: Vec<UdpSocket>,
+    /// Non-blocking.
+    pub tcp: Vec<TcpListener>,
+}
+
+/// A connection that a worker can take over, its TLS handshake done.
+pub struct ClientStream {
+    socket: TcpStream,
+    tls: Option<Box<ServerConnection>>,
+}
+
+impl ClientStream {
+    /// A plain connection.
+    ///
+    /// # Errors
+    /// The runtime does not let go of the socket.
+    pub fn tcp(socket: tokio::net::TcpStream) -> io::Result<Self> {
+        Ok(Self {
+            socket: socket.into_std()?,
+            tls: None,
+        })
+    }
+
+    /// A connection inside TLS. What rustls has deciphered and nobody has read comes along.
+    ///
+    /// # Errors
+    /// As [`tcp`](Self::tcp).
+    pub fn tls(stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>) -> io::Result<Self> {
+        let (socket, session) = stream.into_inner();
+        Ok(Self {
+            socket: socket.into_std()?,
+            tls: Some(Box::new(session)),
+        })
+    }
+
+    /// The address that the client connected to.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+/// A running relay. Dropping it ends every allocation and every thread.
+pub struct RelayHandle {
+    intake: Arc<Intake>,
+    ledger: Arc<Ledger>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Accepting ends with the set.
+    _accepting: JoinSet<()>,
+}
+
+impl RelayHandle {
+    /// Starts the workers and serves; called inside the runtime that is to accept streams.
+    ///
+    /// # Errors
+    /// A socket cannot be prepared, or the system refuses a thread.
+    pub fn start(config: RelayConfig, listeners: Listeners) -> io::Result<Self> {
+        let workers = config.workers.clamp(1, MAX_WORKERS);
+        let offload = Offload::probe();
+        let groups = listener::group(listeners.udp, workers, offload)?;
+        let mailboxes = (0..workers)
+            .map(|_| Mailbox::new())
+            .collect::<io::Result<_>>()?;
+        let ledger = Ledger::new(config.addresses, config.ports, seed(), Instant::now());
+        let intake = Arc::new(Intake {
+            mailboxes,
+            turn: AtomicUsize::new(0),
+        });
+        let mut accepting = JoinSet::new();
+        for listener in listeners.tcp {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            accepting.spawn(accept::plain(listener, Arc::clone(&intake)));
+        }
+        let handle = Self {
+            intake: Arc::clone(&intake),
+            ledger: Arc::clone(&ledger),
+            threads: Mutex::default(),
+            _accepting: accepting,
+        };
+        let settings = Arc::new(config.settings);
+        for (index, listeners) in groups.into_iter().enumerate() {
+            let thread = worker::start(Plan {
+                id: WorkerId(index as u8),
+                settings: Arc::clone(&settings),
+                ledger: Arc::clone(&ledger),
+                listeners,
+                mailboxes: Arc::clone(&intake.mailboxes),
+                offload,
+                seed: seed(),
+            })?;
+            handle.threads().push(thread);
+        }
+        for shortcoming in kernel_shortcomings() {
+            tracing::info!("{shortcoming}");
+        }
+        Ok(handle)
+    }
+
+    /// Takes over an accepted connection of `peer` to `local`, of which `prefix` (deciphered, if
+    /// it is TLS) was read already. Where too many wait, it is closed.
+    pub fn serve_stream(
+        &self,
+        stream: ClientStream,
+        peer: SocketAddr,
+        local: SocketAddr,
+        prefix: &[u8],
+    ) {
+        self.intake.serve_stream(stream, peer, local, prefix);
+    }
+
+    /// Refuses credentials of `user` that expire at `floor` (Unix seconds) or before, and ends the
+    /// user's allocations on every worker's next turn. Never blocks on a worker.
+    pub fn revoke(&self, user: &str, floor: u64) {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        self.ledger.revoke(user, floor, now.as_secs());
+        let user: Arc<str> = user.into();
+        self.intake.order_all(|orders| {
+            orders.revoked.insert(Arc::clone(&user));
+        });
+    }
+
+    /// Refuses new allocations from here on; living ones go on.
+    pub fn drain(&self) {
+        self.intake.order_all(|orders| orders.drain = true);
+    }
+
+    /// Takes a new configuration; living allocations go on under it.
+    pub fn reconfigure(&self, settings: Settings) {
+        let settings = Arc::new(settings);
+        self.intake
+            .order_all(|orders| orders.settings = Some(Arc::clone(&settings)));
+    }
+
+    /// The living allocations of the whole box.
+    pub async fn allocations(&self) -> Vec<AllocationView> {
+        self.ask(Query::Allocations)
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// The counters of the whole box; `None` once it is closed.
+    pub async fn stats(&self) -> Option<RelayStats> {
+        let mut shares = self.ask(Query::Stats).await.into_iter();
+        let mut sum = shares.next()?;
+        shares.for_each(|share| sum += share);
+        Some(sum)
+    }
+
+    /// The box-wide books, for gauges.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Ends every allocation and every thread.
+    pub fn close(&self) {
+        self.intake.order_all(|orders| orders.stop = true);
+        for thread in self.threads().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a relay worker had ended by a panic");
+            }
+        }
+    }
+
+    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answers of all workers that live.
+    async fn ask<T>(&self, query: impl Fn(oneshot::Sender<T>) -> Query) -> Vec<T> {
+        let asked: Vec<_> = self
+            .intake
+            .mailboxes
+            .iter()
+            .map(|mailbox| {
+                let (answer, answered) = oneshot::channel();
+                mailbox.ask(query(answer));
+                answered
+            })
+            .collect();
+        let mut answers = Vec::with_capacity(asked.len());
+        for answered in asked {
+            answers.extend(answered.await);
+        }
+        answers
+    }
+}
+
+impl Drop for RelayHandle {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The way to the workers.
+pub(super) struct Intake {
+    mailboxes: Arc<[Mailbox]>,
+    /// Streams go to the workers in turn.
+    turn: AtomicUsize,
+}
+
+impl Intake {
+    pub(super) fn serve_stream(
+        &self,
+        stream: ClientStream,
+        peer: SocketAddr,
+        local: SocketAddr,
+        prefix: &[u8],
+    ) {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let new = NewStream {
+            five_tuple: NewStream::five_tuple(stream.tls.is_some(), peer, local),
+            socket: stream.socket,
+            tls: stream.tls,
+            prefix: prefix.to_vec(),
+        };
+        if !self.mailboxes[turn % self.mailboxes.len()].offer(new) {
+            tracing::debug!(%peer, "too many new relay connections at a time");
+        }
+    }
+
+    fn order_all(&self, change: impl Fn(&mut super::mailbox::Orders)) {
+        for mailbox in self.mailboxes.iter() {
+            mailbox.order(&change);
+        }
+    }
+}
+
+fn seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    rand::rng().fill_bytes(&mut seed);
+    seed
+}

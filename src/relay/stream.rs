@@ -1,0 +1,437 @@
+//! TCP and TLS clients of one worker: reading, framing, bounded output, deadlines.
+//!
+//! Moves bytes and knows when a connection has to go; what messages say is the engine's. A client
+//! that reads too slowly loses datagrams, and delays nobody. Memory is borrowed while there is
+//! something to read or write; an idle connection holds none.
+
+mod outbox;
+
+use super::engine::{FiveTuple, Transport};
+use super::framing::MAX_MESSAGE;
+use super::stats::IoStats;
+use outbox::{Outbox, Pool, Written};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustls::ServerConnection;
+use socket2::SockRef;
+use std::collections::{BTreeSet, HashMap};
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// How long a connection may live without an allocation: an honest client has one after a few
+/// round trips.
+const WITHOUT_ALLOCATION: Duration = Duration::from_secs(10);
+/// Connections without an allocation on one worker; one more ends the oldest.
+const MAX_WITHOUT_ALLOCATION: usize = 1024;
+/// Bytes of a message before there is an allocation, when only requests make sense.
+const MAX_EARLY_MESSAGE: usize = 4096;
+/// Bytes of one read call: a few hundred datagrams.
+const READ: usize = 64 << 10;
+/// Bytes that TLS may hold back from earlier reads: one record on the wire, one deciphered, the
+/// 16 KiB that rustls buffers, rounded up.
+const TLS_BACKLOG: usize = 64 << 10;
+/// Unsent bytes in the kernel after which a socket counts as full: old media is worth nothing.
+const UNSENT: u32 = 128 << 10;
+
+/// A connection on its way to a worker.
+pub(super) struct NewStream {
+    pub(super) five_tuple: FiveTuple,
+    pub(super) socket: TcpStream,
+    pub(super) tls: Option<Box<ServerConnection>>,
+    /// Bytes that were read from it already.
+    pub(super) prefix: Vec<u8>,
+}
+
+/// Names a connection in events: a slot, and which of its successive users is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct StreamKey {
+    pub(super) slot: u32,
+    /// 24 bits, as many as an event has room for.
+    pub(super) generation: u32,
+}
+
+/// Where a worker reads streams into; shared by all of them.
+pub(super) struct ReadBuffers {
+    plain: Box<[u8]>,
+    wire: Box<[u8]>,
+}
+
+impl ReadBuffers {
+    pub(super) fn new() -> Self {
+        Self {
+            plain: vec![0; MAX_MESSAGE + READ + TLS_BACKLOG].into(),
+            wire: vec![0; READ].into(),
+        }
+    }
+}
+
+/// The connections of one worker.
+pub(super) struct Streams {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    by_five_tuple: HashMap<FiveTuple, u32, foldhash::fast::RandomState>,
+    /// Connections without an allocation, by the time at which they end.
+    deadlines: BTreeSet<(Instant, u32)>,
+    /// Connections with something to write, or to end.
+    dirty: Vec<u32>,
+    pool: Pool,
+    epoll: Rc<OwnedFd>,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    stream: Option<Stream>,
+}
+
+struct Stream {
+    five_tuple: FiveTuple,
+    socket: TcpStream,
+    tls: Option<Box<ServerConnection>>,
+    /// The front of a message whose rest is still to come.
+    partial: Vec<u8>,
+    outbox: Outbox,
+    deadline: Option<Instant>,
+    waits_for_room: bool,
+    dirty: bool,
+}
+
+/// What a read brought: bytes from the beginning of a message on, and whether the connection is at
+/// its end.
+pub(super) struct Input<'b> {
+    pub(super) bytes: &'b [u8],
+    pub(super) ended: bool,
+}
+
+impl Streams {
+    pub(super) fn new(epoll: Rc<OwnedFd>) -> Self {
+        Self {
+            slots: vec![],
+            free: vec![],
+            by_five_tuple: HashMap::default(),
+            deadlines: BTreeSet::new(),
+            dirty: vec![],
+            pool: Pool::default(),
+            epoll,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_five_tuple.len()
+    }
+
+    /// The connection between `five_tuple`, if there is one.
+    pub(super) fn find(&self, five_tuple: &FiveTuple) -> Option<StreamKey> {
+        let slot = *self.by_five_tuple.get(five_tuple)?;
+        let generation = self.slots[slot as usize].generation;
+        Some(StreamKey { slot, generation })
+    }
+
+    /// The oldest connection without an allocation, where one more would be too many.
+    pub(super) fn surplus(&self) -> Option<StreamKey> {
+        let (_, slot) = *self
+            .deadlines
+            .first()
+            .filter(|_| self.deadlines.len() >= MAX_WITHOUT_ALLOCATION)?;
+        let generation = self.slots[slot as usize].generation;
+        Some(StreamKey { slot, generation })
+    }
+
+    /// Takes a connection over; its five-tuple has none.
+    ///
+    /// # Errors
+    /// The socket cannot be waited for.
+    pub(super) fn insert(
+        &mut self,
+        new: NewStream,
+        now: Instant,
+        token: impl Fn(StreamKey) -> u64,
+    ) -> io::Result<StreamKey> {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        let generation = self.slots[slot as usize].generation;
+        let key = StreamKey { slot, generation };
+        // Both only make it better.
+        let _ = new.socket.set_nodelay(true);
+        let _ = SockRef::from(&new.socket).set_tcp_notsent_lowat(UNSENT);
+        let data = EventData::new_u64(token(key));
+        if let Err(error) = epoll::add(&*self.epoll, &new.socket, data, EventFlags::IN) {
+            self.free.push(slot);
+            return Err(error.into());
+        }
+        let deadline = now + WITHOUT_ALLOCATION;
+        self.by_five_tuple.insert(new.five_tuple, slot);
+        self.deadlines.insert((deadline, slot));
+        self.slots[slot as usize].stream = Some(Stream {
+            five_tuple: new.five_tuple,
+            socket: new.socket,
+            tls: new.tls,
+            partial: new.prefix,
+            outbox: Outbox::default(),
+            deadline: Some(deadline),
+            waits_for_room: false,
+            dirty: false,
+        });
+        Ok(key)
+    }
+
+    /// Forgets a connection and closes it.
+    pub(super) fn remove(&mut self, key: StreamKey) -> Option<FiveTuple> {
+        let stream = self.get_mut(key)?;
+        stream.say_goodbye();
+        let five_tuple = stream.five_tuple;
+        if let Some(deadline) = stream.deadline {
+            self.deadlines.remove(&(deadline, key.slot));
+        }
+        let slot = &mut self.slots[key.slot as usize];
+        slot.generation = (slot.generation + 1) & 0x00ff_ffff;
+        if let Some(stream) = slot.stream.take() {
+            self.pool.put(stream.outbox);
+        }
+        self.free.push(key.slot);
+        self.by_five_tuple.remove(&five_tuple);
+        Some(five_tuple)
+    }
+
+    /// Whose connection it is, and the longest message that it may send.
+    pub(super) fn peer(&mut self, key: StreamKey) -> Option<(FiveTuple, usize)> {
+        let stream = self.get_mut(key)?;
+        let limit = match stream.deadline {
+            Some(_) => MAX_EARLY_MESSAGE,
+            None => MAX_MESSAGE,
+        };
+        Some((stream.five_tuple, limit))
+    }
+
+    /// Reads what waits, behind what an earlier read left over.
+    pub(super) fn read<'b>(&mut self, key: StreamKey, buffers: &'b mut ReadBuffers) -> Input<'b> {
+        let Some(stream) = self.get_mut(key) else {
+            return Input {
+                bytes: &[],
+                ended: true,
+            };
+        };
+        let kept = stream.partial.len();
+        buffers.plain[..kept].copy_from_slice(&stream.partial);
+        let (read, ended) = match &mut stream.tls {
+            None => read_plain(&mut stream.socket, &mut buffers.plain[kept..kept + READ]),
+            Some(tls) => read_tls(
+                &mut stream.socket,
+                tls,
+                &mut buffers.wire,
+                &mut buffers.plain[kept..],
+            ),
+        };
+        let answers = stream.tls.as_ref().is_some_and(|tls| tls.wants_write());
+        if answers {
+            self.mark(key.slot);
+        }
+        Input {
+            bytes: &buffers.plain[..kept + read],
+            ended,
+        }
+    }
+
+    /// Keeps the front of a message until its rest arrives.
+    pub(super) fn keep(&mut self, key: StreamKey, rest: &[u8]) {
+        if let Some(stream) = self.get_mut(key) {
+            // A new vector rather than a kept one: most reads end where a message ends, and an
+            // idle connection holds no memory.
+            stream.partial = rest.to_vec();
+        }
+    }
+
+    /// Queues one message of the engine. Tells whether it was taken.
+    pub(super) fn push(
+        &mut self,
+        to: &FiveTuple,
+        head: &[u8],
+        payload: &[u8],
+        padding: usize,
+        is_reply: bool,
+    ) -> bool {
+        let Some(&slot) = self.by_five_tuple.get(to) else {
+            return false;
+        };
+        let Some(stream) = &mut self.slots[slot as usize].stream else {
+            return false;
+        };
+        let taken = stream
+            .outbox
+            .push(&mut self.pool, [head, payload], padding, is_reply);
+        if !stream.waits_for_room || stream.outbox.is_overrun() {
+            self.mark(slot);
+        }
+        taken
+    }
+
+    /// Notes that the client of a connection has an allocation, or has none any more.
+    pub(super) fn set_allocation(&mut self, five_tuple: &FiveTuple, lives: bool, now: Instant) {
+        let Some(key) = self.find(five_tuple) else {
+            return;
+        };
+        let Some(stream) = self.slots[key.slot as usize].stream.as_mut() else {
+            return;
+        };
+        let deadline = (!lives).then_some(now + WITHOUT_ALLOCATION);
+        if let Some(old) = std::mem::replace(&mut stream.deadline, deadline) {
+            self.deadlines.remove(&(old, key.slot));
+        }
+        if let Some(deadline) = deadline {
+            self.deadlines.insert((deadline, key.slot));
+        }
+    }
+
+    /// When the next connection has waited too long for an allocation.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// A connection that has waited too long.
+    pub(super) fn overdue(&self, now: Instant) -> Option<StreamKey> {
+        let (deadline, slot) = *self.deadlines.first()?;
+        let generation = self.slots[slot as usize].generation;
+        (deadline <= now).then_some(StreamKey { slot, generation })
+    }
+
+    /// The socket of `key` has room again.
+    pub(super) fn writable(&mut self, key: StreamKey) {
+        if self.get_mut(key).is_some() {
+            self.mark(key.slot);
+        }
+    }
+
+    /// Writes what is queued, as far as sockets take it. Returns a connection that has to end, as
+    /// long as there is one.
+    pub(super) fn flush(
+        &mut self,
+        stats: &mut IoStats,
+        token: impl Fn(StreamKey) -> u64,
+    ) -> Option<StreamKey> {
+        while let Some(slot) = self.dirty.pop() {
+            let generation = self.slots[slot as usize].generation;
+            let Some(stream) = &mut self.slots[slot as usize].stream else {
+                continue;
+            };
+            stream.dirty = false;
+            let key = StreamKey { slot, generation };
+            let overrun = stream.outbox.is_overrun();
+            let waiting = stream.outbox.waiting();
+            let written = match &mut stream.tls {
+                _ if overrun => Err(io::ErrorKind::TimedOut.into()),
+                None => stream.outbox.write(&mut stream.socket),
+                Some(tls) => stream.outbox.write_tls(tls, &mut stream.socket),
+            };
+            self.pool.written(waiting - stream.outbox.waiting());
+            let full = match written {
+                Ok(written) => written == Written::Part,
+                Err(_) => {
+                    stats.streams_refused += u64::from(overrun);
+                    return Some(key);
+                }
+            };
+            if !full {
+                self.pool.put(std::mem::take(&mut stream.outbox));
+            }
+            if full != stream.waits_for_room {
+                stream.waits_for_room = full;
+                let mut interest = EventFlags::IN;
+                interest.set(EventFlags::OUT, full);
+                let data = EventData::new_u64(token(key));
+                if epoll::modify(&*self.epoll, &stream.socket, data, interest).is_err() {
+                    return Some(key);
+                }
+            }
+        }
+        None
+    }
+
+    fn mark(&mut self, slot: u32) {
+        if let Some(stream) = &mut self.slots[slot as usize].stream
+            && !std::mem::replace(&mut stream.dirty, true)
+        {
+            self.dirty.push(slot);
+        }
+    }
+
+    fn get_mut(&mut self, key: StreamKey) -> Option<&mut Stream> {
+        let slot = self.slots.get_mut(key.slot as usize)?;
+        slot.stream
+            .as_mut()
+            .filter(|_| slot.generation == key.generation)
+    }
+}
+
+impl Stream {
+    /// Ends TLS properly, if that takes no waiting.
+    fn say_goodbye(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            let _ = tls.write_tls(&mut self.socket);
+        }
+    }
+}
+
+/// Returns how much was read, and whether that was all.
+fn read_plain(socket: &mut TcpStream, buffer: &mut [u8]) -> (usize, bool) {
+    match socket.read(buffer) {
+        Ok(0) => (0, true),
+        Ok(read) => (read, false),
+        Err(error) => (0, is_fatal(&error)),
+    }
+}
+
+/// As [`read_plain`]: one read of the wire, then whatever comes out of it.
+fn read_tls(
+    socket: &mut TcpStream,
+    tls: &mut ServerConnection,
+    wire: &mut [u8],
+    plain: &mut [u8],
+) -> (usize, bool) {
+    let (read, mut ended) = read_plain(socket, wire);
+    let mut wire = &wire[..read];
+    let mut length = 0;
+    loop {
+        while let Ok(read @ 1..) = tls.reader().read(&mut plain[length..]) {
+            length += read;
+        }
+        if wire.is_empty() {
+            return (length, ended);
+        }
+        let fed = tls.read_tls(&mut wire).is_ok_and(|fed| fed > 0);
+        match tls.process_new_packets() {
+            Ok(state) if fed => ended |= state.peer_has_closed(),
+            _ => {
+                ended = true;
+                wire = &[];
+            }
+        }
+    }
+}
+
+fn is_fatal(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+impl NewStream {
+    /// The five-tuple of a connection, IPv4-mapped IPv6 unwrapped.
+    pub(super) fn five_tuple(tls: bool, client: SocketAddr, server: SocketAddr) -> FiveTuple {
+        let plain =
+            |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        FiveTuple {
+            transport: if tls { Transport::Tls } else { Transport::Tcp },
+            client: plain(client),
+            server: plain(server),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,512 @@
+//! One thread: its engine, its sockets, its turn of the event loop. No lock on the packet path.
+//!
+//! A turn waits for events, reads the clock once, lets the engine see everything that has come in,
+//! and sends what the engine wants sent. Other threads reach a worker through its [`Mailbox`] only.
+
+use super::engine::{
+    Engine, FiveTuple, Now, RelayKey, RelaySockets, Settings, Transport, WorkerId,
+};
+use super::exits::{Exits, Out};
+use super::framing::Deframer;
+use super::ledger::Ledger;
+use super::listener::Listener;
+use super::mailbox::{Mailbox, Orders, Query};
+use super::stats::RelayStats;
+use super::stream::{Input, NewStream, ReadBuffers, StreamKey, Streams};
+use super::udp::{Arena, BATCH, Offload, RelaySocket, Round};
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Events of one turn: enough to fill a receive batch several times over.
+const EVENTS: usize = 256;
+/// Parcels of other workers that are opened in one turn, so that they do not starve the sockets.
+const PARCELS_A_TURN: usize = 64;
+/// ICMP errors read in one turn from one relayed address.
+const ICMP_A_TURN: usize = 16;
+
+/// What a worker is made of.
+pub(super) struct Plan {
+    pub(super) id: WorkerId,
+    pub(super) settings: Arc<Settings>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) listeners: Vec<Listener>,
+    /// By worker.
+    pub(super) mailboxes: Arc<[Mailbox]>,
+    pub(super) offload: Offload,
+    pub(super) seed: [u8; 32],
+}
+
+/// Starts a worker on a thread of its own.
+///
+/// # Errors
+/// The system refuses an epoll instance or a thread.
+pub(super) fn start(plan: Plan) -> io::Result<JoinHandle<()>> {
+    let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+    for (index, listener) in plan.listeners.iter().enumerate() {
+        watch(
+            &epoll,
+            listener,
+            Source::Listener(index as u32),
+            EventFlags::IN,
+        )?;
+    }
+    let bell = plan.mailboxes[usize::from(plan.id.0)].bell();
+    watch(&epoll, bell, Source::Bell, EventFlags::IN | EventFlags::ET)?;
+    std::thread::Builder::new()
+        .name(format!("relay-{}", plan.id.0))
+        .spawn(move || {
+            let _mailbox = CloseAtEnd(Arc::clone(&plan.mailboxes), plan.id);
+            Worker::new(plan, Rc::new(epoll)).run();
+        })
+}
+
+/// Closes a worker's mailbox however the worker ends.
+struct CloseAtEnd(Arc<[Mailbox]>, WorkerId);
+
+impl Drop for CloseAtEnd {
+    fn drop(&mut self) {
+        self.0[usize::from(self.1.0)].close();
+    }
+}
+
+/// Where an event comes from, as the 64 bits that epoll carries for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Bell,
+    Listener(u32),
+    Stream(StreamKey),
+    Relay(RelayKey),
+}
+
+impl Source {
+    fn to_token(self) -> u64 {
+        match self {
+            Self::Bell => 0,
+            Self::Listener(index) => 1 << 56 | u64::from(index),
+            Self::Stream(key) => 2 << 56 | u64::from(key.generation) << 32 | u64::from(key.slot),
+            Self::Relay(key) => {
+                3 << 56 | u64::from(key.generation) << RelayKey::INDEX_BITS | u64::from(key.index)
+            }
+        }
+    }
+
+    fn from_token(token: u64) -> Self {
+        match token >> 56 {
+            0 => Self::Bell,
+            1 => Self::Listener(token as u32),
+            2 => Self::Stream(StreamKey {
+                slot: token as u32,
+                generation: (token >> 32) as u32 & 0x00ff_ffff,
+            }),
+            _ => Self::Relay(RelayKey {
+                index: token as u32 & ((1 << RelayKey::INDEX_BITS) - 1),
+                generation: (token >> RelayKey::INDEX_BITS) as u32,
+            }),
+        }
+    }
+}
+
+fn stream_token(key: StreamKey) -> u64 {
+    Source::Stream(key).to_token()
+}
+
+fn watch(epoll: &OwnedFd, fd: impl AsFd, source: Source, flags: EventFlags) -> io::Result<()> {
+    let data = EventData::new_u64(source.to_token());
+    Ok(epoll::add(epoll, fd, data, flags)?)
+}
+
+/// Opens relay sockets that are waited for together with everything else.
+struct Relays {
+    epoll: Rc<OwnedFd>,
+    offload: Offload,
+}
+
+impl RelaySockets for Relays {
+    type Socket = Rc<RelaySocket>;
+
+    fn open(&mut self, address: SocketAddr, key: RelayKey) -> io::Result<Rc<RelaySocket>> {
+        let socket = RelaySocket::bind(address, self.offload)?;
+        watch(&self.epoll, &socket, Source::Relay(key), EventFlags::IN)?;
+        Ok(Rc::new(socket))
+    }
+}
+
+struct Worker {
+    id: WorkerId,
+    epoll: Rc<OwnedFd>,
+    engine: Engine<Relays>,
+    exits: Exits,
+    arena: Arena,
+    buffers: ReadBuffers,
+    mailboxes: Arc<[Mailbox]>,
+    offload: Offload,
+    /// Counts turns of the loop.
+    turn: u32,
+}
+
+impl Worker {
+    fn new(plan: Plan, epoll: Rc<OwnedFd>) -> Self {
+        let relays = Relays {
+            epoll: Rc::clone(&epoll),
+            offload: plan.offload,
+        };
+        Self {
+            id: plan.id,
+            engine: Engine::new(
+                plan.id,
+                plan.settings,
+                plan.ledger,
+                relays,
+                plan.seed,
+                Instant::now(),
+            ),
+            exits: Exits::new(
+                plan.listeners,
+                Streams::new(Rc::clone(&epoll)),
+                Arc::clone(&plan.mailboxes),
+                plan.offload,
+            ),
+            epoll,
+            arena: Arena::new(),
+            buffers: ReadBuffers::new(),
+            mailboxes: plan.mailboxes,
+            offload: plan.offload,
+            turn: 0,
+        }
+    }
+
+    fn run(mut self) {
+        let mut events = Vec::with_capacity(EVENTS);
+        loop {
+            let timeout = self.timeout();
+            events.clear();
+            let waited = epoll::wait(&*self.epoll, spare_capacity(&mut events), timeout.as_ref());
+            if let Err(error) = waited
+                && error != rustix::io::Errno::INTR
+            {
+                tracing::error!("relay worker {} ends: epoll: {error}", self.id.0);
+                return;
+            }
+            if !self.turn(read_clocks(), &events) {
+                return;
+            }
+        }
+    }
+
+    /// How long nothing is due.
+    fn timeout(&self) -> Option<Timespec> {
+        let due = [
+            self.engine.next_timeout(),
+            self.exits.streams.next_deadline(),
+            self.exits.journal.next_report(),
+        ];
+        let due = due.into_iter().flatten().min()?;
+        let wait = due.saturating_duration_since(Instant::now());
+        Timespec::try_from(wait).ok()
+    }
+
+    /// Returns whether to go on.
+    fn turn(&mut self, now: Now, events: &[Event]) -> bool {
+        self.turn = self.turn.wrapping_add(1);
+        self.timers(now);
+        self.datagrams(now, events);
+        let mut rung = false;
+        for event in events {
+            let flags = event.flags;
+            match Source::from_token(event.data.u64()) {
+                Source::Stream(key) => self.stream(now, key, flags),
+                Source::Bell => rung = true,
+                Source::Listener(_) | Source::Relay(_) => {}
+            }
+        }
+        let go_on = !rung || self.mail(now);
+        while let Some(key) = self
+            .exits
+            .streams
+            .flush(&mut self.exits.stats, stream_token)
+        {
+            self.end_stream(now, key);
+        }
+        self.exits.post();
+        go_on
+    }
+
+    fn timers(&mut self, now: Now) {
+        if self
+            .engine
+            .next_timeout()
+            .is_some_and(|due| due <= now.instant)
+        {
+            let mut out = self.exits.open(now);
+            self.engine.handle_timeout(now, &mut out);
+            out.finish();
+        }
+        while let Some(key) = self.exits.streams.overdue(now.instant) {
+            self.exits.stats.streams_refused += 1;
+            self.end_stream(now, key);
+        }
+        if self
+            .exits
+            .journal
+            .next_report()
+            .is_some_and(|due| due <= now.instant)
+        {
+            self.exits.journal.report(now.instant);
+        }
+    }
+
+    /// Lets the engine see all datagrams that wait, a receive arena at a time.
+    fn datagrams(&mut self, now: Now, events: &[Event]) {
+        let mut ready = events
+            .iter()
+            .map(|event| (Source::from_token(event.data.u64()), event.flags))
+            .filter(|(source, _)| matches!(source, Source::Listener(_) | Source::Relay(_)))
+            .peekable();
+        while ready.peek().is_some() {
+            let mut round = self.arena.round();
+            let mut out = self.exits.open(now);
+            while round.room() > 0
+                && let Some((source, flags)) = ready.next()
+            {
+                match source {
+                    Source::Relay(key) => {
+                        let ready = (key, flags, self.turn);
+                        from_relay(&mut self.engine, now, ready, &mut round, &mut out);
+                    }
+                    Source::Listener(index) => {
+                        from_listener(&mut self.engine, now, index as usize, &mut round, &mut out);
+                    }
+                    Source::Bell | Source::Stream(_) => {}
+                }
+            }
+            out.finish();
+        }
+    }
+
+    fn stream(&mut self, now: Now, key: StreamKey, flags: EventFlags) {
+        if flags.contains(EventFlags::OUT) {
+            self.exits.streams.writable(key);
+        }
+        if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+            self.read_stream(now, key);
+        }
+    }
+
+    fn read_stream(&mut self, now: Now, key: StreamKey) {
+        let Some((five_tuple, limit)) = self.exits.streams.peer(key) else {
+            return;
+        };
+        let Input { bytes, mut ended } = self.exits.streams.read(key, &mut self.buffers);
+        let mut out = self.exits.open(now);
+        let mut deframer = Deframer::new(bytes, limit);
+        loop {
+            match deframer.next_message() {
+                Ok(Some(message)) => {
+                    self.engine.from_client(now, &five_tuple, message, &mut out);
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    out.exits.stats.streams_refused += 1;
+                    ended = true;
+                    break;
+                }
+            }
+        }
+        out.exits.streams.keep(key, deframer.rest());
+        out.finish();
+        if ended {
+            self.end_stream(now, key);
+        }
+    }
+
+    fn end_stream(&mut self, now: Now, key: StreamKey) {
+        if let Some(five_tuple) = self.exits.streams.remove(key) {
+            self.exits.stats.streams_closed += 1;
+            let mut out = self.exits.open(now);
+            self.engine.client_closed(now, &five_tuple, &mut out);
+            out.finish();
+        }
+    }
+
+    fn take_stream(&mut self, now: Now, new: NewStream) {
+        // Its old socket is dead, or the client could not have come again.
+        if let Some(old) = self.exits.streams.find(&new.five_tuple) {
+            self.end_stream(now, old);
+        }
+        if let Some(oldest) = self.exits.streams.surplus() {
+            self.exits.stats.streams_refused += 1;
+            self.end_stream(now, oldest);
+        }
+        match self.exits.streams.insert(new, now.instant, stream_token) {
+            Ok(key) => {
+                self.exits.stats.streams_opened += 1;
+                // What was read before it came here is not waited for.
+                self.read_stream(now, key);
+            }
+            Err(error) => tracing::warn!("cannot take over a relay connection: {error}"),
+        }
+    }
+
+    /// Returns whether to go on.
+    fn mail(&mut self, now: Now) -> bool {
+        let mailboxes = Arc::clone(&self.mailboxes);
+        let mailbox = &mailboxes[usize::from(self.id.0)];
+        mailbox.answer_bell();
+        for _ in 0..PARCELS_A_TURN {
+            let Some(parcel) = mailbox.next_parcel() else {
+                break;
+            };
+            let mut out = self.exits.open(now);
+            for (relay, from, payload) in parcel.letters() {
+                self.engine.from_worker(now, relay, from, payload, &mut out);
+            }
+            out.finish();
+            mailbox.reuse(parcel);
+        }
+        mailbox.ring_unless_empty();
+        mailbox
+            .take_orders()
+            .is_none_or(|orders| self.obey(now, orders))
+    }
+
+    fn obey(&mut self, now: Now, orders: Orders) -> bool {
+        if let Some(settings) = orders.settings {
+            self.engine.reconfigure(settings);
+        }
+        if orders.drain {
+            self.engine.drain();
+        }
+        let mut out = self.exits.open(now);
+        for user in &orders.revoked {
+            self.engine.revoke(user, now, &mut out);
+        }
+        out.finish();
+        for new in orders.streams {
+            self.take_stream(now, new);
+        }
+        for query in orders.queries {
+            // Whoever asked may have gone.
+            match query {
+                Query::Allocations(answer) => {
+                    let _ = answer.send(self.engine.allocations(now.instant).collect());
+                }
+                Query::Stats(answer) => {
+                    let _ = answer.send(self.stats());
+                }
+            }
+        }
+        !orders.stop
+    }
+
+    fn stats(&self) -> RelayStats {
+        RelayStats {
+            engine: self.engine.stats().clone(),
+            io: self.exits.stats,
+            streams: self.exits.streams.len(),
+            offload: Offload {
+                gso: self.exits.sender.gso(),
+                ..self.offload
+            },
+        }
+    }
+}
+
+fn from_listener<'a>(
+    engine: &mut Engine<Relays>,
+    now: Now,
+    index: usize,
+    round: &mut Round<'a>,
+    out: &mut Out<'_, 'a>,
+) {
+    let batch = match round.receive(&out.exits.listeners[index], BATCH) {
+        Ok(batch) => batch,
+        Err(error) => return out.exits.stats.not_received(&error),
+    };
+    for received in batch {
+        let five_tuple = FiveTuple {
+            transport: Transport::Udp,
+            client: received.from,
+            server: out.exits.listeners[index].asked(received.local),
+        };
+        for datagram in received.datagrams() {
+            out.exits.stats.received += 1;
+            engine.from_client(now, &five_tuple, datagram, out);
+        }
+    }
+}
+
+fn from_relay<'a>(
+    engine: &mut Engine<Relays>,
+    now: Now,
+    (key, flags, turn): (RelayKey, EventFlags, u32),
+    round: &mut Round<'a>,
+    out: &mut Out<'_, 'a>,
+) {
+    // Gone since the event was reported: nobody waits for what it has received.
+    let Some(socket) = engine.socket(key).map(Rc::clone) else {
+        return;
+    };
+    if flags.contains(EventFlags::ERR) {
+        for error in std::iter::from_fn(|| socket.take_icmp_error()).take(ICMP_A_TURN) {
+            out.exits.stats.icmp_errors += 1;
+            let icmp = (error.kind, error.code);
+            engine.peer_unreachable(now, key, error.peer, icmp, error.data, out);
+        }
+    }
+    if !flags.contains(EventFlags::IN) {
+        return;
+    }
+    let batch = match round.receive(&*socket, socket.appetite(turn)) {
+        Ok(batch) => batch,
+        Err(error) => return out.exits.stats.not_received(&error),
+    };
+    for received in batch {
+        for datagram in received.datagrams() {
+            out.exits.stats.received += 1;
+            engine.from_peer(now, key, received.from, datagram, out);
+        }
+    }
+}
+
+fn read_clocks() -> Now {
+    Now {
+        instant: Instant::now(),
+        unix: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO)
+            .as_secs(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_survive_the_way_through_epoll() {
+        let highest = RelayKey {
+            index: (1 << RelayKey::INDEX_BITS) - 1,
+            generation: u32::MAX,
+        };
+        let stream = StreamKey {
+            slot: u32::MAX,
+            generation: 0x00ff_ffff,
+        };
+        for source in [
+            Source::Bell,
+            Source::Listener(3),
+            Source::Stream(stream),
+            Source::Relay(highest),
+        ] {
+            assert_eq!(Source::from_token(source.to_token()), source);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The relay over real sockets on loopback: what its shells do that the pure engine cannot show.
+
+mod client;
+mod datagrams;
+mod lifecycle;
+mod relay;
+mod streams;
