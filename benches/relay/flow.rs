@@ -8,7 +8,7 @@ use super::wire::{self, Framing, Stamp};
 use crate::common::epoll::Epoll;
 use crate::common::process::ServerProcess;
 use crate::common::report::quantile_us;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -149,6 +149,7 @@ impl<'a> Run<'a> {
         let wall = started.elapsed().as_secs_f64();
         let cpu = (server.cpu_time()? - cpu).as_secs_f64();
         let relayed = (self.tally.relayed - relayed) as f64;
+        ensure!(relayed > 0.0, "nothing was relayed");
         let mut latencies = std::mem::take(&mut self.tally.latencies);
         self.drive(None)?;
         Ok(Outcome {

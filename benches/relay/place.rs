@@ -11,7 +11,7 @@ const INSIDE: &str = "cbbench-in";
 const OUTSIDE: &str = "cbbench-out";
 
 /// Addresses of the three parties. Each has its own, so that the ports of clients, relays and
-/// other programs on the machine do not meet.
+/// peers do not meet.
 pub(crate) struct Place {
     pub(crate) server: Ipv4Addr,
     pub(crate) client: Ipv4Addr,
@@ -22,7 +22,7 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn loopback() -> Self {
         Self {
-            server: Ipv4Addr::new(127, 0, 0, 10),
+            server: Ipv4Addr::LOCALHOST,
             client: Ipv4Addr::new(127, 0, 0, 20),
             peer: Ipv4Addr::new(127, 0, 0, 30),
             namespace: None,

@@ -216,7 +216,7 @@ pub(crate) fn catalogue() -> Vec<Workload> {
             "idle",
             "idle allocations with a channel",
             Task::IdleMemory,
-            None,
+            Some(0.09),
         ),
         other(
             "half-open-udp",

@@ -61,16 +61,18 @@ enum Scenario {
     Relay200,
     Relay3k,
     Latency,
+    Joining,
     Sessions,
     FanOut,
     Stalled,
 }
 
 impl Scenario {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Relay200,
         Self::Relay3k,
         Self::Latency,
+        Self::Joining,
         Self::Sessions,
         Self::FanOut,
         Self::Stalled,
@@ -86,11 +88,12 @@ impl Scenario {
             ],
             Self::Relay200 => &["µs/message, 200 B"],
             Self::Relay3k => &["µs/message, 3 KB"],
-            Self::Latency => &["p99 µs at 15,000 messages/s"],
-            Self::Sessions => &[
-                "µs/session: join, exchange, leave",
-                "µs from connect to joined",
+            Self::Latency => &[
+                "p99 µs at a fifth of saturation",
+                "p99 µs at 15,000 messages/s",
             ],
+            Self::Joining => &["µs from connecting to joined"],
+            Self::Sessions => &["µs/session: join, exchange, leave"],
             Self::FanOut => &["µs/delivery in a room of 200"],
             Self::Stalled => &["MB grown by a stalled consumer"],
         }
@@ -190,8 +193,9 @@ fn measure(launcher: &Launcher, kind: Kind, scenario: Scenario, seconds: f64) ->
         Scenario::Idle => scenarios::idle(&subject)?.to_vec(),
         Scenario::Relay200 => vec![scenarios::relay(&subject, 200, length)?],
         Scenario::Relay3k => vec![scenarios::relay(&subject, 3_000, length)?],
-        Scenario::Latency => vec![scenarios::latency(&subject, length)?],
-        Scenario::Sessions => scenarios::sessions(&subject, length)?.to_vec(),
+        Scenario::Latency => scenarios::latency(&subject, length)?.to_vec(),
+        Scenario::Joining => vec![scenarios::joining(&subject)?],
+        Scenario::Sessions => vec![scenarios::sessions(&subject, length)?],
         Scenario::FanOut => vec![scenarios::fan_out(&subject, length)?],
         Scenario::Stalled => {
             let (growth, fate) = scenarios::stalled(&subject)?;

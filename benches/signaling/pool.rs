@@ -24,7 +24,7 @@ pub(crate) struct Member {
 /// A measured message that has arrived.
 pub(crate) struct Arrival {
     pub(crate) member: usize,
-    pub(crate) sent: u64,
+    pub(crate) took: Duration,
 }
 
 pub(crate) struct Pool {
@@ -113,16 +113,11 @@ impl Pool {
 
     /// Sends one measured message of `size` bytes.
     pub(crate) fn send(&mut self, member: usize, size: usize) -> Result<()> {
-        let now = self.now();
+        let now = self.clock.elapsed().as_nanos() as u64;
         let Member {
             socket, standing, ..
         } = &mut self.members[member];
         socket.send(&self.dialect.message(standing, size, now))
-    }
-
-    /// Nanoseconds since the pool began, as messages carry them.
-    pub(crate) fn now(&self) -> u64 {
-        self.clock.elapsed().as_nanos() as u64
     }
 
     fn receive(
@@ -131,7 +126,7 @@ impl Pool {
         room: usize,
         each: &mut impl FnMut(Arrival),
     ) -> Result<()> {
-        let (dialect, first) = (self.dialect, self.first);
+        let (dialect, first, clock) = (self.dialect, self.first, self.clock);
         let Member {
             socket,
             standing,
@@ -145,10 +140,13 @@ impl Pool {
             Event::Upgraded => replies.extend(dialect.join(first + room)),
             Event::Closed(code) => *closed = Some(code),
             Event::Text(text) => match dialect::sent_at(text) {
-                Some(sent) => each(Arrival {
-                    member: position,
-                    sent,
-                }),
+                Some(sent) => {
+                    let took = clock.elapsed().saturating_sub(Duration::from_nanos(sent));
+                    each(Arrival {
+                        member: position,
+                        took,
+                    });
+                }
                 None => match dialect.learn(standing, text) {
                     Ok(reply) => {
                         replies.extend(reply);

@@ -4,7 +4,7 @@ use super::dialect::Dialect;
 use super::pool::Pool;
 use crate::common::process::ServerProcess;
 use crate::common::report::quantile_us;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,12 @@ const HEARTBEAT: Duration = Duration::from_secs(32);
 const TALKING: usize = 200;
 /// Messages that a saturating run keeps outstanding.
 const WINDOW: usize = 64;
-/// The load for latencies: about a fifth of what the Node servers carry.
-const PACED: u32 = 15_000;
+/// Messages a second for comparing latencies: about a fifth of what the Node servers carry.
+const EQUAL_LOAD: u32 = 15_000;
+/// How long it is measured what a server carries.
+const SATURATION: Duration = Duration::from_millis(700);
+/// Pairs that join one after the other.
+const PAIRS: usize = 200;
 /// Members of the room whose fan-out is measured.
 const CROWD: usize = 200;
 /// Sessions that come and go at the same time.
@@ -75,29 +79,49 @@ pub(crate) fn relay(subject: &Subject, size: usize, length: Duration) -> Result<
     Ok((subject.process.cpu_time()? - cpu).as_secs_f64() * 1e6 / (run.arrived - before) as f64)
 }
 
-/// p99 in µs of messages of 200 B at an even load, from sending to arrival.
-pub(crate) fn latency(subject: &Subject, length: Duration) -> Result<f64> {
+/// p99 in µs of messages of 200 B from sending to arrival: at a fifth of what this server carries,
+/// and at a load that is the same for all.
+pub(crate) fn latency(subject: &Subject, length: Duration) -> Result<[f64; 2]> {
     let mut pool = talking(subject)?;
     let mut run = Run::default();
-    run.pace(&mut pool, 200, WARM_UP)?;
-    run.latencies.clear();
-    run.pace(&mut pool, 200, length)?;
-    Ok(quantile_us(&mut run.latencies, 0.99))
+    run.saturate(&mut pool, 200, WARM_UP)?;
+    let carried = run.arrived;
+    run.saturate(&mut pool, 200, SATURATION)?;
+    let per_second = (run.arrived - carried) as f64 / SATURATION.as_secs_f64();
+    let mut p99_at = |rate: u32| -> Result<f64> {
+        run.pace(&mut pool, 200, rate, WARM_UP)?;
+        run.latencies.clear();
+        run.pace(&mut pool, 200, rate, length)?;
+        Ok(quantile_us(&mut run.latencies, 0.99))
+    };
+    Ok([p99_at((per_second / 5.0) as u32)?, p99_at(EQUAL_LOAD)?])
 }
 
-/// CPU µs per session that connects, joins, sends and receives one message, and leaves; and the
-/// median µs from connecting to having joined.
-pub(crate) fn sessions(subject: &Subject, length: Duration) -> Result<[f64; 2]> {
+/// Median µs from connecting to having joined, where pairs come one after the other.
+pub(crate) fn joining(subject: &Subject) -> Result<f64> {
+    let mut took = vec![];
+    for pair in 0..PAIRS {
+        let mut pool = Pool::new(subject.address, subject.dialect, 2 * pair)?;
+        pool.join(2, 2, 2)?;
+        took.extend(
+            pool.members
+                .iter()
+                .filter_map(|member| member.joining)
+                .map(nanos),
+        );
+    }
+    Ok(quantile_us(&mut took, 0.5))
+}
+
+/// CPU µs per session that connects, joins, sends and receives one message, and leaves.
+pub(crate) fn sessions(subject: &Subject, length: Duration) -> Result<f64> {
     let mut first = 0;
-    let mut joining: Vec<u32> = vec![];
     let mut cycle = || -> Result<()> {
         let mut pool = Pool::new(subject.address, subject.dialect, first)?;
         first += COMING;
         pool.join(COMING, 2, COMING)?;
         exchange(&mut pool, 0..COMING, 1_000)?;
         for member in &mut pool.members {
-            let took = member.joining.context("joined without a time")?.as_nanos();
-            joining.push(u32::try_from(took).unwrap_or(u32::MAX));
             if let Some(leave) = subject.dialect.leave() {
                 member.socket.send(leave)?;
             }
@@ -117,8 +141,7 @@ pub(crate) fn sessions(subject: &Subject, length: Duration) -> Result<[f64; 2]> 
         cycle()?;
         count += COMING;
     }
-    let spent = (subject.process.cpu_time()? - cpu).as_secs_f64() * 1e6;
-    Ok([spent / count as f64, quantile_us(&mut joining, 0.5)])
+    Ok((subject.process.cpu_time()? - cpu).as_secs_f64() * 1e6 / count as f64)
 }
 
 /// CPU µs per delivery in a room of 200 where one speaks to all.
@@ -216,14 +239,14 @@ impl Run {
         Ok(())
     }
 
-    fn pace(&mut self, pool: &mut Pool, size: usize, length: Duration) -> Result<()> {
+    fn pace(&mut self, pool: &mut Pool, size: usize, rate: u32, length: Duration) -> Result<()> {
         let started = Instant::now();
         let mut due = started;
         while started.elapsed() < length {
             if Instant::now() >= due {
                 // A generator that was off its core skips ahead, it does not catch up.
                 due = due.max(Instant::now() - Duration::from_micros(500));
-                due += Duration::from_secs(1) / PACED;
+                due += Duration::from_secs(1) / rate;
                 pool.send(self.sent % TALKING, size)?;
                 self.sent += 1;
             }
@@ -233,14 +256,16 @@ impl Run {
     }
 
     fn take_in(&mut self, pool: &mut Pool) -> Result<()> {
-        let now = pool.now();
         pool.turn(Duration::ZERO, |arrival| {
             self.arrived += 1;
-            self.latencies
-                .push(u32::try_from(now.saturating_sub(arrival.sent)).unwrap_or(u32::MAX));
+            self.latencies.push(nanos(arrival.took));
         })
         .map(drop)
     }
+}
+
+fn nanos(duration: Duration) -> u32 {
+    u32::try_from(duration.as_nanos()).unwrap_or(u32::MAX)
 }
 
 fn talking(subject: &Subject) -> Result<Pool> {
