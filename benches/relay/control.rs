@@ -33,7 +33,7 @@ pub(crate) fn allocation(server: &Server, peer: &Peer, length: Duration) -> Resu
     let mut target = server.target.clone();
     let mut locals = (1..=250).map(|host| Ipv4Addr::new(127, 0, 2, host)).cycle();
     per_unit(&server.process, length, || {
-        target.local = locals.next().unwrap_or(target.local);
+        target.locals.splice(.., locals.next());
         idle_clients(&target, peer, CLIENTS)?.release()?;
         Ok(CLIENTS)
     })

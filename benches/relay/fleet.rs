@@ -19,18 +19,24 @@ pub(crate) struct Target {
     pub(crate) udp: SocketAddrV4,
     pub(crate) tcp: SocketAddrV4,
     pub(crate) tls: SocketAddrV4,
-    pub(crate) local: Ipv4Addr,
+    pub(crate) locals: Vec<Ipv4Addr>,
     pub(crate) credential: Credential,
 }
 
 impl Target {
-    pub(crate) fn connect(&self, transport: Transport, gro: bool) -> Result<Client> {
+    /// Connects the client of this index.
+    pub(crate) fn connect(&self, transport: Transport, index: usize, gro: bool) -> Result<Client> {
         let server = match transport {
             Transport::Udp => self.udp,
             Transport::Tcp => self.tcp,
             Transport::Tls => self.tls,
         };
-        Client::connect(transport, self.local, server, gro)
+        Client::connect(
+            transport,
+            self.locals[index % self.locals.len()],
+            server,
+            gro,
+        )
     }
 }
 
@@ -49,7 +55,9 @@ impl Fleet {
         count: usize,
         gro: bool,
     ) -> Result<Self> {
-        let clients: Result<_> = (0..count).map(|_| target.connect(transport, gro)).collect();
+        let clients: Result<_> = (0..count)
+            .map(|index| target.connect(transport, index, gro))
+            .collect();
         Ok(Self {
             clients: clients?,
             ..Self::default()

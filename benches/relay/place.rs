@@ -14,7 +14,8 @@ const OUTSIDE: &str = "cbbench-out";
 /// peers do not meet.
 pub(crate) struct Place {
     pub(crate) server: Ipv4Addr,
-    pub(crate) client: Ipv4Addr,
+    /// Clients take them in turn, since servers limit what one source may ask.
+    pub(crate) clients: Vec<Ipv4Addr>,
     pub(crate) peer: Ipv4Addr,
     namespace: Option<Veth>,
 }
@@ -23,7 +24,9 @@ impl Place {
     pub(crate) fn loopback() -> Self {
         Self {
             server: Ipv4Addr::LOCALHOST,
-            client: Ipv4Addr::new(127, 0, 0, 20),
+            clients: (1..=50)
+                .map(|host| Ipv4Addr::new(127, 0, 3, host))
+                .collect(),
             peer: Ipv4Addr::new(127, 0, 0, 30),
             namespace: None,
         }
@@ -35,13 +38,14 @@ impl Place {
     /// The caller may not make namespaces (it has to be root), or `ip` is missing.
     pub(crate) fn veth() -> Result<Self> {
         let server = Ipv4Addr::new(198, 18, 77, 10);
-        let client = Ipv4Addr::new(198, 18, 77, 20);
+        let clients = vec![Ipv4Addr::new(198, 18, 77, 20)];
         let peer = Ipv4Addr::new(198, 18, 77, 30);
+        let namespace = Some(Veth::make(server, &[clients[0], peer])?);
         Ok(Self {
             server,
-            client,
+            clients,
             peer,
-            namespace: Some(Veth::make(server, &[client, peer])?),
+            namespace,
         })
     }
 

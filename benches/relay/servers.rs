@@ -106,7 +106,7 @@ impl Launcher {
             udp: SocketAddrV4::new(place.server, port),
             tcp: SocketAddrV4::new(place.server, port),
             tls: SocketAddrV4::new(place.server, port + 1),
-            local: place.client,
+            locals: place.clients.clone(),
             credential: self.credential.clone(),
         };
         let mut command = match kind {
@@ -216,7 +216,7 @@ fn wait_until_ready(
             break;
         }
         // A connected socket is refused while nobody listens: that is the answer "not yet".
-        let mut client = target.connect(Transport::Udp, false)?;
+        let mut client = target.connect(Transport::Udp, 0, false)?;
         let answered = if kind.is_floor() {
             client.register(target.udp).is_ok()
         } else {
