@@ -2,6 +2,7 @@
 
 mod banner;
 mod ice_urls;
+mod live;
 mod metrics;
 mod relay;
 mod web;
@@ -9,10 +10,9 @@ mod web;
 pub use banner::Banner;
 
 use crate::auth::credential::IceIssuer;
-use crate::auth::token::TokenError;
 use crate::config::{Config, Mode, UniqueIdentity};
 use crate::http::{self, Access, AdminToken, Context, Phase};
-use crate::net::{self, Announced, CertStore};
+use crate::net::{self, Announced, CertStore, Inherited};
 use crate::protocol::{ErrorCode, Refusal};
 use crate::relay::RelayHandle;
 use crate::relay::engine::{PeerPolicy, Verdict};
@@ -20,13 +20,14 @@ use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, Driver, SessionSettings};
 use anyhow::{Context as _, Result};
 use ice_urls::{IceUrls, Served};
+use live::Live;
 use secrecy::ExposeSecret;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use web::{Certificates, Ports, TakeTurn};
+use web::{Certificates, Ends, Ports, TakeTurn};
 
 /// A running box. Dropping it ends everything at once; [`App::drain`] ends it politely.
 pub struct App {
@@ -34,9 +35,10 @@ pub struct App {
     relay: Option<Arc<RelayHandle>>,
     phase: watch::Sender<Phase>,
     stop: watch::Sender<bool>,
-    reload: Arc<Notify>,
+    /// Listeners that systemd holds too stop accepting when this turns true.
+    hold: watch::Sender<bool>,
+    live: Live,
     tasks: JoinSet<()>,
-    grace: Duration,
     /// Where HTTP and WebSocket listen.
     pub http: Vec<SocketAddr>,
     /// Where HTTPS, secure WebSocket and TURN over TLS listen.
@@ -57,12 +59,20 @@ impl App {
     /// # Errors
     /// A listener cannot be bound, or no address can be announced; the message names the mend.
     pub async fn start(config: Config) -> Result<Self> {
+        Self::start_with(config, Inherited::default()).await
+    }
+
+    /// As [`App::start`], on listeners that systemd bound where there are some.
+    ///
+    /// # Errors
+    /// As [`App::start`], or what was passed fits no key.
+    pub async fn start_with(config: Config, inherited: Inherited) -> Result<Self> {
         let announced = announced(&config).await;
 
         let mut tasks = JoinSet::new();
         let reload = Arc::new(Notify::new());
         let certificates = Certificates::open(&config.tls)?;
-        let ports = Ports::bind(&config)?;
+        let ports = Ports::bind(&config, inherited)?;
         let (http, https) = (ports.http.clone(), ports.https.clone());
         let turn = relay::bind(&config)?;
         let (udp, tcp) = (turn.udp.clone(), turn.tcp.clone());
@@ -78,16 +88,11 @@ impl App {
             true => Some(Arc::new(turn.start(&config, &announced).context("relay")?)),
             false => None,
         };
-        let limits = ConnectionLimits {
-            per_ip: config.signal.connections_per_ip,
-            total: config.signal.max_connections,
-            outbox: config.signal.outbox.0 as usize,
-        };
         let revoking = relay.clone();
         let driver = Arc::new(Driver::new(
             hub_settings(&config),
             ice.clone(),
-            limits,
+            connection_limits(&config),
             Box::new(move |user, floor| {
                 if let Some(relay) = &revoking {
                     relay.revoke(user, floor);
@@ -98,7 +103,11 @@ impl App {
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let (stop, stop_seen) = watch::channel(false);
         let (ice, ice_seen) = watch::channel(ice);
-        let access = Access::new(config.auth.verifier.clone());
+        let certificates = certificates.map(|certs| certs.keep(&reload, &mut tasks));
+        let (hold, hold_seen) = watch::channel(false);
+        let (verifier, verifier_seen) = watch::channel(config.auth.verifier.clone());
+        let (admin_token, admin_seen) = watch::channel(admin_token(&config));
+        let access = Access::new(verifier_seen);
         let context = Arc::new(Context {
             sessions: session_settings(&config, access.clone()),
             access,
@@ -106,44 +115,47 @@ impl App {
             driver: Arc::clone(&driver),
             phase: phase_seen,
             pages: config.http.pages,
-            admin_token: config
-                .auth
-                .admin_token
-                .as_ref()
-                .map(|token| AdminToken::new(token.expose_secret())),
+            admin_token: admin_seen,
             relays: relay::admin(relay.clone(), config.turn.ttl),
-            scrape: metrics::scraper(Arc::clone(&driver)),
+            scrape: metrics::scraper(Arc::clone(&driver), relay.clone(), certificates.clone()),
         });
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
-        let certificates = certificates.map(|certs| certs.keep(&reload, &mut tasks));
         if let Some(store) = &certificates {
-            let renewed = store.watch();
-            let (driver, settings) = (Arc::clone(&driver), hub_settings(&config));
-            tasks.spawn(served.follow(renewed, ice, move |ice| {
-                driver.with_hub(|hub, _, _| hub.reconfigure(settings.clone(), ice));
-            }));
+            tasks.spawn(served.follow(store.watch(), ice.clone()));
         }
         let take_turn = relay
             .clone()
             .map(|relay| -> TakeTurn { Arc::new(move |accepted| relay::take(&relay, accepted)) });
+        let ends = Ends {
+            stop: stop_seen,
+            drain: hold_seen,
+        };
         ports.serve(
             &config,
             &context,
             certificates.as_ref(),
             take_turn.as_ref(),
-            &stop_seen,
+            &ends,
             &mut tasks,
-        );
+        )?;
+        let live = Live {
+            config: watch::Sender::new(config),
+            verifier,
+            admin_token,
+            ice,
+            certificates: reload,
+        };
+        tasks.spawn(live.follow(Arc::clone(&driver), relay.clone(), announced));
         phase.send_replace(Phase::Ready);
         Ok(Self {
             driver,
             relay,
             phase,
             stop,
-            reload,
+            hold,
+            live,
             tasks,
-            grace: config.drain_grace,
             http,
             https,
             certificates,
@@ -153,19 +165,50 @@ impl App {
         })
     }
 
+    /// Takes over what of `config` can change while the box runs, and has certificate files read
+    /// again. Returns the keys whose new values wait for a restart.
+    pub fn reload(&self, config: Config) -> Vec<String> {
+        self.live.take_over(config)
+    }
+
     /// Reads certificate files again without waiting for the next look at them.
     pub fn reload_certificates(&self) {
-        self.reload.notify_one();
+        self.live.reload_certificates();
+    }
+
+    /// What goes on, in one line. It comes back only while signaling and every relay worker move:
+    /// the watchdog waits for it.
+    pub async fn status(&self) -> String {
+        let phase = match *self.phase.borrow() {
+            Phase::Draining => "draining",
+            _ => "serving",
+        };
+        let gauges = self.driver.with_hub(|hub, _, _| hub.gauges());
+        let (peers, rooms) = (gauges.peers, gauges.rooms);
+        let relayed = match &self.relay {
+            Some(relay) => {
+                relay.stats().await;
+                relay.ledger().allocations()
+            }
+            None => 0,
+        };
+        format!("{phase}: {peers} peers in {rooms} rooms, {relayed} allocations")
+    }
+
+    /// How long a drain waits for calls to end.
+    pub fn grace(&self) -> Duration {
+        self.live.grace()
     }
 
     /// Refuses newcomers, tells everybody, and returns once the last connection is gone or the
     /// grace has ended.
     pub async fn drain(&self) {
         self.phase.send_replace(Phase::Draining);
+        self.hold.send_replace(true);
         if let Some(relay) = &self.relay {
             relay.drain();
         }
-        let grace_ends = Instant::now() + self.grace;
+        let grace_ends = Instant::now() + self.grace();
         self.driver.drain(grace_ends, false);
         let _ = tokio::time::timeout_at(grace_ends.into(), self.driver.empty()).await;
     }
@@ -212,6 +255,19 @@ fn issuer(config: &Config, urls: IceUrls) -> IceIssuer {
     }
 }
 
+fn admin_token(config: &Config) -> Option<AdminToken> {
+    let token = config.auth.admin_token.as_ref()?;
+    Some(AdminToken::new(token.expose_secret()))
+}
+
+fn connection_limits(config: &Config) -> ConnectionLimits {
+    ConnectionLimits {
+        per_ip: config.signal.connections_per_ip,
+        total: config.signal.max_connections,
+        outbox: config.signal.outbox.0 as usize,
+    }
+}
+
 fn hub_settings(config: &Config) -> Settings {
     let (rooms, signal) = (&config.rooms, &config.signal);
     Settings {
@@ -240,10 +296,7 @@ fn session_settings(config: &Config, access: Access) -> SessionSettings {
         max_frame: config.signal.max_frame.0 as usize,
         authorize: Arc::new(move |token| {
             access.grant(token, http::unix_now()).map_err(|error| {
-                let code = match error {
-                    TokenError::Expired(_) => ErrorCode::TokenExpired,
-                    TokenError::Refused(_) => ErrorCode::Unauthorized,
-                };
+                let code = ErrorCode::from_name(error.code()).unwrap_or(ErrorCode::Unauthorized);
                 Refusal::new(code, error.to_string())
             })
         }),

@@ -22,6 +22,8 @@ use check::Check;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use source::Layers;
+pub use source::environment;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -145,9 +147,30 @@ impl Config {
         }
     }
 
+    /// Tells whether `http.listen` and `turn.tcp` both name `address`: one listener serves both.
+    pub fn shares_port(&self, address: SocketAddr) -> bool {
+        self.turn.enabled
+            && address.port() != 0
+            && self.http.listen.contains(&address)
+            && self.turn.tcp.addresses.contains(&address)
+    }
+
     /// The configuration as it applies, secrets redacted, as TOML.
     pub fn to_toml(&self) -> String {
         toml::to_string(&self.effective).expect("the configuration is plain data")
+    }
+
+    /// The keys whose values differ from those of `other`; of secrets, only whether they are set.
+    pub fn changed_keys(&self, other: &Self) -> Vec<String> {
+        let (mine, theirs) = (
+            source::flat(&self.effective),
+            source::flat(&other.effective),
+        );
+        let keys: BTreeSet<&String> = mine.keys().chain(theirs.keys()).collect();
+        keys.into_iter()
+            .filter(|key| mine.get(*key) != theirs.get(*key))
+            .cloned()
+            .collect()
     }
 
     /// The configuration as it applies, secrets redacted, as JSON.

@@ -13,4 +13,5 @@ pub mod log;
 pub mod net;
 pub mod protocol;
 pub mod relay;
+pub mod service;
 pub mod signal;

@@ -1,25 +1,39 @@
 //! Arguments, logging, signals, exit code; everything else is the library's.
 
-use anyhow::Result;
 use callbox::app::{self, App};
-use callbox::cli::{self, Cli, Command, Source};
-use callbox::config::Config;
-use callbox::{http, log};
+use callbox::cli::{self, Cli, Command, DoctorArgs, Source};
+use callbox::config::{Config, ConfigError};
+use callbox::log::{self, LogHandle};
+use callbox::net::Inherited;
+use callbox::{http, service};
 use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// EX_CONFIG of sysexits.h, as the operating contract has it.
 const BAD_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, and are no failure.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
     let outcome = match cli.command.unwrap_or(Command::Serve(cli.source)) {
-        Command::Serve(source) => load(&source).and_then(serve),
+        Command::Serve(source) => serve(&source),
         Command::Check { source, json } => check(&source, json),
+        Command::Doctor(args) => doctor(&args),
         Command::Token(args) => load(&args.source)
             .and_then(|config| report(cli::token(&config, &args, http::unix_now()))),
+        Command::Install(args) => report(cli::install(&args)),
         Command::Credentials(args) => load(&args.source).and_then(|config| {
             let issuer = block_on(app::ice_issuer(&config))?;
             report(cli::credentials(&config, issuer, &args, http::unix_now()))
@@ -29,14 +43,20 @@ fn main() -> ExitCode {
 }
 
 fn load(source: &Source) -> Result<Config, ExitCode> {
-    Config::load(source.config.as_deref(), std::env::vars()).map_err(|error| {
-        eprintln!("{error}");
-        ExitCode::from(BAD_CONFIGURATION)
-    })
+    Config::load(source.config.as_deref(), callbox::config::environment()).map_err(refused)
+}
+
+fn certified(config: Config) -> Result<Config, ExitCode> {
+    cli::check_certificate(config).map_err(refused)
+}
+
+fn refused(error: ConfigError) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(BAD_CONFIGURATION)
 }
 
 fn check(source: &Source, json: bool) -> Result<(), ExitCode> {
-    let loaded = Config::load(source.config.as_deref(), std::env::vars());
+    let loaded = Config::load(source.config.as_deref(), callbox::config::environment());
     let (text, valid) = cli::check(loaded, json);
     if valid || json {
         print(&text);
@@ -47,6 +67,21 @@ fn check(source: &Source, json: bool) -> Result<(), ExitCode> {
         Ok(())
     } else {
         Err(ExitCode::from(BAD_CONFIGURATION))
+    }
+}
+
+fn doctor(args: &DoctorArgs) -> Result<(), ExitCode> {
+    let config = match &args.source.config {
+        Some(_) => Some(load(&args.source)?),
+        None => None,
+    };
+    let examined = block_on(cli::doctor(args, config.as_ref(), http::unix_now()))?;
+    let (text, healthy) = examined.map_err(|error| failure(&error))?;
+    print(&text);
+    if healthy {
+        Ok(())
+    } else {
+        Err(ExitCode::FAILURE)
     }
 }
 
@@ -71,31 +106,104 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, ExitCode> {
     Ok(runtime.block_on(future))
 }
 
-fn serve(config: Config) -> Result<(), ExitCode> {
-    log::start(&config.log);
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
-    block_on(run(config))?.map_err(|error| failure(&error))
+fn serve(source: &Source) -> Result<(), ExitCode> {
+    let config = load(source).and_then(certified)?;
+    let log = log::start(&config.log);
+    warn_of(&config);
+    let inherited = Inherited::from_env().map_err(|error| failure(&error))?;
+    block_on(run(config, inherited, source, &log))?.map_err(|error| failure(&error))
 }
 
-async fn run(config: Config) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let app = App::start(config).await?;
+async fn run(
+    config: Config,
+    inherited: Inherited,
+    source: &Source,
+    log: &LogHandle,
+) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let app = App::start_with(config, inherited).await?;
     print(&format!("{}\n", app.banner));
+    service::ready(&app.status().await);
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("draining; a second signal ends at once");
-    tokio::select! {
-        () = app.drain() => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = attend(&app, &mut signals, source, log) => {}
+        () = service::watchdog(|| app.status()) => {}
     }
     app.stop().await;
     Ok(())
+}
+
+/// Reloads on SIGHUP; comes back once the box has drained, or has been told twice to end.
+async fn attend(app: &App, signals: &mut Signals, source: &Source, log: &LogHandle) {
+    while signals.next().await == Told::Reload {
+        reload(app, source, log).await;
+    }
+    tracing::info!("draining; a second signal ends at once");
+    service::stopping(app.grace());
+    let end = async { while signals.next().await == Told::Reload {} };
+    tokio::select! {
+        () = app.drain() => {}
+        () = end => {}
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Told {
+    End,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::End,
+            _ = self.interrupt.recv() => Told::End,
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+}
+
+/// A bad configuration changes nothing.
+async fn reload(app: &App, source: &Source, log: &LogHandle) {
+    service::reloading();
+    let loaded = Config::load(source.config.as_deref(), callbox::config::environment());
+    match loaded.and_then(cli::check_certificate) {
+        Ok(config) => {
+            warn_of(&config);
+            log.set_level(config.log.level);
+            let waiting = app.reload(config);
+            if waiting.is_empty() {
+                tracing::info!("reloaded");
+            } else {
+                tracing::warn!("reloaded; these wait for a restart: {}", waiting.join(", "));
+            }
+        }
+        Err(error) => {
+            for problem in &error.0 {
+                tracing::error!("not reloaded, everything stays as it is: {problem}");
+            }
+        }
+    }
+    service::ready(&app.status().await);
+}
+
+fn warn_of(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// A reader that went away is no reason to end the box.

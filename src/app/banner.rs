@@ -1,5 +1,6 @@
 //! What the box says of itself when it has started.
 
+use super::ice_urls::bracketed;
 use super::mode_in_words;
 use crate::auth::credential::IceIssuer;
 use crate::config::Config;
@@ -22,13 +23,18 @@ impl Banner {
         ice: &IceIssuer,
     ) -> Self {
         let mut lines = vec![];
-        for address in http {
-            lines.push(("page", format!("http://{address}/")));
-            lines.push(("signaling", format!("ws://{address}/ws")));
-        }
-        for address in https {
-            lines.push(("page", format!("https://{address}/")));
-            lines.push(("signaling", format!("wss://{address}/ws")));
+        for (kind, places) in [("", places(http)), ("s", named(config, https))] {
+            if !places.is_empty() {
+                let urls = |scheme: &str, path: &str| -> String {
+                    let urls: Vec<_> = places
+                        .iter()
+                        .map(|place| format!("{scheme}{kind}://{place}/{path}"))
+                        .collect();
+                    urls.join(" ")
+                };
+                lines.push(("page", urls("http", "")));
+                lines.push(("signaling", urls("ws", "ws")));
+            }
         }
         lines.push(("mode", mode_in_words(config.auth.mode).into()));
         let urls: Vec<&str> = ice
@@ -62,6 +68,27 @@ impl Banner {
         lines.push(("next", next.into()));
         Self { lines }
     }
+}
+
+fn places(listeners: &[SocketAddr]) -> Vec<String> {
+    listeners.iter().map(ToString::to_string).collect()
+}
+
+/// The name that the certificate is for, if there is one: a browser refuses a bare address.
+fn named(config: &Config, listeners: &[SocketAddr]) -> Vec<String> {
+    let Some(host) = &config.public.host else {
+        return places(listeners);
+    };
+    let host = bracketed(host);
+    let mut places: Vec<String> = listeners
+        .iter()
+        .map(|listener| match listener.port() {
+            443 => host.clone(),
+            port => format!("{host}:{port}"),
+        })
+        .collect();
+    places.dedup();
+    places
 }
 
 impl fmt::Display for Banner {

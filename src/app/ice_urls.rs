@@ -84,19 +84,15 @@ impl Served {
         self,
         mut certificates: watch::Receiver<Option<Arc<Identity>>>,
         ice: watch::Sender<IceIssuer>,
-        changed: impl Fn(IceIssuer),
     ) {
         loop {
             let shown = certificates.borrow_and_update().clone();
             let urls = self.urls(shown.as_deref());
-            let is_new = ice.send_if_modified(|ice| {
+            ice.send_if_modified(|ice| {
                 let is_new = ice.turn_urls != urls.turn;
                 ice.turn_urls = urls.turn;
                 is_new
             });
-            if is_new {
-                changed(ice.borrow().clone());
-            }
             if certificates.changed().await.is_err() {
                 return;
             }
@@ -131,7 +127,8 @@ fn hosts(public: &Public, announced: &[Announced], listeners: &[SocketAddr]) -> 
     hosts
 }
 
-fn bracketed(host: &str) -> String {
+/// A host as it stands in a URL.
+pub(super) fn bracketed(host: &str) -> String {
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
         _ => host.to_owned(),

@@ -1,28 +1,48 @@
 //! `/metrics`: what signaling and the relay count, gathered at each scrape.
 
+mod certificates;
+mod relay;
+
+use crate::http::Asks;
+use crate::net::CertStore;
+use crate::relay::RelayHandle;
 use crate::signal::hub::{Counters, Gauges};
 use crate::signal::{Driver, SentByType};
-use futures_util::future::BoxFuture;
+use certificates::Certificates;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use relay::Relaying;
 use std::fmt;
 use std::sync::Arc;
 
-type Scraper = Box<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
-
 /// Makes the function that renders everything.
-pub(super) fn scraper(driver: Arc<Driver>) -> Scraper {
+pub(super) fn scraper(
+    driver: Arc<Driver>,
+    relay: Option<Arc<RelayHandle>>,
+    certificates: Option<Arc<CertStore>>,
+) -> Asks<String> {
     Box::new(move || {
-        let driver = Arc::clone(&driver);
-        Box::pin(async move { render(&driver) })
+        let (driver, relay) = (Arc::clone(&driver), relay.clone());
+        let certificates = certificates.clone();
+        Box::pin(async move {
+            let relaying = match relay {
+                Some(relay) => Relaying::look(&relay).await,
+                None => None,
+            };
+            render(&driver, relaying, certificates)
+        })
     })
 }
 
-fn render(driver: &Driver) -> String {
+fn render(
+    driver: &Driver,
+    relaying: Option<Relaying>,
+    certificates: Option<Arc<CertStore>>,
+) -> String {
     let (counters, gauges) = driver.with_hub(|hub, _, _| (hub.counters().clone(), hub.gauges()));
     let stats = driver.stats();
     let mut registry = Registry::with_prefix("callbox");
@@ -31,6 +51,12 @@ fn render(driver: &Driver) -> String {
         gauges,
         sent: driver.sent(),
     }));
+    if let Some(relaying) = relaying {
+        registry.register_collector(Box::new(relaying));
+    }
+    if let Some(store) = certificates {
+        registry.register_collector(Box::new(Certificates(store)));
+    }
     let signal = registry.sub_registry_with_prefix("signal");
     signal.register(
         "join_latency_seconds",
@@ -102,6 +128,11 @@ impl Collector for Signaling {
                 self.gauges.ring_bytes,
             ),
             ("signal_timers", "Timers set", self.gauges.timers),
+            (
+                "signal_guessers",
+                "Networks with wrong passwords of late",
+                self.gauges.guessers,
+            ),
         ] {
             let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             value.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;

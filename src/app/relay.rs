@@ -26,16 +26,28 @@ pub(super) fn bind(config: &Config) -> Result<Bound> {
         return Ok(Bound::default());
     }
     let udp = each(&config.turn.udp, |address| net::udp(address, "turn.udp"))?;
-    let tcp = each(&config.turn.tcp, |address| net::tcp(address, "turn.tcp"))?;
+    let (shared, own): (Vec<_>, Vec<_>) = config
+        .turn
+        .tcp
+        .addresses
+        .iter()
+        .partition(|address| config.shares_port(**address));
+    let listen = Listen {
+        addresses: own,
+        ..config.turn.tcp
+    };
+    let tcp = each(&listen, |address| net::tcp(address, "turn.tcp"))?;
+    let mut addresses = tcp
+        .iter()
+        .map(TcpListener::local_addr)
+        .collect::<Result<Vec<_>, _>>()?;
+    addresses.extend(shared);
     Ok(Bound {
         udp: udp
             .iter()
             .map(UdpSocket::local_addr)
             .collect::<Result<_, _>>()?,
-        tcp: tcp
-            .iter()
-            .map(TcpListener::local_addr)
-            .collect::<Result<_, _>>()?,
+        tcp: addresses,
         listeners: Listeners { udp, tcp },
     })
 }
@@ -102,8 +114,9 @@ pub(super) fn take(relay: &RelayHandle, accepted: Accepted) {
 
 /// What an operator may do; on a box without a relay there is nothing to list.
 pub(super) fn admin(relay: Option<Arc<RelayHandle>>, ttl: Duration) -> RelayAdmin {
-    let listed = relay.clone();
+    let (listed, asked) = (relay.clone(), relay.clone());
     RelayAdmin {
+        floor: Box::new(move |user| asked.as_ref()?.ledger().floor(user)),
         list: Box::new(move || {
             let relay = listed.clone();
             Box::pin(async move {

@@ -2,7 +2,9 @@
 
 use crate::config::{CertificateSource, Config, Tls};
 use crate::http::{self, Context, Guard, Version};
-use crate::net::{self, Accepted, AcmeOrders, CertStore, Front, PemFiles, Protocol, Wire};
+use crate::net::{
+    Accepted, AcmeOrders, CertStore, Front, Inherited, Listener, PemFiles, Protocol, Wire,
+};
 use anyhow::{Result, anyhow};
 use axum::Router;
 use std::net::SocketAddr;
@@ -11,14 +13,21 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+/// `FileDescriptorName=` of socket units, each with the key that names the same addresses.
+const SOCKET_NAMES: [(&str, &str); 3] = [
+    ("http", "http.listen"),
+    ("tls", "tls.listen"),
+    ("metrics", "metrics.listen"),
+];
+
 /// Takes a connection that speaks TURN; must not block.
 pub(super) type TakeTurn = Arc<dyn Fn(Accepted) + Send + Sync>;
 
 /// Bound listeners.
 pub(super) struct Ports {
-    plain: Vec<TcpListener>,
-    tls: Vec<TcpListener>,
-    metrics: Option<TcpListener>,
+    plain: Vec<Listener>,
+    tls: Vec<Listener>,
+    metrics: Option<Listener>,
     /// Where plain HTTP is served.
     pub(super) http: Vec<SocketAddr>,
     /// Where TLS is.
@@ -26,50 +35,76 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Binds `http.listen`, `tls.listen` and `metrics.listen`.
-    pub(super) fn bind(config: &Config) -> Result<Self> {
-        let (plain, http) = bind(&config.http.listen, "http.listen")?;
-        let (tls, https) = bind(&config.tls.listen, "tls.listen")?;
+    /// Binds `http.listen`, `tls.listen` and `metrics.listen`, but for what systemd bound
+    /// beforehand.
+    pub(super) fn bind(config: &Config, mut inherited: Inherited) -> Result<Self> {
+        let [http, tls, metrics] = SOCKET_NAMES;
+        let (plain, http) = bind(&config.http.listen, http, &mut inherited)?;
+        let (tls, https) = bind(&config.tls.listen, tls, &mut inherited)?;
+        let (mut metrics, _) = bind(config.metrics.as_slice(), metrics, &mut inherited)?;
+        inherited.finish(&SOCKET_NAMES)?;
         Ok(Self {
             plain,
             tls,
-            metrics: bind(config.metrics.as_slice(), "metrics.listen")?.0.pop(),
+            metrics: metrics.pop(),
             http,
             https,
         })
     }
 
-    /// Serves each port until `stop` turns true.
+    /// Serves each port until its end comes.
     pub(super) fn serve(
         self,
         config: &Config,
         context: &Arc<Context>,
         certificates: Option<&Arc<CertStore>>,
         turn: Option<&TakeTurn>,
-        stop: &watch::Receiver<bool>,
+        ends: &Ends,
         tasks: &mut JoinSet<()>,
-    ) {
-        let proxies = &config.http.trusted_proxies;
+    ) -> Result<()> {
         for (listener, address) in self.plain.into_iter().zip(self.http) {
-            let hand_over = hand_over(router(config, context, address), None);
-            tasks.spawn(Front::default().serve(listener, stop.clone(), hand_over));
+            let turn = turn.filter(|_| config.shares_port(address)).cloned();
+            let hand_over = hand_over(router(config, context, address), turn);
+            let (listener, end) = ends.of(listener)?;
+            tasks.spawn(Front::default().serve(listener, end, hand_over));
         }
         for (listener, address) in self.tls.into_iter().zip(self.https) {
             let front = Front {
                 tls: certificates.cloned(),
-                proxies: config
-                    .tls
-                    .proxy_protocol
-                    .then(|| proxies.clone())
-                    .unwrap_or_default(),
+                proxies: match config.tls.proxy_protocol {
+                    true => config.http.trusted_proxies.clone(),
+                    false => vec![],
+                },
             };
             let hand_over = hand_over(router(config, context, address), turn.cloned());
-            tasks.spawn(front.serve(listener, stop.clone(), hand_over));
+            let (listener, end) = ends.of(listener)?;
+            tasks.spawn(front.serve(listener, end, hand_over));
         }
         if let Some(listener) = self.metrics {
             let hand_over = hand_over(http::metrics_router(Arc::clone(context)), None);
-            tasks.spawn(Front::default().serve(listener, stop.clone(), hand_over));
+            let (listener, end) = ends.of(listener)?;
+            tasks.spawn(Front::default().serve(listener, end, hand_over));
         }
+        Ok(())
+    }
+}
+
+/// When listeners stop accepting.
+pub(super) struct Ends {
+    /// The process ends: until then newcomers are told that the box drains.
+    pub(super) stop: watch::Receiver<bool>,
+    /// The drain begins: who comes to a listener that systemd holds too waits in its queue for
+    /// the next process.
+    pub(super) drain: watch::Receiver<bool>,
+}
+
+impl Ends {
+    fn of(&self, listener: Listener) -> Result<(TcpListener, watch::Receiver<bool>)> {
+        let end = match listener.inherited {
+            true => self.drain.clone(),
+            false => self.stop.clone(),
+        };
+        Ok((TcpListener::from_std(listener.socket)?, end))
     }
 }
 
@@ -119,12 +154,16 @@ impl Certificates {
     }
 }
 
-fn bind(addresses: &[SocketAddr], key: &str) -> Result<(Vec<TcpListener>, Vec<SocketAddr>)> {
+fn bind(
+    addresses: &[SocketAddr],
+    (name, key): (&str, &str),
+    inherited: &mut Inherited,
+) -> Result<(Vec<Listener>, Vec<SocketAddr>)> {
     let mut listeners = vec![];
     for address in addresses {
-        listeners.push(TcpListener::from_std(net::tcp(*address, key)?)?);
+        listeners.push(inherited.tcp(name, *address, key)?);
     }
-    let bound: Result<Vec<_>, _> = listeners.iter().map(TcpListener::local_addr).collect();
+    let bound: Result<Vec<_>, _> = listeners.iter().map(|l| l.socket.local_addr()).collect();
     Ok((listeners, bound?))
 }
 

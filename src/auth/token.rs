@@ -20,6 +20,16 @@ pub enum TokenError {
     Refused(String),
 }
 
+impl TokenError {
+    /// The name on the wire: `token-expired` or `unauthorized`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Expired(_) => "token-expired",
+            Self::Refused(_) => "unauthorized",
+        }
+    }
+}
+
 /// Checks tokens against the configured keys and claims.
 #[derive(Clone)]
 pub struct Verifier {

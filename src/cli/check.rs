@@ -1,12 +1,13 @@
 //! `callbox check`: the effective configuration, and what would surprise.
 
+use super::check_certificate;
 use crate::config::{Config, ConfigError};
 use crate::relay;
 use serde_json::json;
 
 /// Renders the outcome of loading a configuration: the text, and whether it is valid.
 pub fn check(loaded: Result<Config, ConfigError>, as_json: bool) -> (String, bool) {
-    let loaded = loaded.map(|mut config| {
+    let loaded = loaded.and_then(check_certificate).map(|mut config| {
         if config.turn.enabled {
             config.warnings.extend(relay::kernel_shortcomings());
         }

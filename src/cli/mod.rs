@@ -1,11 +1,17 @@
 //! The command line: what a person types, and what they read back.
 
+mod certificate;
 mod check;
 mod credentials;
+mod doctor;
+mod install;
 mod token;
 
+pub use certificate::check_certificate;
 pub use check::check;
 pub use credentials::{CredentialsArgs, credentials};
+pub use doctor::{DoctorArgs, doctor};
+pub use install::{InstallArgs, install};
 pub use token::{RoleName, TokenArgs, token};
 
 use clap::{Args, Parser, Subcommand};
@@ -37,10 +43,14 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Asks a running box as a client would, and says what is wrong and why.
+    Doctor(DoctorArgs),
     /// Mints a token with the configured key.
     Token(TokenArgs),
     /// Mints TURN credentials and prints them with an `iceServers` block.
     Credentials(CredentialsArgs),
+    /// Installs this program as a systemd service: user, configuration with fresh secrets, unit.
+    Install(InstallArgs),
 }
 
 /// Where the configuration comes from.

@@ -20,6 +20,8 @@ use std::time::Duration;
 const MADE_SECRET_BYTES: usize = 20;
 /// RFC 8489 section 14.10: a REALM is fewer than 128 characters.
 const MAX_REALM: usize = 127;
+/// Ten years: beyond any use, and far from where sums of times overflow.
+const LONGEST_SPAN: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// RFC 8656 section 18 (and RFC 8489): the default port of TURN and STUN over UDP and TCP.
 const TURN_PORT: u16 = 3478;
@@ -326,6 +328,20 @@ impl Check<'_> {
 
     fn limits(&mut self, raw: &Raw) {
         let signal = &raw.signal;
+        for (key, value) in [
+            ("auth.leeway", raw.auth.leeway),
+            ("signal.heartbeat", signal.heartbeat),
+            ("signal.timeout", signal.timeout),
+            ("signal.resume_window", signal.resume_window),
+            ("turn.ttl", raw.turn.ttl),
+            ("turn.max_session", raw.turn.max_session),
+            ("drain.grace", raw.drain.grace),
+        ] {
+            if value.0 > LONGEST_SPAN {
+                self.problem(key, value, "is longer than ten years")
+                    .set_mend("write e.g. \"1h\"");
+            }
+        }
         for (key, value) in [
             ("signal.heartbeat", signal.heartbeat),
             ("signal.timeout", signal.timeout),

@@ -34,7 +34,7 @@ impl Layers {
             })?;
             // Parsed by itself first: this error shows the line, the merged one would not.
             text.parse::<toml::Table>().map_err(|error| {
-                Problem::new("--config", path.display(), format!("is no TOML: {error}"))
+                Problem::new("--config", path.display(), not_toml(&text, &error))
                     .mend("correct the line; values are TOML, strings in double quotes")
             })?;
             builder = builder.add_source(NamedFile {
@@ -81,7 +81,7 @@ impl Layers {
         flatten("", &self.root, &mut written);
         written
             .into_iter()
-            .filter(|(key, _)| !self.known.contains_key(key))
+            .filter(|(key, value)| !self.is_known(key, value))
             .map(|(key, value)| {
                 let problem = Problem::new(&key, shown(value), "is not a key of callbox")
                     .origin(value.origin().map(str::to_owned));
@@ -91,6 +91,16 @@ impl Layers {
                 }
             })
             .collect()
+    }
+
+    fn is_known(&self, key: &str, value: &Value) -> bool {
+        let is_table = |known: &String| {
+            known
+                .strip_prefix(key)
+                .is_some_and(|rest| rest.starts_with('.'))
+        };
+        self.known.contains_key(key)
+            || matches!(value.kind, ValueKind::Table(_)) && self.known.keys().any(is_table)
     }
 
     fn mistyped(&self, error: &config::ConfigError) -> ConfigError {
@@ -117,11 +127,31 @@ impl Layers {
     }
 }
 
+/// Names the place and the fault. The library would show the line, and a secret may stand on it.
+fn not_toml(text: &str, error: &toml::de::Error) -> String {
+    let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
+    let line = before.matches('\n').count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .map_or(0, |tail| tail.chars().count())
+        + 1;
+    format!(
+        "is no TOML at line {line}, column {column}: {}",
+        error.message()
+    )
+}
+
 /// Every key there is with its default, for instance `turn.user_quota` → 128.
 pub(super) fn known_keys() -> BTreeMap<String, serde_json::Value> {
-    let defaults = serde_json::to_value(Raw::default()).expect("the defaults are plain data");
+    flat(&Raw::default())
+}
+
+/// Each key with its value.
+pub(super) fn flat(raw: &Raw) -> BTreeMap<String, serde_json::Value> {
+    let values = serde_json::to_value(raw).expect("the configuration is plain data");
     let mut keys = BTreeMap::new();
-    leaves("", &defaults, &mut keys);
+    leaves("", &values, &mut keys);
     keys
 }
 
@@ -154,7 +184,8 @@ fn foreign(error: &config::ConfigError) -> ConfigError {
 
 fn flatten<'v>(prefix: &str, value: &'v Value, out: &mut Vec<(String, &'v Value)>) {
     match &value.kind {
-        ValueKind::Table(table) => {
+        // An empty table is written down as well: `[trun]` is a slip like any other.
+        ValueKind::Table(table) if !table.is_empty() || prefix.is_empty() => {
             for (key, inner) in table {
                 flatten(&joined(prefix, key), inner, out);
             }
@@ -178,6 +209,18 @@ fn nearest<'k>(key: &str, known: impl Iterator<Item = &'k String>) -> Option<&'k
         .filter(|(distance, candidate)| *distance <= candidate.len() / 3)
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+/// The `CALLBOX_…` variables of this process. What is not UTF-8 is shown as far as it goes, and is
+/// then no valid value.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        let name = name
+            .into_string()
+            .ok()
+            .filter(|name| name.starts_with(PREFIX))?;
+        Some((name, value.to_string_lossy().into_owned()))
+    })
 }
 
 /// `CALLBOX_TURN__USER_QUOTA` → `turn.user_quota`. Names without a double underscore belong to

@@ -162,6 +162,21 @@ fn a_reachable_box_has_to_say_who_may_join() {
 }
 
 #[test]
+fn turn_listens_on_tcp_beside_udp_with_a_worker_a_core() {
+    let config = Config::load(None, std::iter::empty()).unwrap();
+    assert_eq!(config.turn.tcp, config.turn.udp);
+    assert!(config.turn.workers >= 1);
+    assert_eq!(load("[turn]\nworkers = 3", &[]).unwrap().turn.workers, 3);
+    assert!(
+        load("[turn]\nworkers = 0", &[])
+            .unwrap_err()
+            .contains("turn.workers = 0")
+    );
+    let outside = load("[turn]\ntcp = [\"0.0.0.0:3478\"]", &[]).unwrap();
+    assert!(outside.warnings[0].starts_with("turn.tcp listens on 0.0.0.0:3478"));
+}
+
+#[test]
 fn jwt_mode_needs_a_key() {
     let error = load("[auth]\nmode = \"jwt\"", &[]).unwrap_err();
     assert!(
@@ -201,4 +216,30 @@ fn secrets_may_live_in_files_one_a_line() {
         &[],
     );
     assert!(both.unwrap_err().contains("keep one of the two"));
+}
+
+#[test]
+fn a_line_that_is_no_toml_is_named_and_not_shown() {
+    let error = load(
+        "[turn]\nttl = \"1h\"\n[auth]\nsecret = hunter2-very-secret\n",
+        &[],
+    )
+    .unwrap_err();
+    assert!(error.contains("line 4, column"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn spans_that_would_overflow_are_refused() {
+    for key in ["[signal]\nresume_window", "[turn]\nttl", "[drain]\ngrace"] {
+        let error = load(&format!("{key} = \"500000000000years\""), &[]).unwrap_err();
+        assert!(error.contains("years"), "{error}");
+    }
+}
+
+#[test]
+fn an_unknown_table_is_refused_even_if_empty() {
+    let error = load("[trun]\n", &[]).unwrap_err();
+    assert!(error.starts_with("trun = a value: is not a key"), "{error}");
+    assert!(load("[turn]\n[tls.acme]\n", &[]).is_ok());
 }

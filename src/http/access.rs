@@ -5,16 +5,16 @@ use crate::auth::Grant;
 use crate::auth::token::{TokenError, Verifier};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
-use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Who may join: anyone, or bearers of a token that verifies.
 #[derive(Debug, Clone)]
-pub struct Access(Option<Arc<Verifier>>);
+pub struct Access(watch::Receiver<Option<Verifier>>);
 
 impl Access {
-    /// `None` is open mode.
-    pub fn new(verifier: Option<Verifier>) -> Self {
-        Self(verifier.map(Arc::new))
+    /// Follows the verifier, which a reload may change; `None` is open mode.
+    pub fn new(verifier: watch::Receiver<Option<Verifier>>) -> Self {
+        Self(verifier)
     }
 
     /// Judges a token at `now` (Unix seconds).
@@ -22,7 +22,7 @@ impl Access {
     /// # Errors
     /// A token is asked for and absent, expired, or does not verify.
     pub fn grant(&self, token: Option<&str>, now: u64) -> Result<Grant, TokenError> {
-        match (&self.0, token) {
+        match (&*self.0.borrow(), token) {
             (None, _) => Ok(Grant::open()),
             (Some(verifier), Some(token)) => verifier.verify(token, now),
             (Some(_), None) => Err(TokenError::Refused("a token is needed".into())),
@@ -32,11 +32,7 @@ impl Access {
 
 impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
-        let code = match error {
-            TokenError::Expired(_) => "token-expired",
-            TokenError::Refused(_) => "unauthorized",
-        };
-        Self::new(StatusCode::UNAUTHORIZED, code, error.to_string())
+        Self::new(StatusCode::UNAUTHORIZED, error.code(), error.to_string())
     }
 }
 

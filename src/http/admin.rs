@@ -3,9 +3,10 @@
 
 use super::Context;
 use super::access::token_of;
+use super::extract::{Segment, Text};
 use super::problem::Problem;
-use crate::protocol::{ErrorCode, Refusal, RoomPatch};
-use axum::extract::{Path, Request, State};
+use crate::protocol::{ErrorCode, Refusal, RoomPatch, RoomView};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -35,7 +36,7 @@ pub(super) async fn check(
     request: Request,
     next: Next,
 ) -> Response {
-    let Some(expected) = &context.admin_token else {
+    let Some(expected) = context.admin_token.borrow().clone() else {
         return Problem::not_found().into_response();
     };
     let (parts, body) = request.into_parts();
@@ -77,13 +78,20 @@ fn digest(token: &str) -> [u8; 32] {
     sha2::Sha256::digest(token.as_bytes()).into()
 }
 
+/// Serialised as it is: metadata is a client's own text, which no `Value` could hold.
+#[derive(Serialize)]
+struct Rooms<'a> {
+    rooms: Vec<RoomView<'a>>,
+}
+
 /// Lists rooms.
 #[utoipa::path(get, path = "/v1/rooms", tag = "rooms", security(("admin" = [])),
     responses((status = 200, description = "`{\"rooms\": [Room]}`, each with its count of `peers`")))]
 async fn rooms(State(context): State<Arc<Context>>) -> Response {
     let body = context.driver.with_hub(|hub, _, _| {
-        let rooms: Vec<_> = hub.rooms().collect();
-        render(&json!({ "rooms": rooms }))
+        render(&Rooms {
+            rooms: hub.rooms().collect(),
+        })
     });
     as_json(body)
 }
@@ -95,7 +103,7 @@ async fn rooms(State(context): State<Arc<Context>>) -> Response {
         (status = 404, description = "no such room")))]
 async fn room(
     State(context): State<Arc<Context>>,
-    Path(id): Path<String>,
+    Segment(id): Segment<String>,
 ) -> Result<Response, Problem> {
     let body = context
         .driver
@@ -115,8 +123,8 @@ async fn room(
         (status = 409, description = "`relayOnly` on a box without a relay")))]
 async fn patch_room(
     State(context): State<Arc<Context>>,
-    Path(id): Path<String>,
-    body: String,
+    Segment(id): Segment<String>,
+    Text(body): Text,
 ) -> Result<Response, Problem> {
     let patch = RoomPatch::from_json(&body).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, error.code.as_str(), error.message)
@@ -134,7 +142,7 @@ async fn patch_room(
     responses((status = 204, description = "closed"), (status = 404, description = "no such room")))]
 async fn close_room(
     State(context): State<Arc<Context>>,
-    Path(id): Path<String>,
+    Segment(id): Segment<String>,
 ) -> Result<StatusCode, Problem> {
     context
         .driver
@@ -151,8 +159,8 @@ async fn close_room(
         (status = 404, description = "no such room")))]
 async fn notify(
     State(context): State<Arc<Context>>,
-    Path(id): Path<String>,
-    body: String,
+    Segment(id): Segment<String>,
+    Text(body): Text,
 ) -> Result<Response, Problem> {
     let content: Box<RawValue> = serde_json::from_str(&body).map_err(|_| {
         Problem::new(
@@ -176,7 +184,7 @@ async fn notify(
         (status = 404, description = "no such room or peer")))]
 async fn remove_peer(
     State(context): State<Arc<Context>>,
-    Path((id, peer)): Path<(String, String)>,
+    Segment((id, peer)): Segment<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     context
         .driver
@@ -230,7 +238,7 @@ async fn relays(State(context): State<Arc<Context>>) -> Response {
 #[utoipa::path(delete, path = "/v1/relays/{user}", tag = "relays", security(("admin" = [])),
     params(("user" = String, Path, description = "`user` of the list")),
     responses((status = 204, description = "revoked, whether or not it had allocations")))]
-async fn revoke(State(context): State<Arc<Context>>, Path(user): Path<String>) -> StatusCode {
+async fn revoke(State(context): State<Arc<Context>>, Segment(user): Segment<String>) -> StatusCode {
     let is_peer = context
         .driver
         .with_hub(|hub, _, effects| hub.revoke(&user, effects));

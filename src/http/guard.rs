@@ -82,7 +82,8 @@ impl Guard {
     fn check_host(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
         let known = host.is_none_or(|host| {
-            let name = without_port(host);
+            // A name with its root dot is the same name.
+            let name = without_port(host).trim_end_matches('.');
             name.eq_ignore_ascii_case("localhost")
                 || name
                     .trim_matches(['[', ']'])
@@ -114,8 +115,11 @@ impl Guard {
             .allowed_origins
             .iter()
             .any(|o| o == "*" || o.trim_end_matches('/').eq_ignore_ascii_case(text));
-        if listed || self.is_own(text, host) {
+        if listed {
             return Ok(Some(origin.clone()));
+        }
+        if self.is_own(text, host) {
+            return Ok(None);
         }
         Err(Problem::new(
             StatusCode::FORBIDDEN,
@@ -141,7 +145,7 @@ impl Guard {
             || self
                 .public_host
                 .as_deref()
-                .is_some_and(|own| own.eq_ignore_ascii_case(without_port(authority)))
+                .is_some_and(|own| own.eq_ignore_ascii_case(bare))
     }
 
     /// Walks X-Forwarded-For from the right, past trusted proxies only: what stands further left
@@ -197,6 +201,7 @@ mod tests {
             "127.0.0.1",
             "127.9.9.9:1",
             "[::1]:8080",
+            "localhost.",
             "call.example.org",
         ] {
             assert!(ok(own), "{own}");
@@ -236,6 +241,10 @@ mod tests {
         );
         assert!(!ok("http://localhost:9999", "localhost:8080"));
         assert!(!ok("https://evil.example", "localhost:8080"));
+        assert!(
+            !ok("http://call.example.org:9999", "call.example.org"),
+            "another port"
+        );
         assert!(!ok("null", "null"));
         assert!(
             guard().check_origin(&headers(&[("host", "x")])).is_ok(),

@@ -50,10 +50,9 @@ pub(super) async fn ice_servers(
     let name = grant
         .identity
         .unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
-    let servers = context
-        .ice
-        .borrow()
-        .issue(&format!("http-{name}"), now, None);
+    let user = format!("http-{name}");
+    let floor = (context.relays.floor)(&user);
+    let servers = context.ice.borrow().issue(&user, now, floor);
     let body = match asked.format.as_deref() {
         None | Some("") => json!(servers),
         Some("rest") => {

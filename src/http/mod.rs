@@ -4,6 +4,7 @@
 
 mod access;
 mod admin;
+mod extract;
 mod guard;
 mod ice;
 mod openapi;
@@ -21,9 +22,8 @@ use crate::auth::credential::IceIssuer;
 use crate::signal::{Driver, SessionSettings};
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::future::BoxFuture;
 use problem::Problem;
@@ -61,17 +61,25 @@ pub struct Context {
     /// Whether the embedded pages are served.
     pub pages: bool,
     /// `auth.admin_token`; without one the admin API does not exist.
-    pub admin_token: Option<AdminToken>,
+    pub admin_token: watch::Receiver<Option<AdminToken>>,
     /// The relays, as far as an operator is concerned.
     pub relays: RelayAdmin,
     /// Renders all metrics.
-    pub scrape: Box<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>,
+    pub scrape: Asks<String>,
 }
+
+/// A question that takes a while.
+pub type Asks<T> = Box<dyn Fn() -> BoxFuture<'static, T> + Send + Sync>;
+
+/// Finds what a revocation left behind.
+pub type FloorOf = Box<dyn Fn(&str) -> Option<u64> + Send + Sync>;
 
 /// What an operator does with relays.
 pub struct RelayAdmin {
     /// Lists live allocations; identity and room are left empty.
-    pub list: Box<dyn Fn() -> BoxFuture<'static, Vec<RelayRow>> + Send + Sync>,
+    pub list: Asks<Vec<RelayRow>>,
+    /// The highest expiry that a revocation of this user refuses.
+    pub floor: FloorOf,
     /// Revokes a user that is no session of signaling.
     pub revoke: Box<dyn Fn(&str) + Send + Sync>,
 }
@@ -106,10 +114,7 @@ pub fn router(context: Arc<Context>, guard: Guard) -> Router {
     }
     router
         .fallback(async || Problem::not_found())
-        .method_not_allowed_fallback(async || {
-            let status = StatusCode::METHOD_NOT_ALLOWED;
-            Problem::new(status, "method-not-allowed", "this path has no such method")
-        })
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(Arc::new(guard), guard::check))
         .with_state(context)
@@ -123,6 +128,18 @@ pub fn metrics_router(context: Arc<Context>) -> Router {
         .with_state(context)
 }
 
+/// Without a token the admin paths do not exist, whatever the method.
+async fn method_not_allowed(State(context): State<Arc<Context>>, uri: Uri) -> Problem {
+    let is_admin = ["/v1/rooms", "/v1/relays", "/metrics"]
+        .iter()
+        .any(|p| uri.path().starts_with(p));
+    if is_admin && context.admin_token.borrow().is_none() {
+        return Problem::not_found();
+    }
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    Problem::new(status, "method-not-allowed", "this path has no such method")
+}
+
 /// Tells that the process is alive.
 #[utoipa::path(get, path = "/healthz", tag = "health",
     responses((status = 200, description = "alive")))]
@@ -134,11 +151,13 @@ async fn healthz() -> &'static str {
 #[utoipa::path(get, path = "/readyz", tag = "health",
     responses((status = 200, description = "ready"),
         (status = 503, description = "starting or draining")))]
-async fn readyz(State(context): State<Arc<Context>>) -> Response {
+async fn readyz(State(context): State<Arc<Context>>) -> Result<&'static str, Problem> {
+    let not_yet = |code, detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
     match *context.phase.borrow() {
-        Phase::Ready => "ready\n".into_response(),
-        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
-        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response(),
+        Phase::Ready => Ok("ready
+"),
+        Phase::Starting => Err(not_yet("starting", "not all listeners serve yet")),
+        Phase::Draining => Err(not_yet("draining", "the box is shutting down")),
     }
 }
 

@@ -68,7 +68,7 @@ fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socke
 fn worded(protocol: &str, address: SocketAddr, key: &str, source: io::Error) -> BindError {
     let port = address.port();
     let message = match source.kind() {
-        io::ErrorKind::AddrInUse => match owner::of(protocol, address) {
+        io::ErrorKind::AddrInUse => match owner::of_address(protocol, address) {
             Some(owner) => {
                 format!("port {port}/{protocol} is taken by {owner}: stop it, or set {key}")
             }

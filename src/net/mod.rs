@@ -7,6 +7,7 @@ mod acme;
 mod address;
 mod certs;
 mod front;
+mod inherited;
 mod listen;
 mod owner;
 
@@ -14,4 +15,6 @@ pub use acme::AcmeOrders;
 pub use address::{Announced, discover};
 pub use certs::{CertStore, Identity, IdentityError, PemFiles};
 pub use front::{Accepted, Front, Protocol, Wire};
+pub use inherited::{Inherited, InheritedError, Listener};
 pub use listen::{BindError, tcp, udp};
+pub use owner::{Owner, of_address as owner_of};

@@ -6,9 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 
 /// A process that holds a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Owner {
-    pid: u32,
-    name: String,
+pub struct Owner {
+    /// Its process id.
+    pub pid: u32,
+    /// Its command, at most 15 bytes.
+    pub name: String,
 }
 
 impl fmt::Display for Owner {
@@ -21,7 +23,7 @@ impl fmt::Display for Owner {
 /// `protocol` is `tcp` or `udp`.
 ///
 /// `None` where it belongs to another user, or to another network namespace.
-pub(super) fn of(protocol: &str, address: SocketAddr) -> Option<Owner> {
+pub fn of_address(protocol: &str, address: SocketAddr) -> Option<Owner> {
     let inodes: Vec<String> = ["", "6"]
         .iter()
         .filter_map(|family| fs::read_to_string(format!("/proc/net/{protocol}{family}")).ok())
@@ -102,12 +104,12 @@ mod tests {
     #[test]
     fn the_holder_of_a_port_is_found() {
         let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let owner = of("udp", udp.local_addr().unwrap()).unwrap();
+        let owner = of_address("udp", udp.local_addr().unwrap()).unwrap();
         assert_eq!(owner.pid, std::process::id());
         let tcp = std::net::TcpListener::bind("[::1]:0")
             .or_else(|_| std::net::TcpListener::bind("127.0.0.1:0"))
             .unwrap();
-        let owner = of("tcp", tcp.local_addr().unwrap()).unwrap();
+        let owner = of_address("tcp", tcp.local_addr().unwrap()).unwrap();
         assert_eq!(owner.pid, std::process::id());
     }
 }

@@ -101,11 +101,14 @@ impl Ledger {
         lock(&self.revocations).revoke(user, floor, unix_now);
     }
 
+    /// The highest expiry that is refused for `user`, if it was ever revoked.
+    pub fn floor(&self, user: &str) -> Option<u64> {
+        lock(&self.revocations).floor(user)
+    }
+
     /// Tells whether a credential of `user` that expires at `expiry` was revoked.
     pub fn is_revoked(&self, user: &str, expiry: u64) -> bool {
-        lock(&self.revocations)
-            .floor(user)
-            .is_some_and(|floor| expiry <= floor)
+        self.floor(user).is_some_and(|floor| expiry <= floor)
     }
 
     /// Allocations of the whole box.

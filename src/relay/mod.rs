@@ -12,6 +12,7 @@ mod listener;
 mod mailbox;
 mod outbound;
 mod rate;
+mod source;
 mod stats;
 mod stream;
 mod udp;

@@ -422,6 +422,18 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_inherits_the_memory_of_the_one_before() {
+        let entries: Vec<Entry<'static>> = Vec::with_capacity(100);
+        let memory = entries.as_ptr() as usize;
+        let recycled = recycle(entries);
+        assert_eq!(
+            (recycled.as_ptr() as usize, recycled.capacity()),
+            (memory, 100)
+        );
+        assert_eq!(recycle_slices(Vec::with_capacity(7)).capacity(), 7);
+    }
+
+    #[test]
     fn a_frame_of_equal_datagrams_and_a_shorter_one_is_one_message() {
         let world = World::new();
         let step = |length| Step {

@@ -51,7 +51,6 @@ pub struct Driver {
     state: Mutex<State>,
     rearm: Notify,
     live: watch::Sender<usize>,
-    limits: ConnectionLimits,
     on_revoke: OnRevoke,
     stats: Stats,
 }
@@ -83,6 +82,7 @@ impl Default for Stats {
 
 struct State {
     hub: Hub,
+    limits: ConnectionLimits,
     outboxes: HashMap<ConnId, Arc<Outbox>>,
     per_ip: HashMap<IpAddr, u32>,
     /// Kept between calls for its capacity.
@@ -104,6 +104,7 @@ impl Driver {
     ) -> Self {
         let state = State {
             hub: Hub::new(settings, ice, rand::random()),
+            limits,
             outboxes: HashMap::new(),
             per_ip: HashMap::new(),
             effects: vec![],
@@ -117,7 +118,6 @@ impl Driver {
             state: Mutex::new(state),
             rearm: Notify::new(),
             live,
-            limits,
             on_revoke,
             stats: Stats::default(),
         }
@@ -139,18 +139,19 @@ impl Driver {
             return Err(ConnectError::Draining);
         }
         let total: u32 = state.outboxes.len().try_into().unwrap_or(u32::MAX);
-        if total >= self.limits.total {
+        if total >= state.limits.total {
             return Err(ConnectError::Total);
         }
         let source = hub::network(client);
+        let per_ip = state.limits.per_ip;
         let count = state.per_ip.entry(source).or_insert(0);
-        if *count >= self.limits.per_ip {
+        if *count >= per_ip {
             return Err(ConnectError::PerIp);
         }
         *count += 1;
         let conn = ConnId(state.next_conn);
         state.next_conn += 1;
-        let outbox = Arc::new(Outbox::new(self.limits.outbox));
+        let outbox = Arc::new(Outbox::new(state.limits.outbox));
         state.outboxes.insert(conn, Arc::clone(&outbox));
         self.live.send_replace(state.outboxes.len());
         Ok(Admission {
@@ -160,6 +161,13 @@ impl Driver {
             outbox,
             driver: Arc::clone(self),
         })
+    }
+
+    /// Takes new limits and settings; connections that exceed a new limit live on.
+    pub fn reconfigure(&self, settings: Settings, ice: IceIssuer, limits: ConnectionLimits) {
+        let mut state = self.lock();
+        state.limits = limits;
+        state.hub.reconfigure(settings, ice);
     }
 
     /// Hands one input to the hub and its effects to the outboxes.

@@ -10,4 +10,4 @@ mod session;
 
 pub use driver::{Admission, ConnectError, ConnectionLimits, Driver, OnRevoke, Stats};
 pub use sent::SentByType;
-pub use session::{SessionSettings, run};
+pub use session::{Authorize, SessionSettings, run};

@@ -19,6 +19,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 const WRITE_BATCH: usize = 16 * 1024;
 /// How long a connection that is being closed may take to say goodbye.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// The same for a consumer that fell behind: it has yet to read what the kernel holds for it.
+const SLOW_CLOSE_WAIT: Duration = Duration::from_secs(30);
+/// Pings and pongs that a client may send between two heartbeats. Browsers send none, libraries
+/// one in some seconds.
+const MAX_CONTROL_FRAMES: u32 = 1_000;
 
 /// How connections are run.
 #[derive(Clone)]
@@ -30,8 +35,11 @@ pub struct SessionSettings {
     /// The largest frame, bytes.
     pub max_frame: usize,
     /// Judges the token of a frame, or of the connection.
-    pub authorize: Arc<dyn Fn(Option<&str>) -> Result<Grant, Refusal> + Send + Sync>,
+    pub authorize: Authorize,
 }
+
+/// Turns a token, or the lack of one, into rights.
+pub type Authorize = Arc<dyn Fn(Option<&str>) -> Result<Grant, Refusal> + Send + Sync>;
 
 /// Runs a connection until it ends; `token` came with the upgrade request.
 pub async fn run(
@@ -44,8 +52,8 @@ pub async fn run(
     admission.driver().input(Input::Connected { conn, client });
     let heartbeat = Heartbeat {
         at: Instant::now() + settings.heartbeat,
-        beats: 0,
         ping: None,
+        control_frames: 0,
     };
     let mut session = Session {
         socket,
@@ -112,13 +120,15 @@ impl End {
 struct Heartbeat {
     /// When to send the next ping, or to give up on the one that is out.
     at: Instant,
-    /// Pings so far: the payload of the last one.
-    beats: u64,
     ping: Option<Ping>,
+    /// Pings and pongs of the client since the last answered ping.
+    control_frames: u32,
 }
 
 /// A ping that waits for its pong.
 struct Ping {
+    /// Drawn anew each time: only who reads can answer.
+    payload: u64,
     /// The last sequence number sent before it; `None` once another session began since.
     confirms: Option<u64>,
 }
@@ -172,18 +182,32 @@ impl Session {
                 grant: Ok(Grant::open()),
             }),
             Message::Pong(payload) => {
-                if payload[..] == self.heartbeat.beats.to_be_bytes()
-                    && let Some(ping) = self.heartbeat.ping.take()
-                {
-                    self.heartbeat.at = Instant::now() + self.settings.heartbeat;
+                let answers = |ping: &mut Ping| payload[..] == ping.payload.to_be_bytes();
+                if let Some(ping) = self.heartbeat.ping.take_if(answers) {
+                    self.heartbeat = Heartbeat {
+                        at: Instant::now() + self.settings.heartbeat,
+                        ping: None,
+                        control_frames: 0,
+                    };
                     if let Some(seq) = ping.confirms {
                         self.driver().input(Input::Confirmed { conn, seq });
                     }
+                    return Ok(());
                 }
+                return self.count_control_frame();
             }
             // The library answers pings and the closing handshake by itself.
-            Message::Ping(_) => {}
+            Message::Ping(_) => return self.count_control_frame(),
             Message::Close(_) => return Err(End::lost()),
+        }
+        Ok(())
+    }
+
+    /// Every ping of a client that does not read leaves a pong in the write buffer.
+    fn count_control_frame(&mut self) -> Result<(), End> {
+        self.heartbeat.control_frames += 1;
+        if self.heartbeat.control_frames > MAX_CONTROL_FRAMES {
+            return Err(End::broken(CloseCode::RateLimited, "too many pings"));
         }
         Ok(())
     }
@@ -256,14 +280,16 @@ impl Session {
             };
             return Err(End::Lost(Loss::Timeout, Some(closing)));
         }
+        let payload: u64 = rand::random();
         self.heartbeat = Heartbeat {
             at: Instant::now() + self.settings.timeout,
-            beats: self.heartbeat.beats + 1,
             ping: Some(Ping {
+                payload,
                 confirms: Some(self.sent),
             }),
+            control_frames: self.heartbeat.control_frames,
         };
-        let ping = Message::Ping(self.heartbeat.beats.to_be_bytes().to_vec().into());
+        let ping = Message::Ping(payload.to_be_bytes().to_vec().into());
         match timeout(self.settings.timeout, self.socket.send(ping)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::lost()),
@@ -297,10 +323,9 @@ impl Session {
             code: code as u16,
             reason: reason.into(),
         };
-        let patience = if code == CloseCode::SlowConsumer {
-            self.settings.timeout
-        } else {
-            CLOSE_WAIT
+        let patience = match code {
+            CloseCode::SlowConsumer => SLOW_CLOSE_WAIT,
+            _ => CLOSE_WAIT,
         };
         let farewell = async {
             self.socket.send(Message::Close(Some(frame))).await?;

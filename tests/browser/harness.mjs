@@ -53,7 +53,7 @@ export async function startBox(environment = {}) {
     box.on('exit', (code) => giveUp(`ended with ${code}`));
     const read = (line) => {
       said.push(line);
-      const found = /http:\/\/127\.0\.0\.1:[1-9]\d*\//.exec(line);
+      const found = /https?:\/\/127\.0\.0\.1:[1-9]\d*\//.exec(line);
       if (!found) return;
       clearTimeout(timer);
       resolve(found[0]);
@@ -65,11 +65,11 @@ export async function startBox(environment = {}) {
 }
 
 /** Starts Chromium with a profile of its own; `devices: false` is a machine without camera and microphone. */
-export async function startBrowser({ devices = true } = {}) {
+export async function startBrowser({ devices = true, args = [] } = {}) {
   const profile = mkdtempSync(join(tmpdir(), 'callbox-browser-'));
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    args: devices ? [...QUIET, FAKE_DEVICES] : QUIET,
+    args: [...QUIET, ...(devices ? [FAKE_DEVICES] : []), ...args],
     locale: 'en-GB',
     viewport: { width: 1280, height: 800 },
   });

@@ -2,6 +2,8 @@
 //!
 //! A test program of its own, one test at a time: what is measured is the whole process.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[allow(dead_code, reason = "shared with the stories about the relay")]
 #[path = "../relay/client.rs"]
 mod client;
@@ -12,12 +14,15 @@ mod relay;
 use crate::client::Link;
 use crate::relay::{Relay, SOON, echo};
 use std::net::UdpSocket;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 /// Held by the test that runs.
 static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Bytes sent to a client that does not read: enough to fill every buffer on the way many times.
+const FLOOD: usize = 64 << 20;
 
 /// Bytes of this process in memory.
 fn resident() -> usize {
@@ -46,32 +51,32 @@ async fn a_client_that_does_not_read_loses_datagrams_and_delays_nobody() {
 
     let before = resident();
     let stop = AtomicBool::new(false);
-    let (mut sent, mut slowest) = (0_usize, std::time::Duration::ZERO);
+    let sent = AtomicUsize::new(0);
+    let mut slowest = Duration::ZERO;
     std::thread::scope(|scope| {
-        let flood = scope.spawn(|| {
-            let mut sent = 0;
+        scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                sent += flooder.send_to(&[7; 1200], relayed).unwrap_or(0);
+                let length = flooder.send_to(&[7; 1200], relayed).unwrap_or(0);
+                sent.fetch_add(length, Ordering::Relaxed);
             }
-            sent
         });
-        let begun = Instant::now();
-        // Enough to have filled every buffer on the way many times over.
-        for count in 0..2_000_u32 {
+        let deadline = Instant::now() + SOON * 3;
+        let mut count = 0_u32;
+        while sent.load(Ordering::Relaxed) < FLOOD && Instant::now() < deadline {
             let asked = Instant::now();
             quick.send_channel(0x4000, &count.to_be_bytes());
             assert_eq!(quick.receive_channel().1, count.to_be_bytes());
             slowest = slowest.max(asked.elapsed());
-            assert!(begun.elapsed() < SOON * 3);
+            count += 1;
         }
         stop.store(true, Ordering::Relaxed);
-        sent = flood.join().unwrap();
+        assert!(count > 0);
     });
+    assert!(sent.load(Ordering::Relaxed) >= FLOOD, "{sent:?}");
     assert!(slowest < SOON / 10, "{slowest:?}");
     let stats = relay.eventually(|stats| stats.io.slow_reader > 0).await;
     let grown = resident().saturating_sub(before);
-    assert!(sent > 20 << 20, "{sent}");
-    assert!(grown < 24 << 20, "{grown} bytes more after {sent}");
+    assert!(grown < 24 << 20, "{grown} bytes more");
 
     // What it gets once it reads again is whole and in step.
     let mut read = 0;
@@ -106,7 +111,8 @@ async fn ten_thousand_allocations_leave_nothing_behind() {
     let stats = relay.stats().await;
     assert_eq!(stats.engine.allocations_opened, 10_001);
     assert_eq!(stats.engine.allocations_closed, 10_001);
-    assert_eq!(descriptors(), before);
+    // The runtime of the test before may still have been going down.
+    assert!(descriptors() <= before);
     let grown = resident().saturating_sub(held);
     assert!(grown < 8 << 20, "{grown}");
     assert_eq!(relay.handle.ledger().allocations(), 0);
@@ -136,4 +142,24 @@ async fn a_flood_of_half_open_connections_keeps_nobody_out() {
     assert_eq!(client.receive_channel().1, b"through");
     let mut newcomer = client::tcp(relay.tcp, relay.credential("bob"));
     newcomer.allocate().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_allocation_with_a_channel_takes_two_kibibytes() {
+    let _alone = ALONE.lock().await;
+    let relay = Relay::start(2);
+    let peer = echo("127.0.0.1");
+    let mut clients: Vec<_> = (0..3_000)
+        .map(|index| client::udp(relay.udp, relay.credential(&format!("user{index}"))))
+        .collect();
+    let ask = |client: &mut client::Client<UdpSocket>| {
+        client.allocate().unwrap();
+        client.bind(0x4000, peer).unwrap();
+    };
+    // What is paid once: buffers, tables, the allocator's arenas.
+    clients[..1_000].iter_mut().for_each(ask);
+    let before = resident();
+    clients[1_000..].iter_mut().for_each(ask);
+    let grown = resident().saturating_sub(before);
+    assert!(grown <= 2 * (2 << 20), "{} bytes each", grown / 2_000);
 }

@@ -26,14 +26,20 @@ use turn::proto::reqtrans::RequestedTransport;
 
 /// Longer than the relay ever takes, shorter than patience.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// RFC 8489 section 6.2.1: when a request over UDP is sent again.
+const RETRANSMIT: Duration = Duration::from_millis(500);
 
 /// Carries whole messages.
 pub(crate) trait Link {
+    /// How often [`receive`](Self::receive) may find nothing in time.
+    const PATIENCE: u128;
     fn send(&mut self, message: &[u8]) -> io::Result<()>;
     fn receive(&mut self) -> io::Result<Vec<u8>>;
 }
 
 impl Link for UdpSocket {
+    const PATIENCE: u128 = TIMEOUT.as_millis() / RETRANSMIT.as_millis();
+
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
         UdpSocket::send(self, message).map(drop)
     }
@@ -62,6 +68,8 @@ impl<S> Framed<S> {
 }
 
 impl<S: Read + Write> Link for Framed<S> {
+    const PATIENCE: u128 = 0;
+
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
         let mut message = message.to_vec();
         message.resize(message.len().next_multiple_of(4), 0);
@@ -101,7 +109,7 @@ pub(crate) fn udp(server: SocketAddr, credential: Credential) -> Client<UdpSocke
     let ip = if server.is_ipv4() { "127.0.0.1" } else { "::1" };
     let socket = UdpSocket::bind((ip, 0)).unwrap();
     socket.connect(server).unwrap();
-    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+    socket.set_read_timeout(Some(RETRANSMIT)).unwrap();
     Client::new(socket, credential)
 }
 
@@ -171,7 +179,7 @@ impl<L: Link> Client<L> {
         loop {
             let message = match self.early.pop_front() {
                 Some(message) => message,
-                None => self.link.receive().unwrap(),
+                None => self.receive(|_| {}),
             };
             if let [number @ 0x40..=0x7f, low, high, end, payload @ ..] = message.as_slice() {
                 let length = usize::from(u16::from_be_bytes([*high, *end]));
@@ -221,10 +229,23 @@ impl<L: Link> Client<L> {
         panic!("the server is never content with a nonce");
     }
 
+    /// The next message; `meanwhile` runs each time nothing came in time.
+    fn receive(&mut self, meanwhile: impl Fn(&mut L)) -> Vec<u8> {
+        for _ in 0..L::PATIENCE {
+            match self.link.receive() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    meanwhile(&mut self.link);
+                }
+                received => return received.unwrap(),
+            }
+        }
+        self.link.receive().unwrap()
+    }
+
     fn ask(&mut self, request: &Message) -> Message {
         self.link.send(&request.raw).unwrap();
         loop {
-            let raw = self.link.receive().unwrap();
+            let raw = self.receive(|link| link.send(&request.raw).unwrap());
             let mut message = Message {
                 raw,
                 ..Message::default()

@@ -101,7 +101,7 @@ async fn closing_frees_every_port() {
     let mut client = client::udp(relay.udp, relay.credential("alice"));
     let relayed = client.allocate().unwrap();
     let addresses = [relay.udp, relay.udp_v6];
-    drop(relay);
+    relay.handle.close();
     for address in addresses.into_iter().chain([relayed]) {
         UdpSocket::bind(address).unwrap();
     }

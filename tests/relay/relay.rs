@@ -3,18 +3,21 @@
 use callbox::auth::credential::{Credential, TurnSecrets};
 use callbox::relay::engine::{PeerPolicy, Quotas, Settings};
 use callbox::relay::ledger::RelayAddress;
-use callbox::relay::{Listeners, RelayConfig, RelayHandle, RelayStats};
+use callbox::relay::{ClientStream, Listeners, RelayConfig, RelayHandle, RelayStats};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use secrecy::SecretString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// How long something that is about to happen may take on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 pub(crate) struct Relay {
-    pub(crate) handle: RelayHandle,
+    pub(crate) handle: Arc<RelayHandle>,
+    _tasks: JoinSet<()>,
     pub(crate) udp: SocketAddr,
     pub(crate) udp_v6: SocketAddr,
     pub(crate) tcp: SocketAddr,
@@ -31,7 +34,7 @@ impl Relay {
         let (tcp, tls) = (listener(), listener());
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let certificate = made.cert.der().clone();
-        let key = PrivatePkcs8KeyDer::from(made.key_pair.serialize_der());
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
         let tls_config = rustls::ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -60,10 +63,13 @@ impl Relay {
         let listeners = Listeners {
             udp: vec![udp, udp_v6],
             tcp: vec![tcp],
-            tls: Some((vec![tls], Arc::new(tls_config))),
         };
+        let handle = Arc::new(RelayHandle::start(config, listeners).unwrap());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(tls_port(tls, tls_config, Arc::clone(&handle)));
         Self {
-            handle: RelayHandle::start(config, listeners).unwrap(),
+            _tasks: tasks,
+            handle,
             udp: addresses.0,
             udp_v6: addresses.1,
             tcp: addresses.2,
@@ -92,6 +98,22 @@ impl Relay {
             assert!(Instant::now() < deadline, "{stats:#?}");
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// Stands in for the box's TLS port: hands connections over with their handshake done.
+async fn tls_port(listener: TcpListener, config: rustls::ServerConfig, handle: Arc<RelayHandle>) {
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    loop {
+        let (socket, peer) = listener.accept().await.unwrap();
+        let (local, handle) = (socket.local_addr().unwrap(), Arc::clone(&handle));
+        let shaken = acceptor.accept(socket);
+        tokio::spawn(async move {
+            if let Ok(stream) = shaken.await {
+                handle.serve_stream(ClientStream::tls(stream).unwrap(), peer, local, &[]);
+            }
+        });
     }
 }
 

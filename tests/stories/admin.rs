@@ -3,6 +3,7 @@
 use crate::harness::{Callbox, Client};
 use crate::http::{json, send};
 use serde_json::json as value;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 const ADMIN: &str = "[auth]\nadmin_token = \"sesame\"";
@@ -128,5 +129,52 @@ async fn the_openapi_document_names_every_path() {
                 "{method} {path}"
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn metadata_that_only_a_client_can_read_harms_nobody() {
+    let callbox = Callbox::start(ADMIN).await;
+    let deep = format!("{}1{}", "[".repeat(120), "]".repeat(120));
+    for (n, metadata) in ["\"\\ud800\"", "1e999", &deep].into_iter().enumerate() {
+        let mut client = Client::connect(&callbox).await;
+        let join = format!(
+            "{{\"type\":\"join\",\"roomId\":\"r{n}\",\"create\":{{\"metadata\":{metadata}}}}}"
+        );
+        client.send_raw(Message::text(join)).await;
+        client.recv_text().await;
+        let (status, _, body) = send(&callbox, "GET", "/v1/rooms", TOKEN, "").await;
+        assert_eq!(status, 200);
+        let room = format!("/v1/rooms/r{n}");
+        assert_eq!(
+            send(&callbox, "GET", &room, TOKEN, "").await.0,
+            200,
+            "{body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_refusal_is_problem_json() {
+    let callbox = Callbox::start(ADMIN).await;
+    let large = "x".repeat(70 * 1024);
+    for (method, path, body, status) in [
+        ("POST", "/v1/rooms/r/notify", large.as_str(), 413),
+        ("GET", "/v1/rooms/%ff", "", 400),
+        ("PUT", "/v1/rooms", "", 405),
+        ("GET", "/v1/rooms/none", "", 404),
+    ] {
+        let (got, head, text) = send(&callbox, method, path, TOKEN, body).await;
+        assert_eq!(got, status, "{path}");
+        assert!(head.contains("application/problem+json"), "{path}: {head}");
+        assert_eq!(json(&text)["status"], status);
+    }
+    let without = Callbox::start("").await;
+    for (method, path) in [("PUT", "/v1/rooms"), ("POST", "/metrics")] {
+        assert_eq!(
+            send(&without, method, path, "", "").await.0,
+            404,
+            "{method} {path}"
+        );
     }
 }

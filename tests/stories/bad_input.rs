@@ -137,7 +137,7 @@ async fn a_second_join_leaves_the_first_room() {
 #[tokio::test]
 async fn a_consumer_that_does_not_read_is_closed_and_costs_little() {
     let callbox = Process::start(&[("CALLBOX_SIGNAL__RATE", "100000/s")]);
-    let (mut sleeper, _) = Client::join(&callbox, "room", "sleeper").await;
+    let (mut sleeper, joined) = Client::join(&callbox, "room", "sleeper").await;
     let (mut talker, _) = Client::join(&callbox, "room", "talker").await;
     let content = "x".repeat(32 * 1024);
     let before = callbox.resident_kib();
@@ -153,4 +153,11 @@ async fn a_consumer_that_does_not_read_is_closed_and_costs_little() {
         "48 MiB to one deaf consumer grew the box by {grown} KiB"
     );
     assert_eq!(sleeper.closed().await, CloseCode::Library(4003));
+    let mut back = Client::connect(&callbox).await;
+    let resume = json!({"type": "resume", "resumeToken": joined["resumeToken"], "seq": 1});
+    let resumed = back.request(resume).await;
+    assert_eq!(
+        (&resumed["type"], &resumed["gap"]),
+        (&json!("resumed"), &json!(true))
+    );
 }

@@ -95,12 +95,18 @@ impl Drop for Process {
 impl Callbox {
     /// Starts with `toml` over free loopback ports.
     pub async fn start(toml: &str) -> Self {
+        let free = "127.0.0.1:0";
+        Self::start_on(toml, free, free).await
+    }
+
+    /// Starts with `toml`, HTTP on `http` and TURN over TCP on `tcp`.
+    pub async fn start_on(toml: &str, http: &str, tcp: &str) -> Self {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(toml.as_bytes()).unwrap();
         let ports = [
-            ("CALLBOX_HTTP__LISTEN", "127.0.0.1:0"),
+            ("CALLBOX_HTTP__LISTEN", http),
             ("CALLBOX_TURN__UDP", "127.0.0.1:0"),
-            ("CALLBOX_TURN__TCP", "127.0.0.1:0"),
+            ("CALLBOX_TURN__TCP", tcp),
         ];
         let env = ports.map(|(k, v)| (k.to_owned(), v.to_owned()));
         let config = Config::load(Some(file.path()), env.into_iter()).unwrap();
@@ -242,6 +248,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub async fn recv(&mut self) -> Value {
         match self.next().await {
             Ok(Message::Text(text)) => serde_json::from_str(&text).unwrap(),
+            other => panic!("wanted a message, got {other:?}"),
+        }
+    }
+
+    /// The next message as text: not all that clients may send is a `Value`.
+    pub async fn recv_text(&mut self) -> String {
+        match self.next().await {
+            Ok(Message::Text(text)) => text.to_string(),
             other => panic!("wanted a message, got {other:?}"),
         }
     }

@@ -1,7 +1,8 @@
 //! What one client may take, and what it may not hide behind.
 
-use crate::harness::{Callbox, Client};
+use crate::harness::{Callbox, Client, Process};
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 #[tokio::test]
@@ -73,7 +74,30 @@ async fn a_client_that_answers_no_ping_is_found() {
     let callbox = Callbox::start("[signal]\nheartbeat = \"1s\"\ntimeout = \"1s\"").await;
     let (mut stays, _) = Client::join(&callbox, "r", "stays").await;
     // Its library answers pings only while it is read from.
-    let (_deaf, _) = Client::join(&callbox, "r", "deaf").await;
+    let (mut deaf, _) = Client::join(&callbox, "r", "deaf").await;
     let away = stays.until("peer-state").await;
     assert_eq!(away["connection"], "away");
+    assert_eq!(deaf.closed().await, CloseCode::Library(4005));
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_by_a_client_that_does_not_read_costs_little() {
+    let callbox = Process::start(&[]);
+    let (mut flooder, _) = Client::join(&callbox, "r", "flooder").await;
+    let before = callbox.resident_kib();
+    // A masked ping of 125 bytes; the mask is zero.
+    let mut ping = vec![0x89, 0x80 | 125, 0, 0, 0, 0];
+    ping.extend([7; 125]);
+    let pings = ping.repeat(1_000);
+    let mut sent = 0;
+    while sent < 200 && flooder.tcp().write_all(&pings).await.is_ok() {
+        sent += 1;
+    }
+    let grown = callbox.resident_kib().saturating_sub(before);
+    assert!(
+        grown < 2 * 1024,
+        "{sent},000 pings grew the box by {grown} KiB"
+    );
+    let (mut other, _) = Client::join(&callbox, "r", "other").await;
+    assert_eq!(other.request(json!({"type": "ping"})).await["type"], "pong");
 }

@@ -5,6 +5,7 @@
 mod admin;
 mod bad_input;
 mod calls;
+mod command_line;
 mod harness;
 mod http;
 mod limits;
@@ -12,7 +13,11 @@ mod moderation;
 mod peers;
 mod relay_only;
 mod relayed_call;
+mod removal;
 mod resume;
 mod room;
 mod tls;
 mod tokens;
+#[allow(dead_code, reason = "shared with the stories about the relay")]
+#[path = "../relay/client.rs"]
+mod turn_client;

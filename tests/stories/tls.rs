@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -119,6 +119,48 @@ async fn pages_and_websockets_share_the_port_with_and_without_alpn() {
     assert!(unknown.is_err(), "nothing in common to speak");
 }
 
+/// Asks for a STUN binding (RFC 8489 section 6) and returns the type of the answer.
+async fn binding(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Option<[u8; 2]> {
+    let request = *b"\x00\x01\x00\x00\x21\x12\xa4\x42callbox-test";
+    stream.write_all(&request).await.ok()?;
+    let mut answer = [0; 20];
+    let read = timeout(PATIENCE, stream.read_exact(&mut answer));
+    read.await.unwrap().ok()?;
+    assert_eq!(answer[8..], request[8..], "the same transaction");
+    Some([answer[0], answer[1]])
+}
+
+#[tokio::test]
+async fn turn_shares_the_port_with_and_without_alpn() {
+    let tls = TlsBox::start(&["localhost"], "").await;
+    for alpn in [&[][..], &["stun.turn"], &["http/1.1", "stun.turn"]] {
+        let mut stream = tls.connect("localhost", alpn).await.unwrap();
+        assert_eq!(binding(&mut stream).await, Some([1, 1]), "{alpn:?}");
+    }
+    let mut http = tls.connect("localhost", &["http/1.1"]).await.unwrap();
+    assert_eq!(binding(&mut http).await, None, "HTTP was agreed on");
+
+    let off = TlsBox::start(&["localhost"], "[turn]\nenabled = false").await;
+    let mut stream = off.connect("localhost", &[]).await.unwrap();
+    assert_eq!(binding(&mut stream).await, None, "a box without TURN");
+}
+
+#[tokio::test]
+async fn http_and_turn_share_a_plain_port_that_both_name() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let callbox = Callbox::start_on("", &address, &address).await;
+    let (_alice, joined) = Client::join(&callbox, "room", "alice").await;
+    let urls = joined["iceServers"][1]["urls"].as_array().unwrap();
+    assert!(
+        urls.contains(&json!(format!("turn:{address}?transport=tcp"))),
+        "{urls:?}"
+    );
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    assert_eq!(binding(&mut stream).await, Some([1, 1]));
+}
+
 #[tokio::test]
 async fn pages_are_served_over_http2_and_the_guard_knows_its_host() {
     let tls = TlsBox::start(&["localhost"], "").await;
@@ -227,6 +269,41 @@ async fn turns_is_handed_out_while_the_certificate_names_the_host() {
 
     tls.renew(&["call.example"]).await;
     assert!(tls.turn_urls("call.example").await.contains(&turns));
+}
+
+#[tokio::test]
+async fn a_broken_pair_is_counted_and_the_old_one_kept() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let metrics = free.local_addr().unwrap();
+    drop(free);
+    let toml = format!("[metrics]\nlisten = \"{metrics}\"");
+    let tls = TlsBox::start(&["localhost"], &toml).await;
+    let scrape = async |wanted: &str| -> bool {
+        let mut stream = TcpStream::connect(metrics).await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text.lines().any(|line| line.starts_with(wanted))
+    };
+    assert!(scrape("callbox_tls_certificate_days_left ").await);
+    assert!(scrape("callbox_tls_certificate_failures_total 0").await);
+
+    std::fs::write(tls.dir.path().join("key"), "nonsense").unwrap();
+    tls.callbox.reload_certificates();
+    let counted = async {
+        while !scrape("callbox_tls_certificate_failures_total 1").await {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, counted)
+        .await
+        .expect("the failure is counted");
+    assert!(
+        tls.get("localhost", "/healthz", &[])
+            .await
+            .starts_with("HTTP/1.1 200 ")
+    );
 }
 
 #[tokio::test]

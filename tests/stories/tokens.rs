@@ -125,3 +125,17 @@ async fn a_viewer_receives_and_sends_nothing_of_its_own() {
         .await;
     assert_eq!(viewer.until("publish").await["tracks"], json!([1]));
 }
+
+/// Test key, made by `openssl genpkey -algorithm ed25519`.
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEApksDIdprndk4iyr4J2lSTUr9EUtZLEKzI3QOUKoxIC0=\n-----END PUBLIC KEY-----\n";
+
+#[tokio::test]
+async fn a_public_key_is_no_shared_secret() {
+    let toml = format!("[auth]\nmode = \"jwt\"\npublic_key = \"\"\"\n{PUBLIC_KEY}\"\"\"");
+    let callbox = Callbox::start(&toml).await;
+    let mut client = Client::connect(&callbox).await;
+    let claims = json!({"sub": "mallory", "exp": now() + 60, "room": "r"});
+    let confused = sign(Algorithm::HS256, PUBLIC_KEY, claims);
+    let join = json!({"type": "join", "roomId": "r", "token": confused});
+    assert_eq!(client.refused(join).await, "unauthorized");
+}

@@ -146,7 +146,7 @@ impl<H: Fn(Accepted)> Greeter<H> {
     async fn meet(&self, stream: TcpStream, client: SocketAddr) {
         match timeout(GREETING_TIMEOUT, self.greet(stream, client)).await {
             Ok(Ok(Some(accepted))) => (self.hand_over)(accepted),
-            Ok(Ok(None)) => tracing::debug!(%client, "speaks nothing that this port carries"),
+            Ok(Ok(None)) => {}
             Ok(Err(error)) => tracing::debug!(%client, "connection failed: {error}"),
             Err(_) => tracing::debug!(%client, "said nothing in time"),
         }
@@ -168,11 +168,11 @@ impl<H: Fn(Accepted)> Greeter<H> {
         {
             (client, local) = (proxied.source, proxied.destination);
         }
-        let (wire, protocol) = match &self.tls {
+        let (wire, alpn, first) = match &self.tls {
             None => {
                 let mut stream = BufReader::with_capacity(PEEK, stream);
                 let first = first_byte(&mut stream).await?;
-                (Wire::Plain(stream), Protocol::of(None, first))
+                (Wire::Plain(stream), None, first)
             }
             Some(acceptor) => {
                 let stream = acceptor.accept(stream).await?;
@@ -182,10 +182,15 @@ impl<H: Fn(Accepted)> Greeter<H> {
                 }
                 let mut stream = Box::new(BufReader::with_capacity(PEEK, stream));
                 let first = first_byte(&mut stream).await?;
-                (Wire::Tls(stream), Protocol::of(alpn.as_deref(), first))
+                (Wire::Tls(stream), alpn, first)
             }
         };
-        Ok(protocol.map(|protocol| Accepted {
+        let Some(protocol) = Protocol::of(alpn.as_deref(), first) else {
+            let alpn = alpn.as_deref().map(String::from_utf8_lossy);
+            tracing::debug!(%client, ?alpn, first, "speaks nothing that this port carries");
+            return Ok(None);
+        };
+        Ok(Some(Accepted {
             wire,
             protocol,
             client,

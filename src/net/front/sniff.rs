@@ -1,11 +1,12 @@
 //! What a client speaks, from ALPN or from its first byte.
 
-/// ALPN names that this box answers to, in its order of preference. HTTP comes first: who offers
-/// several is a browser.
-pub(super) const ALPN: [&[u8]; 4] = [
+/// ALPN names that this box answers to, in its order of preference. RFC 7443's come first: who
+/// offers one speaks STUN, whatever else it offers (coturn's client offers `http/1.1` as well).
+pub(super) const ALPN: [&[u8]; 5] = [
+    b"stun.turn",
+    b"stun.nat-discovery",
     b"h2",
     b"http/1.1",
-    b"stun.turn",
     crate::net::certs::ACME_ALPN,
 ];
 
@@ -39,7 +40,7 @@ impl Protocol {
             (None, heard) => Some(heard),
             (Some(b"http/1.1"), Self::Http1) => Some(Self::Http1),
             (Some(b"h2"), Self::Http1) => Some(Self::Http2),
-            (Some(b"stun.turn"), Self::Turn) => Some(Self::Turn),
+            (Some(b"stun.turn" | b"stun.nat-discovery"), Self::Turn) => Some(Self::Turn),
             _ => None,
         }
     }
@@ -82,7 +83,7 @@ mod tests {
         #[test]
         fn a_first_byte_never_belies_the_name(byte: u8, which in 0..ALPN.len()) {
             let agreed = Protocol::of(Some(ALPN[which]), byte);
-            let is_turn = ALPN[which] == b"stun.turn";
+            let is_turn = ALPN[which].starts_with(b"stun.");
             if let Some(protocol) = agreed {
                 prop_assert_eq!(protocol == Protocol::Turn, is_turn);
                 prop_assert_eq!(byte < 4, is_turn);

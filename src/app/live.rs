@@ -1,0 +1,218 @@
+//! What of the configuration may change while the box runs, and who is told of it.
+
+use super::{admin_token, connection_limits, hub_settings, relay};
+use crate::auth::credential::IceIssuer;
+use crate::auth::token::Verifier;
+use crate::config::{Config, Signal};
+use crate::http::AdminToken;
+use crate::net::Announced;
+use crate::relay::RelayHandle;
+use crate::signal::Driver;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// Keys, and tables by their trailing dot, that a reload takes over.
+const LIVE: &[&str] = &[
+    "auth.",
+    "rooms.",
+    "signal.resume_window",
+    "signal.outbox",
+    "signal.ring",
+    "signal.ring_total",
+    "signal.rate",
+    "signal.candidate_rate",
+    "signal.connections_per_ip",
+    "signal.max_connections",
+    "turn.alternate",
+    "turn.secrets",
+    "turn.secrets_file",
+    "turn.max_session",
+    "turn.allowed_peers",
+    "turn.denied_peers",
+    "turn.user_quota",
+    "turn.ip_quota",
+    "turn.total_quota",
+    "turn.max_rate",
+    "turn.total_rate",
+    "drain.",
+    "log.level",
+];
+
+/// The configuration that applies, and the places that follow it.
+pub(super) struct Live {
+    pub(super) config: watch::Sender<Config>,
+    pub(super) verifier: watch::Sender<Option<Verifier>>,
+    pub(super) admin_token: watch::Sender<Option<AdminToken>>,
+    pub(super) ice: watch::Sender<IceIssuer>,
+    /// Has certificate files looked at.
+    pub(super) certificates: Arc<Notify>,
+}
+
+impl Live {
+    pub(super) fn grace(&self) -> Duration {
+        self.config.borrow().drain_grace
+    }
+
+    pub(super) fn reload_certificates(&self) {
+        self.certificates.notify_one();
+    }
+
+    /// Takes `new` over as far as [`LIVE`] goes; returns the changed keys beyond it.
+    pub(super) fn take_over(&self, new: Config) -> Vec<String> {
+        let mut waiting = self.config.borrow().changed_keys(&new);
+        waiting.retain(|key| !is_live(key));
+        self.config.send_modify(|config| merge(config, new));
+        let config = self.config.borrow();
+        self.verifier.send_replace(config.auth.verifier.clone());
+        self.admin_token.send_replace(admin_token(&config));
+        let secrets = config.turn.secrets.clone();
+        self.ice.send_modify(|ice| ice.secrets = secrets);
+        self.reload_certificates();
+        waiting
+    }
+
+    /// Keeps signaling and the relay at the configuration and the ICE URLs that apply.
+    pub(super) fn follow(
+        &self,
+        driver: Arc<Driver>,
+        relay: Option<Arc<RelayHandle>>,
+        announced: Vec<Announced>,
+    ) -> impl Future<Output = ()> + use<> {
+        let (mut config, mut ice) = (self.config.subscribe(), self.ice.subscribe());
+        async move {
+            loop {
+                let ended = tokio::select! {
+                    changed = config.changed() => changed.is_err(),
+                    changed = ice.changed() => changed.is_err(),
+                };
+                if ended {
+                    return;
+                }
+                let config = config.borrow_and_update().clone();
+                let ice = ice.borrow_and_update().clone();
+                if let Some(relay) = &relay {
+                    relay.reconfigure(relay::settings(&config, &announced));
+                }
+                driver.reconfigure(hub_settings(&config), ice, connection_limits(&config));
+            }
+        }
+    }
+}
+
+/// What is not live keeps its old value, so that no part of the box runs by half of a change.
+fn merge(config: &mut Config, new: Config) {
+    let keeps_made_secret = config.turn.made_secret && new.turn.made_secret;
+    config.auth = new.auth;
+    config.rooms = new.rooms;
+    config.signal = Signal {
+        heartbeat: config.signal.heartbeat,
+        timeout: config.signal.timeout,
+        max_frame: config.signal.max_frame,
+        ..new.signal
+    };
+    if !keeps_made_secret {
+        config.turn.secrets = new.turn.secrets;
+        config.turn.made_secret = new.turn.made_secret;
+    }
+    config.turn.alternate = new.turn.alternate;
+    config.turn.max_session = new.turn.max_session;
+    config.turn.allowed_peers = new.turn.allowed_peers;
+    config.turn.denied_peers = new.turn.denied_peers;
+    config.turn.user_quota = new.turn.user_quota;
+    config.turn.ip_quota = new.turn.ip_quota;
+    config.turn.total_quota = new.turn.total_quota;
+    config.turn.max_rate = new.turn.max_rate;
+    config.turn.total_rate = new.turn.total_rate;
+    config.drain_grace = new.drain_grace;
+}
+
+fn is_live(key: &str) -> bool {
+    LIVE.iter().any(|live| match live.strip_suffix('.') {
+        Some(_) => key.starts_with(live),
+        None => key == *live,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::credential::TurnSecrets;
+
+    fn config(env: &[(&str, &str)]) -> Config {
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Config::load(None, env).unwrap()
+    }
+
+    fn live(config: Config) -> (Live, watch::Receiver<Option<Verifier>>) {
+        let ice = IceIssuer {
+            stun_urls: vec![],
+            turn_urls: vec![],
+            secrets: TurnSecrets::new(vec!["s".into()]).unwrap(),
+            ttl: config.turn.ttl,
+        };
+        let (verifier, seen) = watch::channel(config.auth.verifier.clone());
+        let live = Live {
+            verifier,
+            admin_token: watch::Sender::new(None),
+            ice: watch::Sender::new(ice),
+            config: watch::Sender::new(config),
+            certificates: Arc::default(),
+        };
+        (live, seen)
+    }
+
+    #[test]
+    fn what_can_change_changes_and_the_rest_is_named() {
+        let (live, verifier) = live(config(&[]));
+        let waiting = live.take_over(config(&[
+            ("CALLBOX_AUTH__MODE", "jwt"),
+            ("CALLBOX_AUTH__SECRET", "0123456789abcdef0123456789abcdef"),
+            ("CALLBOX_AUTH__ADMIN_TOKEN", "sesame"),
+            ("CALLBOX_TURN__SECRETS", "north"),
+            ("CALLBOX_TURN__USER_QUOTA", "3"),
+            ("CALLBOX_TURN__REALM", "elsewhere"),
+            ("CALLBOX_SIGNAL__RATE", "7/s"),
+            ("CALLBOX_SIGNAL__HEARTBEAT", "3s"),
+            ("CALLBOX_DRAIN__GRACE", "1s"),
+            ("CALLBOX_HTTP__LISTEN", "127.0.0.1:9"),
+        ]));
+        assert_eq!(waiting, ["http.listen", "signal.heartbeat", "turn.realm"]);
+        assert!(verifier.borrow().is_some());
+        assert!(live.admin_token.borrow().is_some());
+        let minted = live.ice.borrow().secrets.mint("u", 1);
+        assert_eq!(
+            minted,
+            TurnSecrets::new(vec!["north".into()]).unwrap().mint("u", 1)
+        );
+        assert_eq!(live.grace(), Duration::from_secs(1));
+        let applied = live.config.borrow();
+        assert_eq!(applied.signal.rate.0, 7);
+        assert_eq!(applied.signal.heartbeat.0, Duration::from_secs(25));
+        assert_eq!(
+            (applied.turn.user_quota, &*applied.turn.realm),
+            (3, "callbox")
+        );
+    }
+
+    #[test]
+    fn a_secret_made_for_this_run_lasts_for_this_run() {
+        let (live, _verifier) = live(config(&[]));
+        let before = live.config.borrow().turn.secrets.mint("u", 1);
+        assert!(live.take_over(config(&[])).is_empty());
+        assert_eq!(live.ice.borrow().secrets.mint("u", 1), before);
+    }
+
+    #[test]
+    fn live_keys_exist() {
+        let known = Config::load(None, std::iter::empty()).unwrap().to_json();
+        for key in LIVE {
+            let (table, field) = key.split_once('.').unwrap();
+            let found = &known[table];
+            assert!(
+                found.is_object() && (field.is_empty() || found.get(field).is_some()),
+                "{key}"
+            );
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `callbox doctor`: asks a running box as a client would, and says what is wrong and why.
+//!
+//! Probes observe ([`web`], [`relay`]), [`diagnose`] explains; here they are put in order. It
+//! changes nothing: no file, no setting, and every allocation is given back.
+
+mod diagnose;
+mod dial;
+mod examination;
+mod fault;
+mod local;
+mod relay;
+mod report;
+mod turn;
+mod url;
+mod web;
+mod wire;
+
+use super::Source;
+use crate::auth::Bearer;
+use crate::config::Config;
+use crate::relay::engine::{PeerPolicy, Verdict};
+use clap::Args;
+use diagnose::Seen;
+use examination::Examination;
+use report::Report;
+use std::net::IpAddr;
+use std::time::Duration;
+use url::BaseUrl;
+
+/// How long credentials are good for that the doctor makes by itself.
+const OWN_TTL: Duration = Duration::from_secs(600);
+
+/// Which box to ask, and as whom.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The box's configuration: where it is, and the keys that it should go by.
+    #[command(flatten)]
+    pub source: Source,
+    /// Where the box is, for instance https://call.example.org; found in the configuration if
+    /// left out.
+    #[arg(long)]
+    pub url: Option<String>,
+    /// A token to join with; made with the configured key if left out.
+    #[arg(long)]
+    pub token: Option<String>,
+    /// Prints one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Examines a box at `now` (Unix seconds); `config` is its configuration where one was named.
+/// Returns what to print, and whether nothing failed.
+///
+/// # Errors
+/// `--url` is no URL.
+pub async fn doctor(
+    args: &DoctorArgs,
+    config: Option<&Config>,
+    now: u64,
+) -> Result<(String, bool), String> {
+    let base = match (&args.url, config) {
+        (Some(url), _) => BaseUrl::parse(url)?,
+        (None, Some(config)) => local::base_url(config)?,
+        (None, None) => BaseUrl::parse("http://127.0.0.1:8080")?,
+    };
+    let own_token = || {
+        let signer = config?.auth.signer.as_ref()?;
+        let bearer = Bearer {
+            identity: "doctor".into(),
+            rooms: vec!["doctor-*".into()],
+            role: None,
+            call: None,
+        };
+        Some(signer.sign(&bearer, now, OWN_TTL).0)
+    };
+    let token = args.token.clone().or_else(own_token);
+    let mut examination = Examination {
+        trust: dial::trust(),
+        seen: Seen {
+            token: token.is_some(),
+            relay_ports: config.map_or("49152-65535".into(), |c| c.turn.relay_ports.to_string()),
+            ..Seen::default()
+        },
+        lines: vec![],
+    };
+    if let Some(config) = config.filter(|_| args.url.is_none()) {
+        examination.lines.extend(local::foreign_holders(config));
+    }
+    examination
+        .examine(&base, token.as_deref(), config, now)
+        .await;
+    let report = Report {
+        url: base.to_string(),
+        checks: examination.lines,
+    };
+    let text = if args.json {
+        format!("{}\n", report.to_json())
+    } else {
+        report.to_string()
+    };
+    Ok((text, report.is_healthy()))
+}
+
+/// Whether an address is reached from the whole Internet.
+fn is_public(ip: IpAddr) -> bool {
+    PeerPolicy::new(vec![], vec![], vec![]).judge(ip) == Verdict::Allow
+}

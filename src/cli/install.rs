@@ -1,0 +1,324 @@
+//! `callbox install`: what the Debian package does, for who builds from source.
+//!
+//! It says each step, does it, and never overwrites a configuration or a secret.
+
+use clap::Args;
+use rand::Rng;
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const UNIT: &str = include_str!("../../systemd/callbox.service");
+const CONFIGURATION: &str = include_str!("../../debian/callbox.toml");
+const USER: &str = "callbox";
+
+/// Where to install, and whether only to say so.
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// Says what would be done, and does nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Installs below this directory, as packagers do: no user is made, systemd is not told.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+}
+
+/// One thing to do.
+enum Step {
+    User,
+    Directory {
+        path: PathBuf,
+        mode: u32,
+    },
+    Program {
+        path: PathBuf,
+    },
+    /// The operator's from the first moment on.
+    Configuration {
+        path: PathBuf,
+    },
+    /// Ours: an upgrade writes it again.
+    Unit {
+        path: PathBuf,
+    },
+    Secret {
+        path: PathBuf,
+        bytes: usize,
+    },
+    Tell,
+}
+
+/// Whether a step had something to do.
+#[derive(PartialEq, Eq)]
+enum Done {
+    Yes,
+    Kept,
+}
+
+/// Installs; returns the report.
+///
+/// # Errors
+/// The first step that failed, with what to do.
+pub fn install(args: &InstallArgs) -> Result<String, String> {
+    let staged = args.root.is_some();
+    let root = args.root.clone().unwrap_or_else(|| "/".into());
+    let mut report = String::new();
+    for step in steps(&root, staged) {
+        if args.dry_run {
+            report += &format!("would  {step}\n");
+            continue;
+        }
+        let outcome = step.perform(if staged { None } else { group_id() });
+        match outcome.map_err(|error| failure(&step, &error))? {
+            Done::Yes => report += &format!("done   {step}\n"),
+            Done::Kept => report += &format!("kept   {step}\n"),
+        }
+    }
+    report += "\nnext:  edit /etc/callbox/callbox.toml, then\n       \
+               callbox check --config /etc/callbox/callbox.toml\n       \
+               systemctl enable --now callbox\n";
+    Ok(report)
+}
+
+fn steps(root: &Path, staged: bool) -> Vec<Step> {
+    let at = |path: &str| root.join(path);
+    let mut steps = vec![
+        Step::Program {
+            path: at("usr/local/bin/callbox"),
+        },
+        Step::Directory {
+            path: at("etc/callbox"),
+            mode: 0o755,
+        },
+        Step::Directory {
+            path: at("etc/callbox/secrets"),
+            mode: 0o750,
+        },
+        Step::Configuration {
+            path: at("etc/callbox/callbox.toml"),
+        },
+        // RFC 7518 section 3.2: an HS256 key is as long as the hash.
+        Step::Secret {
+            path: at("etc/callbox/secrets/auth"),
+            bytes: 32,
+        },
+        // As strong as the SHA-1 state it keys.
+        Step::Secret {
+            path: at("etc/callbox/secrets/turn"),
+            bytes: 20,
+        },
+        Step::Unit {
+            path: at("etc/systemd/system/callbox.service"),
+        },
+    ];
+    if !staged {
+        steps.insert(0, Step::User);
+        steps.push(Step::Tell);
+    }
+    steps
+}
+
+impl Step {
+    fn perform(&self, group: Option<u32>) -> io::Result<Done> {
+        match self {
+            Self::User => {
+                if group.is_some() {
+                    return Ok(Done::Kept);
+                }
+                run(Command::new("useradd").args([
+                    "--system",
+                    "--user-group",
+                    "--no-create-home",
+                    "--home-dir",
+                    "/nonexistent",
+                    "--shell",
+                    "/usr/sbin/nologin",
+                    USER,
+                ]))?;
+            }
+            Self::Directory { path, mode } => {
+                fs::create_dir_all(path)?;
+                own(path, *mode, group)?;
+            }
+            Self::Program { path } => {
+                let own = std::env::current_exe()?;
+                if fs::canonicalize(path).is_ok_and(|there| there == own) {
+                    return Ok(Done::Kept);
+                }
+                // Renamed into place: a running program's file cannot be written to.
+                let parent = path.parent().unwrap_or(path);
+                fs::create_dir_all(parent)?;
+                let fresh = path.with_extension("new");
+                fs::copy(&own, &fresh)?;
+                fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
+                fs::rename(&fresh, path)?;
+            }
+            Self::Configuration { path } => return create(path, CONFIGURATION, group),
+            Self::Secret { path, bytes } => return create(path, &secret(*bytes), group),
+            Self::Unit { path } => {
+                fs::create_dir_all(path.parent().unwrap_or(path))?;
+                fs::write(
+                    path,
+                    UNIT.replace("/usr/bin/callbox", "/usr/local/bin/callbox"),
+                )?;
+                own(path, 0o644, group)?;
+            }
+            Self::Tell => {
+                if !Path::new("/run/systemd/system").exists() {
+                    return Ok(Done::Kept);
+                }
+                run(Command::new("systemctl").arg("daemon-reload"))?;
+            }
+        }
+        Ok(Done::Yes)
+    }
+}
+
+/// Writes a file that is not there yet; nobody else may read it at any moment.
+fn create(path: &Path, text: &str, group: Option<u32>) -> io::Result<Done> {
+    let opened = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    match opened {
+        Ok(mut file) => file.write_all(text.as_bytes())?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Done::Kept),
+        Err(error) => return Err(error),
+    }
+    own(path, 0o640, group)?;
+    Ok(Done::Yes)
+}
+
+/// Only what is closed to the world belongs to the box's group.
+fn own(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
+    if mode & 0o007 == 0 && group.is_some() {
+        chown(path, None, group)?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+fn secret(bytes: usize) -> String {
+    let mut secret = vec![0; bytes];
+    rand::rng().fill_bytes(&mut secret);
+    secret.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn run(command: &mut Command) -> io::Result<()> {
+    match command.status()? {
+        status if status.success() => Ok(()),
+        status => Err(io::Error::other(status.to_string())),
+    }
+}
+
+fn group_id() -> Option<u32> {
+    let groups = fs::read_to_string("/etc/group").ok()?;
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let ours = fields.next()? == USER;
+        ours.then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
+
+fn failure(step: &Step, error: &io::Error) -> String {
+    let mend = match error.kind() {
+        io::ErrorKind::PermissionDenied => ": run it as root",
+        io::ErrorKind::NotFound => ": is the tool installed, and the directory there?",
+        _ => "",
+    };
+    format!("cannot {step}: {error}{mend}")
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User => write!(f, "make the system user {USER}"),
+            Self::Directory { path, mode } => {
+                write!(f, "make the directory {} (mode {mode:o})", path.display())
+            }
+            Self::Program { path } => write!(f, "copy this program to {}", path.display()),
+            Self::Configuration { path } => write!(f, "write {} (mode 640)", path.display()),
+            Self::Unit { path } => write!(f, "write the unit {}", path.display()),
+            Self::Secret { path, .. } => {
+                write!(f, "make a fresh secret in {} (mode 640)", path.display())
+            }
+            Self::Tell => f.write_str("have systemd read its units again"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn below(root: &Path, dry_run: bool) -> InstallArgs {
+        InstallArgs {
+            dry_run,
+            root: Some(root.into()),
+        }
+    }
+
+    #[test]
+    fn what_is_installed_runs_and_is_never_overwritten() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        install(&below(root.path(), false)).unwrap();
+        let mode = |path: &str| fs::metadata(at(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode("etc/callbox/secrets/auth"), 0o640);
+        assert_eq!(mode("etc/callbox/secrets"), 0o750);
+        assert_eq!(mode("usr/local/bin/callbox"), 0o755);
+        let secret = fs::read_to_string(at("etc/callbox/secrets/auth")).unwrap();
+        assert_eq!(secret.len(), 64);
+        let unit = fs::read_to_string(at("etc/systemd/system/callbox.service")).unwrap();
+        assert!(unit.contains("ExecStart=/usr/local/bin/callbox serve"));
+
+        let env = [
+            ("CALLBOX_AUTH__SECRET_FILE", "etc/callbox/secrets/auth"),
+            ("CALLBOX_TURN__SECRETS_FILE", "etc/callbox/secrets/turn"),
+        ];
+        let env = env.map(|(k, v)| (k.to_owned(), at(v).display().to_string()));
+        let file = at("etc/callbox/callbox.toml");
+        let config = Config::load(Some(&file), env.into_iter()).unwrap();
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        assert!(config.auth.signer.is_some() && !config.turn.made_secret);
+
+        let report = install(&below(root.path(), false)).unwrap();
+        assert!(report.contains("kept   make a fresh secret"), "{report}");
+        let again = fs::read_to_string(at("etc/callbox/secrets/auth")).unwrap();
+        assert_eq!(again, secret);
+    }
+
+    #[test]
+    fn a_dry_run_touches_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let report = install(&below(root.path(), true)).unwrap();
+        assert!(report.contains("would  write "), "{report}");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_lines_that_open_the_box_are_a_valid_configuration() {
+        let open: String = CONFIGURATION
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(key) if !key.is_empty() && !key.starts_with(' ') => key,
+                _ => line,
+            })
+            .filter(|line| !line.starts_with("secret"))
+            .fold(String::new(), |all, line| all + line + "\n");
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(open.as_bytes()).unwrap();
+        let env = [
+            ("CALLBOX_AUTH__SECRET", "0123456789abcdef0123456789abcdef"),
+            ("CALLBOX_TURN__SECRETS", "north"),
+        ];
+        let env = env.map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let config = Config::load(Some(file.path()), env.into_iter()).unwrap();
+        assert!(!config.loopback && config.public.host.is_some());
+        assert!(config.tls.certificates.is_some());
+    }
+}
