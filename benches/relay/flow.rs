@@ -20,6 +20,8 @@ const WARM_UP: Duration = Duration::from_millis(300);
 const STALL: Duration = Duration::from_secs(2);
 /// A generator that was off its core skips ahead rather than send a burst to catch up.
 const CATCH_UP: Duration = Duration::from_micros(500);
+/// A paced run that sent less of what was asked says nothing about that pace.
+const PACE_HELD: f64 = 0.95;
 /// Latencies kept of one run.
 const SAMPLES: usize = 1 << 20;
 const PEER_BUFFER: i32 = 8 << 20;
@@ -144,12 +146,21 @@ impl<'a> Run<'a> {
     pub(crate) fn measure(mut self, server: &ServerProcess, length: Duration) -> Result<Outcome> {
         self.drive(Some(WARM_UP))?;
         self.tally.latencies.clear();
+        let sent = self.tally.sent;
         let (started, cpu, relayed) = (Instant::now(), server.cpu_time()?, self.tally.relayed);
         self.drive(Some(length))?;
         let wall = started.elapsed().as_secs_f64();
         let cpu = (server.cpu_time()? - cpu).as_secs_f64();
         let relayed = (self.tally.relayed - relayed) as f64;
         ensure!(relayed > 0.0, "nothing was relayed");
+        if let Pace::PacketsPerSecond(rate) = self.load.pace {
+            let asked = f64::from(rate / self.load.crossings()) * wall;
+            let held = (self.tally.sent - sent) as f64 / asked;
+            ensure!(
+                held > PACE_HELD,
+                "the machine let only {held:.2} of the pace be sent"
+            );
+        }
         let mut latencies = std::mem::take(&mut self.tally.latencies);
         self.drive(None)?;
         Ok(Outcome {
