@@ -1,0 +1,70 @@
+//! A server under test as a child process on its own core; it ends when its handle is dropped.
+
+use super::sched;
+use anyhow::{Context, Result};
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Which cores the two sides run on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cores {
+    pub(crate) generator: usize,
+    pub(crate) server: usize,
+}
+
+pub(crate) struct ServerProcess {
+    child: Child,
+}
+
+impl ServerProcess {
+    /// Starts `command` pinned to the server's core, its output in `log`.
+    pub(crate) fn spawn(command: &mut Command, cores: Cores, log: &Path) -> Result<Self> {
+        let output = File::create(log).with_context(|| format!("creating {}", log.display()))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        // Affinity is inherited: the generator visits the other core for the length of a fork.
+        sched::pin_to_core(cores.server)?;
+        let child = command
+            .spawn()
+            .with_context(|| format!("starting {command:?}"));
+        sched::pin_to_core(cores.generator)?;
+        Ok(Self { child: child? })
+    }
+
+    /// CPU time of all its threads so far.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        sched::cpu_time(self.child.id()).context("reading the server's CPU time")
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn resident_kib(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        fs::read_to_string(&path)?
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix("VmRSS:")?
+                    .trim()
+                    .strip_suffix(" kB")?
+                    .parse()
+                    .ok()
+            })
+            .with_context(|| format!("{path} has no VmRSS"))
+    }
+
+    /// Tells whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        // It may have ended already; either way nothing is left to do about it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,200 @@
+//! Measures TURN servers side by side: CPU µs of the server per relayed packet, server and
+//! generator on a core each, servers in turn, round after round. `docs/performance.md` explains.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod baseline;
+mod client;
+mod control;
+mod fleet;
+mod floor;
+mod flow;
+mod load;
+mod place;
+mod results;
+mod servers;
+mod sys;
+mod tls;
+mod turn;
+mod wire;
+mod workload;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+use common::process::Cores;
+use common::sched;
+use fleet::Fleet;
+use flow::{Peer, Run};
+use load::{Flow, Load};
+use place::Place;
+use results::{Results, Sample};
+use servers::{Kind, Launcher, Server};
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+use std::time::Duration;
+use workload::{Task, Workload, catalogue};
+
+/// CPU cost of TURN servers, side by side.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    server: Option<OwnServer>,
+    /// Passed by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// How often each server runs each workload.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Length of one measurement.
+    #[arg(long, default_value_t = 1.5)]
+    seconds: f64,
+    /// Workloads, by key or the beginning of one; all by default.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    #[arg(long, value_delimiter = ',')]
+    servers: Vec<Kind>,
+    #[arg(long, default_value_t = 0)]
+    generator_core: usize,
+    #[arg(long, default_value_t = 1)]
+    server_core: usize,
+    /// The binary under test; $CALLBOX_BIN or `target/release/callbox` by default.
+    #[arg(long)]
+    callbox: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum OwnServer {
+    /// Runs the bare forwarder.
+    Floor {
+        listen: SocketAddrV4,
+        #[arg(long)]
+        batched: bool,
+    },
+    /// Runs `turn::server`.
+    Baseline {
+        listen: SocketAddrV4,
+        username: String,
+        password: String,
+    },
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    match arguments.server {
+        Some(OwnServer::Floor { listen, batched }) => floor::serve(listen, batched),
+        Some(OwnServer::Baseline {
+            listen,
+            username,
+            password,
+        }) => baseline::serve(
+            listen,
+            servers::REALM,
+            turn::Credential { username, password },
+        ),
+        None if std::env::args().len() == 1 => {
+            eprintln!("nothing measured: run `cargo bench --bench relay`, or see --help");
+            Ok(())
+        }
+        None => compare(&arguments),
+    }
+}
+
+fn compare(arguments: &Arguments) -> Result<()> {
+    let cores = Cores {
+        generator: arguments.generator_core,
+        server: arguments.server_core,
+    };
+    sched::raise_open_files().context("raising the limit on open files")?;
+    sched::pin_to_core(cores.generator)?;
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("..");
+    let callbox = arguments
+        .callbox
+        .clone()
+        .or_else(|| std::env::var_os("CALLBOX_BIN").map(PathBuf::from))
+        .unwrap_or_else(|| target.join("release/callbox"));
+    let launcher = Launcher::new(cores, target.join("bench-relay"), callbox)?;
+    let servers = match arguments.servers.as_slice() {
+        [] => Kind::ALL.to_vec(),
+        chosen => chosen.to_vec(),
+    };
+    ensure!(
+        !servers.contains(&Kind::Callbox) || launcher.callbox.is_file(),
+        "{} is missing: `cargo build --release`, or give --callbox",
+        launcher.callbox.display()
+    );
+    let loopback = Place::loopback();
+    let veth = Place::veth();
+    if let Err(error) = &veth {
+        eprintln!("no veth pair, so no measurement with real GRO: {error:#}");
+    }
+    let mut results = Results::default();
+    for workload in catalogue().iter().filter(|w| arguments.wants(w)) {
+        let place = if workload.veth {
+            veth.as_ref().ok()
+        } else {
+            Some(&loopback)
+        };
+        let Some(place) = place else { continue };
+        for _ in 0..arguments.rounds {
+            for &kind in servers.iter().filter(|&&kind| workload.suits(kind)) {
+                let length = Duration::from_secs_f64(arguments.seconds);
+                match measure(&launcher, kind, place, workload, length) {
+                    Ok(sample) => results.add(workload, kind, sample),
+                    Err(error) => eprintln!("{} on {}: {error:#}", workload.key, kind.name()),
+                }
+            }
+        }
+        results.print(workload);
+    }
+    results.print_summary();
+    Ok(())
+}
+
+impl Arguments {
+    fn wants(&self, workload: &Workload) -> bool {
+        self.only.is_empty()
+            || self
+                .only
+                .iter()
+                .any(|key| workload.key.starts_with(key.as_str()))
+    }
+}
+
+/// One server, freshly started, under one workload.
+fn measure(
+    launcher: &Launcher,
+    kind: Kind,
+    place: &Place,
+    workload: &Workload,
+    length: Duration,
+) -> Result<Sample> {
+    let server = launcher.start(kind, place)?;
+    let gro = matches!(&workload.task, Task::Relay(load) if load.offload);
+    let peer = Peer::bind(place.peer, gro)?;
+    Ok(match &workload.task {
+        Task::Relay(load) => relay(&server, kind, &peer, *load, length)?.into(),
+        Task::Binding => control::binding(&server, length)?.into(),
+        Task::Allocation => control::allocation(&server, &peer, length)?.into(),
+        Task::IdleMemory => control::idle_memory(&server, &peer)?.into(),
+        Task::HalfOpen(transport) => control::half_open(&server, *transport)?.into(),
+    })
+}
+
+fn relay(
+    server: &Server,
+    kind: Kind,
+    peer: &Peer,
+    load: Load,
+    length: Duration,
+) -> Result<flow::Outcome> {
+    let framing = kind.framing(load.indications);
+    let mut fleet = Fleet::connect(&server.target, load.transport, load.clients, load.offload)?;
+    fleet.allocate(framing, &server.target.credential)?;
+    let relayed = fleet.relayed.clone();
+    fleet.open(framing, |client| match load.flow {
+        Flow::Pair => relayed[client ^ 1],
+        _ => peer.address,
+    })?;
+    Run::new(load, framing, &mut fleet.clients, &relayed, peer)?.measure(&server.process, length)
+}

@@ -1,0 +1,206 @@
+//! Measures WebSocket signaling servers side by side: memory a connection, CPU µs a message, and
+//! latency, server and generator on a core each. `docs/performance.md` explains.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod dialect;
+mod floor;
+mod pool;
+mod scenarios;
+mod servers;
+mod socket;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use common::process::Cores;
+use common::report::{Spread, Table, figure, machine};
+use common::sched;
+use servers::{Kind, Launcher};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Cost of WebSocket signaling servers, side by side.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    server: Option<OwnServer>,
+    /// Passed by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// How often each server runs each scenario (memory: once).
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Length of one measurement.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Scenarios; all by default.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Scenario>,
+    #[arg(long, value_delimiter = ',')]
+    servers: Vec<Kind>,
+    #[arg(long, default_value_t = 0)]
+    generator_core: usize,
+    #[arg(long, default_value_t = 1)]
+    server_core: usize,
+    /// The binary under test; $CALLBOX_BIN or `target/release/callbox` by default.
+    #[arg(long)]
+    callbox: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum OwnServer {
+    /// Runs the bare room router.
+    Floor { listen: SocketAddr },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Scenario {
+    Idle,
+    Relay200,
+    Relay3k,
+    Latency,
+    Joining,
+    Sessions,
+    FanOut,
+    Stalled,
+}
+
+impl Scenario {
+    const ALL: [Self; 8] = [
+        Self::Relay200,
+        Self::Relay3k,
+        Self::Latency,
+        Self::Joining,
+        Self::Sessions,
+        Self::FanOut,
+        Self::Stalled,
+        Self::Idle,
+    ];
+
+    /// The figures it gives.
+    fn titles(self) -> &'static [&'static str] {
+        match self {
+            Self::Idle => &[
+                "KiB/connection, joined",
+                "KiB/connection, after 3 KB and a heartbeat",
+            ],
+            Self::Relay200 => &["µs/message, 200 B"],
+            Self::Relay3k => &["µs/message, 3 KB"],
+            Self::Latency => &[
+                "p99 µs at a fifth of saturation",
+                "p99 µs at 15,000 messages/s",
+            ],
+            Self::Joining => &["µs from connecting to joined"],
+            Self::Sessions => &["µs/session: join, exchange, leave"],
+            Self::FanOut => &["µs/delivery in a room of 200"],
+            Self::Stalled => &["MB grown by a stalled consumer"],
+        }
+    }
+
+    /// Those that take long and vary little run once.
+    fn rounds(self, asked: usize) -> usize {
+        if matches!(self, Self::Idle | Self::Stalled) {
+            1
+        } else {
+            asked
+        }
+    }
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    match arguments.server {
+        Some(OwnServer::Floor { listen }) => floor::serve(listen),
+        None if std::env::args().len() == 1 => {
+            eprintln!("nothing measured: run `cargo bench --bench signaling`, or see --help");
+            Ok(())
+        }
+        None => compare(&arguments),
+    }
+}
+
+#[allow(
+    clippy::print_stdout,
+    reason = "the figures are what the program is run for"
+)]
+fn compare(arguments: &Arguments) -> Result<()> {
+    let cores = Cores {
+        generator: arguments.generator_core,
+        server: arguments.server_core,
+    };
+    sched::raise_open_files().context("raising the limit on open files")?;
+    sched::pin_to_core(cores.generator)?;
+    let launcher = Launcher::new(cores, arguments.callbox.clone())?;
+    let servers: Vec<Kind> = match arguments.servers.as_slice() {
+        [] => Kind::ALL
+            .into_iter()
+            .filter(|&kind| launcher.has(kind))
+            .collect(),
+        chosen => chosen.to_vec(),
+    };
+    let mut header = vec!["figure"];
+    header.extend(servers.iter().map(|kind| kind.name()));
+    let mut table = Table::new(&header);
+    for scenario in Scenario::ALL {
+        if !arguments.only.is_empty() && !arguments.only.contains(&scenario) {
+            continue;
+        }
+        let mut samples = vec![vec![vec![]; servers.len()]; scenario.titles().len()];
+        for _ in 0..scenario.rounds(arguments.rounds) {
+            for (column, &kind) in servers.iter().enumerate() {
+                match measure(&launcher, kind, scenario, arguments.seconds) {
+                    Ok(values) => {
+                        for (figure, value) in values.into_iter().enumerate() {
+                            samples[figure][column].push(value);
+                        }
+                    }
+                    Err(error) => eprintln!("{scenario:?} on {}: {error:#}", kind.name()),
+                }
+            }
+        }
+        for (title, by_server) in scenario.titles().iter().zip(&samples) {
+            let mut row = vec![(*title).to_owned()];
+            row.extend(by_server.iter().map(|values| cell(values)));
+            println!("{}", row.join(" | "));
+            table.row(row);
+        }
+    }
+    println!("\nMedians (min–max). {}.\n", machine());
+    table.print();
+    Ok(())
+}
+
+fn cell(values: &[f64]) -> String {
+    match Spread::of(values) {
+        None => "–".to_owned(),
+        Some(spread) if values.len() == 1 => figure(spread.median),
+        Some(Spread { median, min, max }) => {
+            format!("{} ({}–{})", figure(median), figure(min), figure(max))
+        }
+    }
+}
+
+/// One server, freshly started, in one scenario; nothing where its protocol has no such thing.
+fn measure(launcher: &Launcher, kind: Kind, scenario: Scenario, seconds: f64) -> Result<Vec<f64>> {
+    if scenario == Scenario::FanOut && !kind.dialect().broadcasts() {
+        return Ok(vec![]);
+    }
+    let subject = launcher.start(kind)?;
+    let length = Duration::from_secs_f64(seconds);
+    Ok(match scenario {
+        Scenario::Idle => scenarios::idle(&subject)?.to_vec(),
+        Scenario::Relay200 => vec![scenarios::relay(&subject, 200, length)?],
+        Scenario::Relay3k => vec![scenarios::relay(&subject, 3_000, length)?],
+        Scenario::Latency => scenarios::latency(&subject, length)?.to_vec(),
+        Scenario::Joining => vec![scenarios::joining(&subject)?],
+        Scenario::Sessions => vec![scenarios::sessions(&subject, length)?],
+        Scenario::FanOut => vec![scenarios::fan_out(&subject, length)?],
+        Scenario::Stalled => {
+            let (growth, fate) = scenarios::stalled(&subject)?;
+            eprintln!("stalled consumer of {}: {fate}", kind.name());
+            vec![growth]
+        }
+    })
+}
