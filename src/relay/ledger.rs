@@ -113,7 +113,8 @@ impl Ledger {
         self.floor(user).is_some_and(|floor| expiry <= floor)
     }
 
-    /// Allocations of the whole box.
+    /// Allocations of the whole box, and reserved ports: one that nobody came for counts until
+    /// somebody allocates.
     pub fn allocations(&self) -> u32 {
         lock(&self.quotas).total()
     }
@@ -153,6 +154,13 @@ impl Ledger {
     /// Dates what comes back from here on; to be called before allocations end.
     pub(in crate::relay) fn observe(&self, now: Instant) {
         self.clock.fetch_max(self.nanos(now), Ordering::Relaxed);
+    }
+
+    /// Takes back the ports that nobody came for, and their places in the quotas.
+    pub(in crate::relay) fn expire_reservations(&self, now: Instant) {
+        self.observe(now);
+        let expired = lock(&self.reservations).expire(now);
+        drop(expired);
     }
 
     /// Lends one allocation to `user`, whose credential expires at `expiry` (Unix seconds), at the
@@ -224,12 +232,6 @@ impl Ledger {
     /// Keys the nonces of every worker alike, so that a client may change workers.
     pub(in crate::relay) fn nonce_key(&self) -> &[u8; 32] {
         &self.nonce_key
-    }
-
-    fn expire_reservations(&self, now: Instant) {
-        self.observe(now);
-        let expired = lock(&self.reservations).expire(now);
-        drop(expired);
     }
 
     fn nanos(&self, now: Instant) -> u64 {

@@ -83,6 +83,7 @@ impl<R: RelaySockets> Engine<R> {
         }
         let user: Arc<str> = auth.rest.user.into();
         let client = request.five_tuple.client.ip();
+        self.ledger.expire_reservations(now.instant);
         let quota =
             self.ledger
                 .lease_quota(&user, auth.rest.expiry, client, self.settings.quotas)?;

@@ -55,6 +55,7 @@ pub fn operate(bytes: &[u8]) {
     }
     world.now.instant += Duration::from_secs(2 * 3_600);
     world.engine.handle_timeout(world.now, &mut world.sink);
+    world.ledger.expire_reservations(world.now.instant);
     assert_eq!(world.ledger.allocations(), 0);
     assert_eq!(world.engine.next_timeout(), None);
 }

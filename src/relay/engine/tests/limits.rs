@@ -57,6 +57,23 @@ fn each_quota_refuses_with_its_code() {
 }
 
 #[test]
+fn a_reserved_port_that_nobody_came_for_counts_against_nobody() {
+    let mut boxed = TestBox::with_settings(quotas(2, 100, 2));
+    let mut client = Client::challenged(&mut boxed, "198.51.100.7:1", "a");
+    let request = client
+        .request(METHOD_ALLOCATE)
+        .udp()
+        .attr(stun::attributes::ATTR_EVEN_PORT, &[0x80]);
+    client.ask(&mut boxed, request).success();
+    assert_eq!(
+        ask(&mut boxed, "198.51.100.8:1", "a"),
+        (486, Some(Refusal::UserQuota))
+    );
+    boxed.advance(Duration::from_secs(30));
+    assert_eq!(ask(&mut boxed, "198.51.100.8:1", "a"), (0, None));
+}
+
+#[test]
 fn an_ipv6_subscriber_counts_by_its_64() {
     let mut boxed = TestBox::with_settings(quotas(9, 2, 9));
     assert_eq!(ask(&mut boxed, "[2001:db8:0:1::1]:1", "a").0, 0);
