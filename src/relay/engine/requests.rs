@@ -137,7 +137,7 @@ impl<R: RelaySockets> Engine<R> {
             }
             // A credential that is no longer good calls for another one.
             Err(failure) if failure.code == CODE_UNAUTHORIZED => {
-                self.unwelcome(&request, failure, out);
+                self.challenge(now, five_tuple, message, failure, out);
             }
             Err(failure) => self.fail(&request, failure, out),
         }
@@ -160,16 +160,6 @@ impl<R: RelaySockets> Engine<R> {
             }
             _ => {}
         }
-        self.refuse(request, reply, failure, out);
-    }
-
-    fn refuse<'a>(
-        &mut self,
-        request: &Request<'_, 'a>,
-        reply: Reply,
-        failure: Failure,
-        out: &mut impl Output<'a, R::Socket>,
-    ) {
         let bytes = request.finish(reply);
         reply::count(&mut self.stats.refused, failure.code);
         if let Some(refusal) = failure.refusal {
@@ -182,25 +172,6 @@ impl<R: RelaySockets> Engine<R> {
             });
         }
         out.reply(request.five_tuple, &bytes);
-    }
-
-    /// Sends a 401 to a client that has proven its key, signed like every answer to such a request.
-    fn unwelcome<'a>(
-        &mut self,
-        request: &Request<'_, 'a>,
-        failure: Failure,
-        out: &mut impl Output<'a, R::Socket>,
-    ) {
-        let nonce = nonce::mint(
-            self.ledger.nonce_key(),
-            request.five_tuple.client,
-            request.now.unix,
-        );
-        let reply = Reply::error(request.message, failure.code)
-            .text(ATTR_REALM, &self.settings.realm)
-            .text(ATTR_NONCE, &nonce)
-            .raw(ATTR_PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS);
-        self.refuse(request, reply, failure, out);
     }
 
     /// Sends an unsigned error response with what the client needs to authenticate itself,
