@@ -14,6 +14,7 @@ mod memory;
 mod moderation;
 mod nat;
 mod operation;
+mod own_addresses;
 mod peers;
 mod relay_only;
 mod relayed_call;
