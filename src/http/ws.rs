@@ -1,4 +1,4 @@
-//! `GET /ws`: admission, then the upgrade.
+//! `GET /ws`: admission, then the upgrade (RFC 6455 section 4.2).
 
 use super::Context;
 use super::access::token_of;
@@ -6,17 +6,16 @@ use super::guard::ClientAddr;
 use super::problem::Problem;
 use crate::signal::{self, ConnectError};
 use axum::Extension;
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{FromRequestParts, Request, State};
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use secrecy::SecretString;
 use std::sync::Arc;
-
-/// Frames are small: axum's default of 128 KiB would be most of a connection's memory.
-const READ_BUFFER: usize = 1024;
-/// Gathered before a write; the session flushes after each batch anyway.
-const WRITE_BUFFER: usize = 4 * 1024;
+use tungstenite::handshake::derive_accept_key;
 
 pub(super) async fn upgrade(
     State(context): State<Arc<Context>>,
@@ -25,25 +24,45 @@ pub(super) async fn upgrade(
 ) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
     let token = token_of(&parts).map(SecretString::from);
-    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &())
-        .await
-        .map_err(|_| {
-            Problem::new(
-                StatusCode::UPGRADE_REQUIRED,
-                "not-a-websocket",
-                "this path speaks WebSocket (RFC 6455, version 13)",
-            )
-        })?;
+    let (Some(accept), Some(upgrade)) =
+        (accept_key(&parts), parts.extensions.remove::<OnUpgrade>())
+    else {
+        let detail = "this path speaks WebSocket (RFC 6455, version 13)";
+        let status = StatusCode::UPGRADE_REQUIRED;
+        return Err(Problem::new(status, "not-a-websocket", detail));
+    };
     let admission = context.driver.admit(client)?;
-    let max_frame = context.sessions.max_frame;
-    Ok(upgrade
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(usize::MAX)
-        // A frame that is a little too large is read whole, and answered properly.
-        .max_message_size(2 * max_frame)
-        .max_frame_size(2 * max_frame)
-        .on_upgrade(move |socket| signal::run(socket, admission, token, context.sessions.clone())))
+    let sessions = context.sessions.clone();
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(socket) => signal::run(TokioIo::new(socket), admission, token, sessions).await,
+            Err(error) => tracing::debug!(%client, "upgrade failed: {error}"),
+        }
+    });
+    let headers = [
+        (header::CONNECTION, HeaderValue::from_static("upgrade")),
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (header::SEC_WEBSOCKET_ACCEPT, accept),
+    ];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response())
+}
+
+/// The answer to a proper handshake.
+fn accept_key(request: &Parts) -> Option<HeaderValue> {
+    let has = |name: HeaderName, word: &str| {
+        let lines = request.headers.get_all(name);
+        let mut words = lines
+            .iter()
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(','));
+        words.any(|w| w.trim().eq_ignore_ascii_case(word))
+    };
+    let is_handshake = has(header::CONNECTION, "upgrade")
+        && has(header::UPGRADE, "websocket")
+        && has(header::SEC_WEBSOCKET_VERSION, "13");
+    let key = request.headers.get(header::SEC_WEBSOCKET_KEY)?;
+    let accept = derive_accept_key(key.as_bytes());
+    is_handshake.then(|| HeaderValue::from_str(&accept).ok())?
 }
 
 impl From<ConnectError> for Problem {

@@ -12,8 +12,11 @@ pub use client::{
 pub use id::{CallId, PeerId, ResumeToken};
 pub use server::{
     Body, Entry, Ice, PeerView, Presence, Resumption, RoomView, ServerMessage, StateView,
-    TransportPolicy, frame, write_json_str,
+    TransportPolicy, frame_len, write_frame, write_json_str,
 };
+
+#[cfg(test)]
+pub(crate) use server::frame;
 
 pub use crate::auth::{MAX_METADATA, MAX_NAME};
 
@@ -190,6 +193,8 @@ pub enum CloseCode {
     Normal = 1000,
     /// The server shuts down.
     Draining = 1001,
+    /// A frame against RFC 6455.
+    ProtocolError = 1002,
     /// A text frame that is not UTF-8.
     BadUtf8 = 1007,
     /// Ten malformed frames in a row.

@@ -7,7 +7,8 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt;
+use std::io::Write as _;
 use std::sync::Arc;
 
 /// The text of one JSON object, serialised once and shared by everyone it goes to.
@@ -57,16 +58,31 @@ impl Body {
     }
 }
 
-/// The text of the WebSocket frame that carries `body` as number `seq` of its session.
-pub fn frame(seq: Option<u64>, body: &Body) -> String {
-    let Some(seq) = seq else {
-        return body.as_str().to_owned();
-    };
-    // 28 bytes hold `{"seq":`, 20 digits and the comma.
-    let mut text = String::with_capacity(body.len() + 28);
-    write!(text, "{{\"seq\":{seq},").expect("writing to a String succeeds");
-    text.push_str(&body.as_str()[1..]);
-    text
+/// Appends the text of the WebSocket frame that carries `body` as number `seq` of its session.
+pub fn write_frame(out: &mut Vec<u8>, seq: Option<u64>, body: &Body) {
+    let text = body.as_str().as_bytes();
+    match seq {
+        None => out.extend_from_slice(text),
+        Some(seq) => {
+            write!(out, "{{\"seq\":{seq},").expect("writing to a Vec succeeds");
+            out.extend_from_slice(&text[1..]);
+        }
+    }
+}
+
+/// How many bytes [`write_frame`] appends.
+pub fn frame_len(seq: Option<u64>, body: &Body) -> usize {
+    // `"seq":`, the number and a comma.
+    let stamp = |seq: u64| 7 + seq.checked_ilog10().unwrap_or(0) as usize + 1;
+    body.len() + seq.map_or(0, stamp)
+}
+
+/// What [`write_frame`] appends, for tests.
+#[cfg(test)]
+pub(crate) fn frame(seq: Option<u64>, body: &Body) -> String {
+    let mut out = vec![];
+    write_frame(&mut out, seq, body);
+    String::from_utf8(out).unwrap()
 }
 
 /// Appends `value` to JSON text as a quoted and escaped string.
@@ -304,6 +320,9 @@ mod tests {
             r#"{"seq":7,"type":"ack","id":"a\"b"}"#
         );
         assert_eq!(frame(None, &body), body.as_str());
+        for seq in [0, 1, 9, 10, 99_999, 100_000, u64::MAX] {
+            assert_eq!(frame(Some(seq), &body).len(), frame_len(Some(seq), &body));
+        }
     }
 
     #[test]

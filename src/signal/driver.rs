@@ -226,10 +226,7 @@ impl Driver {
                 }
                 Effect::Close { conn, code, reason } => {
                     if let Some(outbox) = state.outboxes.get(&conn) {
-                        outbox.close(Closing {
-                            code,
-                            reason: reason.into(),
-                        });
+                        outbox.close(Closing { code, reason });
                     }
                 }
                 Effect::Revoke { user, floor } => (self.on_revoke)(&user.to_string(), floor),

@@ -7,6 +7,7 @@ pub mod room;
 pub mod sdp;
 mod sent;
 mod session;
+mod websocket;
 
 pub use driver::{Admission, ConnectError, ConnectionLimits, Driver, OnRevoke, Stats};
 pub use sent::SentByType;

@@ -7,8 +7,8 @@ use crate::protocol::{Body, CloseCode};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
 
 /// A frame and its number in the session.
 #[derive(Debug, Clone)]
@@ -21,15 +21,13 @@ pub(super) struct Outgoing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Closing {
     pub(super) code: CloseCode,
-    pub(super) reason: String,
+    pub(super) reason: &'static str,
 }
 
 /// Written by the driver, emptied by the connection's task.
 #[derive(Debug)]
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
-    filled: Notify,
-    overflowed: Notify,
     capacity: usize,
     opened: Instant,
     entered: AtomicBool,
@@ -52,14 +50,23 @@ struct Queue {
     /// Bytes in `frames` and in the batch being written.
     bytes: usize,
     closing: Option<Closing>,
+    /// The connection's task, where it waits for more.
+    reader: Option<Waker>,
+}
+
+impl Queue {
+    fn register(&mut self, cx: &Context<'_>) {
+        match &mut self.reader {
+            Some(reader) => reader.clone_from(cx.waker()),
+            None => self.reader = Some(cx.waker().clone()),
+        }
+    }
 }
 
 impl Outbox {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             queue: Mutex::default(),
-            filled: Notify::new(),
-            overflowed: Notify::new(),
             capacity,
             opened: Instant::now(),
             entered: AtomicBool::new(false),
@@ -80,41 +87,73 @@ impl Outbox {
         // One frame of any size goes to a consumer that keeps up: `joined` lists a whole room.
         let keeps_up = queue.bytes == 0;
         queue.bytes += frame.body.len();
-        if queue.bytes > self.capacity && !keeps_up {
+        let pushed = if queue.bytes > self.capacity && !keeps_up {
             queue.frames = VecDeque::new();
             queue.closing = Some(Closing {
                 code: CloseCode::SlowConsumer,
-                reason: "too slow: more waited than signal.outbox allows".into(),
+                reason: "too slow: more waited than signal.outbox allows",
             });
-            self.overflowed.notify_one();
-            self.filled.notify_one();
-            return Pushed::Overflowed;
-        }
-        queue.frames.push_back(frame);
-        self.filled.notify_one();
-        Pushed::Waits(queue.bytes.try_into().unwrap_or(i64::MAX))
+            Pushed::Overflowed
+        } else {
+            queue.frames.push_back(frame);
+            Pushed::Waits(queue.bytes.try_into().unwrap_or(i64::MAX))
+        };
+        wake(queue);
+        pushed
     }
 
     /// Ends the connection behind the frames that wait; the first reason stands.
     pub(super) fn close(&self, closing: Closing) {
-        self.lock().closing.get_or_insert(closing);
-        self.filled.notify_one();
-    }
-
-    /// Waits until there is something to [`take`](Self::take). Cancel-safe.
-    pub(super) async fn filled(&self) {
-        self.filled.notified().await;
-    }
-
-    /// Waits until the consumer has fallen too far behind. Cancel-safe.
-    pub(super) async fn overflowed(&self) {
-        self.overflowed.notified().await;
-    }
-
-    /// Takes everything that waits; it counts against the capacity until [`written`](Self::written).
-    pub(super) fn take(&self) -> (VecDeque<Outgoing>, Option<Closing>) {
         let mut queue = self.lock();
-        (std::mem::take(&mut queue.frames), queue.closing.clone())
+        queue.closing.get_or_insert(closing);
+        wake(queue);
+    }
+
+    /// Hands frames to `each` until they are `limit` bytes or none is left, and returns how many
+    /// bytes they have; they count against the capacity until [`written`](Self::written).
+    ///
+    /// # Errors
+    /// Nothing waits, and the connection is to end.
+    pub(super) fn poll_take(
+        &self,
+        cx: &Context<'_>,
+        limit: usize,
+        mut each: impl FnMut(Outgoing),
+    ) -> Poll<Result<usize, Closing>> {
+        let mut queue = self.lock();
+        if queue.frames.is_empty() {
+            if let Some(closing) = &queue.closing {
+                return Poll::Ready(Err(closing.clone()));
+            }
+            queue.register(cx);
+            return Poll::Pending;
+        }
+        let mut bytes = 0;
+        while bytes < limit
+            && let Some(frame) = queue.frames.pop_front()
+        {
+            bytes += frame.body.len();
+            each(frame);
+        }
+        if queue.frames.is_empty() {
+            // Most connections wait most of the time.
+            queue.frames = VecDeque::new();
+        }
+        Poll::Ready(Ok(bytes))
+    }
+
+    /// Ready once the consumer has fallen too far behind.
+    pub(super) fn poll_overflowed(&self, cx: &Context<'_>) -> Poll<Closing> {
+        let mut queue = self.lock();
+        match &queue.closing {
+            Some(closing) if closing.code == CloseCode::SlowConsumer => {
+                Poll::Ready(closing.clone())
+            }
+            _ => {
+                queue.register(cx);
+                Poll::Pending
+            }
+        }
     }
 
     /// Gives back the room of frames that have left for the socket.
@@ -124,6 +163,15 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes the connection's task, which will ask for the lock at once.
+fn wake(mut queue: MutexGuard<'_, Queue>) {
+    let reader = queue.reader.take();
+    drop(queue);
+    if let Some(reader) = reader {
+        reader.wake();
     }
 }
 
@@ -137,48 +185,62 @@ mod tests {
         Outgoing { seq: None, body }
     }
 
+    /// How many frames wait, or why there will be no more.
+    fn take(outbox: &Outbox) -> Poll<Result<usize, CloseCode>> {
+        let mut frames = 0;
+        let cx = Context::from_waker(Waker::noop());
+        let taken = outbox.poll_take(&cx, usize::MAX, |_| frames += 1);
+        taken.map(|taken| taken.map(|_| frames).map_err(|closing| closing.code))
+    }
+
     #[test]
     fn frames_being_written_count_until_they_are_out() {
         let outbox = Outbox::new(100);
         outbox.push(frame(60));
-        let (frames, closing) = outbox.take();
-        assert_eq!((frames.len(), closing), (1, None));
+        assert_eq!(take(&outbox), Poll::Ready(Ok(1)));
         outbox.written(60);
         outbox.push(frame(60));
-        let (frames, closing) = outbox.take();
-        assert_eq!((frames.len(), closing), (1, None));
+        assert_eq!(take(&outbox), Poll::Ready(Ok(1)));
+        let cx = Context::from_waker(Waker::noop());
+        assert!(outbox.poll_overflowed(&cx).is_pending());
         outbox.push(frame(60));
-        let (frames, closing) = outbox.take();
-        assert!(frames.is_empty(), "what waited is not kept");
-        assert_eq!(closing.unwrap().code, CloseCode::SlowConsumer);
+        assert!(outbox.poll_overflowed(&cx).is_ready());
+        let end = Poll::Ready(Err(CloseCode::SlowConsumer));
+        assert_eq!(take(&outbox), end, "what waited is not kept");
     }
 
     #[test]
     fn one_large_frame_reaches_a_consumer_that_keeps_up() {
         let outbox = Outbox::new(100);
         outbox.push(frame(500));
-        let (frames, closing) = outbox.take();
-        assert_eq!((frames.len(), closing), (1, None));
+        assert_eq!(take(&outbox), Poll::Ready(Ok(1)));
         outbox.written(500);
         outbox.push(frame(20));
         assert_eq!(outbox.push(frame(500)), Pushed::Overflowed);
     }
 
     #[test]
+    fn a_batch_ends_behind_the_frame_that_reaches_its_limit() {
+        let outbox = Outbox::new(100);
+        for _ in 0..4 {
+            outbox.push(frame(20));
+        }
+        let cx = Context::from_waker(Waker::noop());
+        let batch = outbox.poll_take(&cx, 30, drop);
+        assert_eq!(batch, Poll::Ready(Ok(40)));
+        assert_eq!(take(&outbox), Poll::Ready(Ok(2)));
+        assert_eq!(take(&outbox), Poll::Pending);
+    }
+
+    #[test]
     fn the_first_reason_to_close_stands_and_frames_before_it_go_out() {
         let outbox = Outbox::new(100);
         outbox.push(frame(10));
-        outbox.close(Closing {
-            code: CloseCode::Kicked,
-            reason: "spam".into(),
-        });
-        outbox.close(Closing {
-            code: CloseCode::Normal,
-            reason: String::new(),
-        });
+        for code in [CloseCode::Kicked, CloseCode::Normal] {
+            outbox.close(Closing { code, reason: "" });
+        }
         outbox.push(frame(10));
-        let (frames, closing) = outbox.take();
-        assert_eq!(frames.len(), 1);
-        assert_eq!(closing.unwrap().code, CloseCode::Kicked);
+        assert_eq!(take(&outbox), Poll::Ready(Ok(1)));
+        assert_eq!(take(&outbox), Poll::Ready(Err(CloseCode::Kicked)));
     }
 }
