@@ -4,6 +4,7 @@ use crate::harness::{Callbox, Client, Process};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 /// Sends one frame and returns the code of the error that comes back.
@@ -97,6 +98,52 @@ async fn text_that_is_not_utf8_ends_the_connection_with_1007() {
         .await
         .unwrap();
     assert_eq!(client.closed().await, CloseCode::Invalid);
+}
+
+#[tokio::test]
+async fn a_frame_against_the_rfc_ends_the_connection_with_1002() {
+    let callbox = Callbox::start("").await;
+    // Without a mask, and with a reserved bit.
+    for frame in [&[0x81, 0x01, b'a'][..], &[0xc1, 0x81, 0, 0, 0, 0, b'a']] {
+        let (mut client, _) = Client::join(&callbox, "room", "a").await;
+        client.tcp().write_all(frame).await.unwrap();
+        assert_eq!(client.closed().await, CloseCode::Protocol);
+    }
+}
+
+#[tokio::test]
+async fn a_message_in_fragments_with_a_ping_between_is_one_message() {
+    let callbox = Callbox::start("").await;
+    let (mut a, _) = Client::join(&callbox, "room", "a").await;
+    let (mut b, _) = Client::join(&callbox, "room", "b").await;
+    let text = br#"{"type":"message","content":"whole"}"#;
+    let (first, rest) = text.split_at(20);
+    // Masks of zero; the ping says "hi".
+    let header = |first: u8, length: usize| [first, 0x80 | length as u8, 0, 0, 0, 0];
+    for piece in [
+        &header(0x01, first.len())[..],
+        first,
+        &header(0x89, 2),
+        b"hi",
+        &header(0x80, rest.len()),
+        rest,
+    ] {
+        a.tcp().write_all(piece).await.unwrap();
+        a.tcp().flush().await.unwrap();
+    }
+    assert_eq!(b.until("message").await["content"], "whole");
+}
+
+#[tokio::test]
+async fn a_goodbye_is_answered_with_its_own_code() {
+    let callbox = Callbox::start("").await;
+    let (mut client, _) = Client::join(&callbox, "room", "a").await;
+    let frame = CloseFrame {
+        code: CloseCode::Library(4321),
+        reason: "done".into(),
+    };
+    client.send_raw(Message::Close(Some(frame))).await;
+    assert_eq!(client.closed().await, CloseCode::Library(4321));
 }
 
 #[tokio::test]
