@@ -1,10 +1,10 @@
 //! Many clients of one server: connects them, keeps them answered, and hands over what arrives.
 
 use super::dialect::{self, Dialect, Standing};
-use super::socket::{Event, WebSocket};
+use super::socket::{Door, Event, WebSocket};
 use crate::common::epoll::Epoll;
 use anyhow::{Context, Result, bail, ensure};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 /// Longest wait for what a server owes.
@@ -29,7 +29,7 @@ pub(crate) struct Arrival {
 
 pub(crate) struct Pool {
     pub(crate) dialect: Dialect,
-    server: SocketAddrV4,
+    door: Door,
     pub(crate) members: Vec<Member>,
     epoll: Epoll,
     /// Index, as the protocol knows it, of the first member: no two pools share names.
@@ -38,11 +38,11 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(server: SocketAddrV4, dialect: Dialect, first: usize) -> Result<Self> {
+    pub(crate) fn new(door: &Door, dialect: Dialect, first: usize) -> Result<Self> {
         let epoll = Epoll::new(256)?;
         Ok(Self {
             dialect,
-            server,
+            door: door.clone(),
             members: vec![],
             epoll,
             first,
@@ -70,7 +70,7 @@ impl Pool {
         let local = Ipv4Addr::new(127, 0, 1, (index % LOCAL_ADDRESSES) as u8 + 1);
         let path = self.dialect.path(self.first + room, index);
         let opened = Instant::now();
-        let socket = WebSocket::open(self.server, local, &path, receive_buffer)?;
+        let socket = WebSocket::open(&self.door, local, &path, receive_buffer)?;
         self.epoll.add(socket.fd(), position << 32 | room)?;
         let standing = self.dialect.standing(index);
         self.members.push(Member {

@@ -2,10 +2,10 @@
 
 use super::dialect::Dialect;
 use super::pool::Pool;
+use super::socket::Door;
 use crate::common::process::ServerProcess;
 use crate::common::report::quantile_us;
 use anyhow::Result;
-use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 /// Connections whose memory is measured, after `WARM` that fill the server's heap.
@@ -42,16 +42,16 @@ const WARM_UP: Duration = Duration::from_millis(300);
 /// A server as the scenarios see it.
 pub(crate) struct Subject {
     pub(crate) process: ServerProcess,
-    pub(crate) address: SocketAddrV4,
+    pub(crate) door: Door,
     pub(crate) dialect: Dialect,
 }
 
 /// Resident KiB a connection: joined in rooms of two, then after an exchange and a heartbeat.
 pub(crate) fn idle(subject: &Subject) -> Result<[f64; 2]> {
-    let mut warm = Pool::new(subject.address, subject.dialect, 0)?;
+    let mut warm = Pool::new(&subject.door, subject.dialect, 0)?;
     warm.join(WARM, 2, GROUP)?;
     let before = subject.process.resident_kib()?;
-    let mut pool = Pool::new(subject.address, subject.dialect, WARM)?;
+    let mut pool = Pool::new(&subject.door, subject.dialect, WARM)?;
     pool.join(IDLE, 2, GROUP)?;
     let growth = || -> Result<f64> {
         Ok(subject.process.resident_kib()?.saturating_sub(before) as f64 / IDLE as f64)
@@ -101,7 +101,7 @@ pub(crate) fn latency(subject: &Subject, length: Duration) -> Result<[f64; 2]> {
 pub(crate) fn joining(subject: &Subject) -> Result<f64> {
     let mut took = vec![];
     for pair in 0..PAIRS {
-        let mut pool = Pool::new(subject.address, subject.dialect, 2 * pair)?;
+        let mut pool = Pool::new(&subject.door, subject.dialect, 2 * pair)?;
         pool.join(2, 2, 2)?;
         took.extend(
             pool.members
@@ -117,7 +117,7 @@ pub(crate) fn joining(subject: &Subject) -> Result<f64> {
 pub(crate) fn sessions(subject: &Subject, length: Duration) -> Result<f64> {
     let mut first = 0;
     let mut cycle = || -> Result<()> {
-        let mut pool = Pool::new(subject.address, subject.dialect, first)?;
+        let mut pool = Pool::new(&subject.door, subject.dialect, first)?;
         first += COMING;
         pool.join(COMING, 2, COMING)?;
         exchange(&mut pool, 0..COMING, 1_000)?;
@@ -146,7 +146,7 @@ pub(crate) fn sessions(subject: &Subject, length: Duration) -> Result<f64> {
 
 /// CPU µs per delivery in a room of 200 where one speaks to all.
 pub(crate) fn fan_out(subject: &Subject, length: Duration) -> Result<f64> {
-    let mut pool = Pool::new(subject.address, subject.dialect, 0)?;
+    let mut pool = Pool::new(&subject.door, subject.dialect, 0)?;
     pool.join(CROWD, CROWD, 20)?;
     settle(&mut pool)?;
     let mut deliveries = 0_usize;
@@ -174,12 +174,12 @@ pub(crate) fn fan_out(subject: &Subject, length: Duration) -> Result<f64> {
 /// MB that the server grows by when one consumer stops reading and 50 MB are sent to it, and what
 /// became of them.
 pub(crate) fn stalled(subject: &Subject) -> Result<(f64, String)> {
-    let mut warm = Pool::new(subject.address, subject.dialect, 0)?;
+    let mut warm = Pool::new(&subject.door, subject.dialect, 0)?;
     warm.join(WARM, 2, GROUP)?;
     for _ in 0..10 {
         exchange(&mut warm, 0..WARM, EXCHANGE)?;
     }
-    let mut pool = Pool::new(subject.address, subject.dialect, WARM)?;
+    let mut pool = Pool::new(&subject.door, subject.dialect, WARM)?;
     pool.open(0, None)?;
     pool.open(0, Some(STALLED_BUFFER))?;
     pool.wait(|pool| pool.members.iter().all(|member| member.standing.joined))?;
@@ -269,7 +269,7 @@ fn nanos(duration: Duration) -> u32 {
 }
 
 fn talking(subject: &Subject) -> Result<Pool> {
-    let mut pool = Pool::new(subject.address, subject.dialect, 0)?;
+    let mut pool = Pool::new(&subject.door, subject.dialect, 0)?;
     pool.join(TALKING, 2, GROUP)?;
     settle(&mut pool)?;
     Ok(pool)

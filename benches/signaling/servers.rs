@@ -2,17 +2,20 @@
 
 use super::dialect::Dialect;
 use super::scenarios::Subject;
+use super::socket::Door;
 use crate::common::process::{Cores, ServerProcess};
 use anyhow::{Result, bail};
+use rustls::{ClientConfig, RootCertStore};
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Its own address, so that ports of other programs do not matter.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 10);
-/// Below the ephemeral ports; each start takes the next two.
+/// Below the ephemeral ports; each start takes the next three.
 const FIRST_PORT: u16 = 24_000;
 /// More than any scenario comes near.
 const PLENTY: &str = "1000000";
@@ -20,6 +23,7 @@ const PLENTY: &str = "1000000";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
     Callbox,
+    CallboxTls,
     Node,
     PeerJs,
     Matchbox,
@@ -27,8 +31,9 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Callbox,
+        Self::CallboxTls,
         Self::Node,
         Self::PeerJs,
         Self::Matchbox,
@@ -38,6 +43,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Callbox => "callbox",
+            Self::CallboxTls => "callbox, TLS",
             Self::Node => "Node ws",
             Self::PeerJs => "PeerJS",
             Self::Matchbox => "matchbox",
@@ -47,7 +53,7 @@ impl Kind {
 
     pub(crate) fn dialect(self) -> Dialect {
         match self {
-            Self::Callbox => Dialect::Callbox,
+            Self::Callbox | Self::CallboxTls => Dialect::Callbox,
             Self::PeerJs => Dialect::PeerJs,
             Self::Matchbox => Dialect::Matchbox,
             Self::Node | Self::Floor => Dialect::Rooms,
@@ -86,7 +92,7 @@ impl Launcher {
     /// Tells whether a server is installed, and says aloud how to install it otherwise.
     pub(crate) fn has(&self, kind: Kind) -> bool {
         let (file, mend) = match kind {
-            Kind::Callbox => (self.callbox.clone(), "cargo build --release"),
+            Kind::Callbox | Kind::CallboxTls => (self.callbox.clone(), "cargo build --release"),
             Kind::Matchbox => (
                 self.matchbox.clone(),
                 "cargo install matchbox_server --root target/tools",
@@ -111,10 +117,16 @@ impl Launcher {
     /// Starts a server and waits until it accepts connections.
     pub(crate) fn start(&self, kind: Kind) -> Result<Subject> {
         let port = self.next_port.get();
-        self.next_port.set(port + 2);
+        self.next_port.set(port + 3);
         let address = SocketAddrV4::new(ADDRESS, port);
+        let mut tls = None;
         let mut command = match kind {
             Kind::Callbox => self.callbox(address),
+            Kind::CallboxTls => {
+                let (command, config) = self.callbox_tls(address)?;
+                tls = Some(config);
+                command
+            }
             Kind::Node => self.node("room-server.js", &[&ADDRESS.to_string(), &port.to_string()]),
             Kind::PeerJs => self.node(
                 "node_modules/peer/dist/bin/peerjs.js",
@@ -149,7 +161,7 @@ impl Launcher {
             if TcpStream::connect(address).is_ok() {
                 return Ok(Subject {
                     process,
-                    address,
+                    door: Door { address, tls },
                     dialect: kind.dialect(),
                 });
             }
@@ -180,6 +192,27 @@ impl Launcher {
             command.env(format!("CALLBOX_{key}"), value);
         }
         command
+    }
+
+    /// The same behind TLS at `address`, and how a client verifies it.
+    fn callbox_tls(&self, address: SocketAddrV4) -> Result<(Command, Arc<ClientConfig>)> {
+        let made = rcgen::generate_simple_self_signed([ADDRESS.to_string()])?;
+        let (cert, key) = (self.folder.join("cert.pem"), self.folder.join("key.pem"));
+        std::fs::write(&cert, made.cert.pem())?;
+        std::fs::write(&key, made.signing_key.serialize_pem())?;
+        let mut command = self.callbox(SocketAddrV4::new(ADDRESS, address.port() + 1));
+        command
+            .env("CALLBOX_TLS__LISTEN", address.to_string())
+            .env("CALLBOX_TLS__CERT", cert)
+            .env("CALLBOX_TLS__KEY", key);
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone())?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok((command, Arc::new(config)))
     }
 
     fn node(&self, script: &str, arguments: &[&str]) -> Command {

@@ -2,10 +2,13 @@
 //! checks of what the server owes. Knows frames, not what is in them.
 
 use anyhow::{Context, Result, bail};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::{Domain, Socket, Type};
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
 /// One read.
 const READ: usize = 16_384;
@@ -22,8 +25,43 @@ pub(crate) enum Event<'a> {
     Closed(Option<u16>),
 }
 
+/// Where a server listens, and how its TLS is verified if it speaks TLS there.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) address: SocketAddrV4,
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => &tls.sock,
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(tcp) => tcp.write(bytes),
+            Self::Tls(tls) => tls.write(bytes),
+        }
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(tcp) => tcp.read(into),
+            Self::Tls(tls) => tls.read(into),
+        }
+    }
+}
+
 pub(crate) struct WebSocket {
-    stream: TcpStream,
+    stream: Stream,
     incoming: Vec<u8>,
     upgraded: bool,
     closed: bool,
@@ -33,7 +71,7 @@ impl WebSocket {
     /// Connects from `local` and asks for the upgrade; `Event::Upgraded` tells of the answer.
     /// `receive_buffer` caps what the kernel takes in for a consumer that does not read.
     pub(crate) fn open(
-        server: SocketAddrV4,
+        door: &Door,
         local: Ipv4Addr,
         path: &str,
         receive_buffer: Option<usize>,
@@ -43,17 +81,30 @@ impl WebSocket {
             socket.set_recv_buffer_size(bytes)?;
         }
         socket.bind(&SocketAddr::from((local, 0)).into())?;
+        let server = door.address;
         socket
             .connect(&server.into())
             .with_context(|| format!("connecting to {server}"))?;
-        let stream = TcpStream::from(socket);
-        stream.set_nodelay(true)?;
+        let tcp = TcpStream::from(socket);
+        tcp.set_nodelay(true)?;
+        let mut stream = match &door.tls {
+            None => Stream::Plain(tcp),
+            Some(config) => {
+                let name = ServerName::IpAddress(IpAddr::V4(*server.ip()).into());
+                let session = ClientConnection::new(Arc::clone(config), name)?;
+                Stream::Tls(Box::new(StreamOwned::new(session, tcp)))
+            }
+        };
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
-        (&stream).write_all(request.as_bytes())?;
-        stream.set_nonblocking(true)?;
+        let written = stream.write(request.as_bytes())?;
+        anyhow::ensure!(
+            written == request.len(),
+            "a request is shorter than any buffer"
+        );
+        stream.tcp().set_nonblocking(true)?;
         Ok(Self {
             stream,
             incoming: vec![],
@@ -63,7 +114,7 @@ impl WebSocket {
     }
 
     pub(crate) fn fd(&self) -> RawFd {
-        self.stream.as_raw_fd()
+        self.stream.tcp().as_raw_fd()
     }
 
     /// Sends a text frame; waits while the server takes nothing.
@@ -87,10 +138,14 @@ impl WebSocket {
         if self.closed {
             return Ok(());
         }
-        let start = self.incoming.len();
-        self.incoming.resize(start + READ, 0);
-        let read = (&self.stream).read(&mut self.incoming[start..]);
-        self.incoming.truncate(start + *read.as_ref().unwrap_or(&0));
+        let mut read = self.read();
+        // The poller knows of TCP only: TLS must be emptied, as it may hold more.
+        while matches!(self.stream, Stream::Tls(_)) && matches!(read, Ok(1..)) {
+            match self.read() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                more => read = more,
+            }
+        }
         match read {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Ok(1..) => {}
@@ -139,6 +194,15 @@ impl WebSocket {
         Ok(())
     }
 
+    fn read(&mut self) -> io::Result<usize> {
+        let start = self.incoming.len();
+        self.incoming.resize(start + READ, 0);
+        let read = self.stream.read(&mut self.incoming[start..]);
+        let filled = start + *read.as_ref().unwrap_or(&0);
+        self.incoming.truncate(filled);
+        read
+    }
+
     fn end(&mut self, code: Option<u16>, each: &mut impl FnMut(Event<'_>)) {
         self.closed = true;
         each(Event::Closed(code));
@@ -160,7 +224,7 @@ impl WebSocket {
         frame.extend_from_slice(payload);
         let mut sent = 0;
         while sent < frame.len() {
-            match (&self.stream).write(&frame[sent..]) {
+            match self.stream.write(&frame[sent..]) {
                 Ok(length) => sent += length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if sent == 0 && !wait {
