@@ -29,6 +29,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use web::{Certificates, Ends, Ports, TakeTurn};
 
+/// How long clients may take to hear the goodbye of a box that ends: what a session gives them, and
+/// some more.
+const FAREWELL: Duration = Duration::from_secs(3);
+
 /// A running box. Dropping it ends everything at once; [`App::drain`] ends it politely.
 pub struct App {
     driver: Arc<Driver>,
@@ -213,9 +217,11 @@ impl App {
         let _ = tokio::time::timeout_at(grace_ends.into(), self.driver.empty()).await;
     }
 
-    /// Closes every listener, then the relay.
+    /// Says goodbye to whoever is still there and closes every listener, then the relay.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
+        self.driver.end();
+        let _ = tokio::time::timeout(FAREWELL, self.driver.empty()).await;
         self.tasks.shutdown().await;
         if let Some(relay) = &self.relay {
             relay.close();

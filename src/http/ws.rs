@@ -9,8 +9,10 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use secrecy::SecretString;
@@ -27,9 +29,7 @@ pub(super) async fn upgrade(
     let (Some(accept), Some(upgrade)) =
         (accept_key(&parts), parts.extensions.remove::<OnUpgrade>())
     else {
-        let detail = "this path speaks WebSocket (RFC 6455, version 13)";
-        let status = StatusCode::UPGRADE_REQUIRED;
-        return Err(Problem::new(status, "not-a-websocket", detail));
+        return Ok(not_a_websocket());
     };
     let admission = context.driver.admit(client)?;
     let sessions = context.sessions.clone();
@@ -47,6 +47,21 @@ pub(super) async fn upgrade(
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response())
 }
 
+/// RFC 9110 section 15.5.22 and RFC 6455 section 4.4: what would be one.
+fn not_a_websocket() -> Response {
+    let detail = "this path speaks WebSocket (RFC 6455, version 13)";
+    let problem = Problem::new(StatusCode::UPGRADE_REQUIRED, "not-a-websocket", detail);
+    let headers = [
+        (header::CONNECTION, HeaderValue::from_static("upgrade")),
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (
+            header::SEC_WEBSOCKET_VERSION,
+            HeaderValue::from_static("13"),
+        ),
+    ];
+    (headers, problem).into_response()
+}
+
 /// The answer to a proper handshake.
 fn accept_key(request: &Parts) -> Option<HeaderValue> {
     let has = |name: HeaderName, word: &str| {
@@ -57,12 +72,17 @@ fn accept_key(request: &Parts) -> Option<HeaderValue> {
             .flat_map(|line| line.split(','));
         words.any(|w| w.trim().eq_ignore_ascii_case(word))
     };
-    let is_handshake = has(header::CONNECTION, "upgrade")
+    let is_handshake = request.method == Method::GET
+        && has(header::CONNECTION, "upgrade")
         && has(header::UPGRADE, "websocket")
         && has(header::SEC_WEBSOCKET_VERSION, "13");
     let key = request.headers.get(header::SEC_WEBSOCKET_KEY)?;
-    let accept = derive_accept_key(key.as_bytes());
-    is_handshake.then(|| HeaderValue::from_str(&accept).ok())?
+    // Section 4.1: sixteen bytes in base64.
+    let has_key = STANDARD.decode(key).is_ok_and(|key| key.len() == 16);
+    if !(is_handshake && has_key) {
+        return None;
+    }
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
 }
 
 impl From<ConnectError> for Problem {

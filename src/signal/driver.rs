@@ -89,6 +89,8 @@ struct State {
     effects: Vec<Effect>,
     sent: SentByType,
     next_conn: u64,
+    /// Calls of the hub so far.
+    inputs: u64,
     /// When [`Driver::run_timers`] will wake by itself.
     armed: Option<Instant>,
     draining: bool,
@@ -110,6 +112,7 @@ impl Driver {
             effects: vec![],
             sent: SentByType::default(),
             next_conn: 0,
+            inputs: 0,
             armed: None,
             draining: false,
         };
@@ -205,6 +208,12 @@ impl Driver {
         });
     }
 
+    /// Closes every connection, each with its goodbye.
+    pub fn end(&self) {
+        self.lock().draining = true;
+        self.with_hub(|hub, now, effects| hub.end_all(now, effects));
+    }
+
     /// Waits until the last connection is gone.
     pub async fn empty(&self) {
         // The sender lives in `self`, so the channel is open.
@@ -214,14 +223,21 @@ impl Driver {
     /// Calls the hub with the time and an effect list, and carries out what it asks for.
     pub fn with_hub<T>(&self, call: impl FnOnce(&mut Hub, Now, &mut Vec<Effect>) -> T) -> T {
         let mut state = self.lock();
+        state.inputs += 1;
+        let input = state.inputs;
         let mut effects = std::mem::take(&mut state.effects);
         let result = call(&mut state.hub, now(), &mut effects);
         for effect in effects.drain(..) {
             match effect {
-                Effect::Send { conn, seq, body } => {
+                Effect::Send {
+                    conn,
+                    peer,
+                    seq,
+                    body,
+                } => {
                     state.sent.count(&body);
                     if let Some(outbox) = state.outboxes.get(&conn) {
-                        self.push(outbox, Outgoing { seq, body });
+                        self.push(input, outbox, Outgoing { peer, seq, body });
                     }
                 }
                 Effect::Close { conn, code, reason } => {
@@ -251,18 +267,17 @@ impl Driver {
         self.lock().sent.clone()
     }
 
-    fn push(&self, outbox: &Outbox, frame: Outgoing) {
+    fn push(&self, input: u64, outbox: &Outbox, frame: Outgoing) {
         if frame.seq == Some(1)
             && let Some(waited) = outbox.first_entry()
         {
             self.stats.join_latency.observe(waited.as_secs_f64());
         }
-        match outbox.push(frame) {
+        match outbox.push(input, frame) {
             Pushed::Waits(bytes) => {
-                self.stats
-                    .outbox_high_water
-                    .inner()
-                    .fetch_max(bytes, Ordering::Relaxed);
+                let bytes = bytes.try_into().unwrap_or(i64::MAX);
+                let high_water = self.stats.outbox_high_water.inner();
+                high_water.fetch_max(bytes, Ordering::Relaxed);
             }
             Pushed::Overflowed => {
                 self.stats.slow_consumers.inc();

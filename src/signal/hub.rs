@@ -108,9 +108,9 @@ impl Hub {
                 message,
                 grant,
             } => self.frame(cx, conn, message, grant),
-            Input::Confirmed { conn, seq } => {
-                if let Some(conn) = self.conns.get(&conn) {
-                    self.sessions.confirm(conn.peer, seq);
+            Input::Confirmed { conn, peer, seq } => {
+                if self.conns.get(&conn).is_some_and(|conn| conn.peer == peer) {
+                    self.sessions.confirm(peer, seq);
                 }
             }
             Input::Closed { conn, loss } => {
@@ -233,6 +233,7 @@ impl Hub {
         } else {
             cx.effects.push(Effect::Send {
                 conn,
+                peer: entry.peer,
                 seq: None,
                 body,
             });

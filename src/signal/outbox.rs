@@ -3,16 +3,17 @@
 //! Full: what waits is dropped and the connection is closed with 4003, so that one consumer that
 //! does not read costs a fixed amount. Its session keeps the frames in its ring and may resume.
 
-use crate::protocol::{Body, CloseCode};
+use crate::protocol::{Body, CloseCode, PeerId};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// A frame and its number in the session.
+/// A frame and its number in the session of a peer.
 #[derive(Debug, Clone)]
 pub(super) struct Outgoing {
+    pub(super) peer: PeerId,
     pub(super) seq: Option<u64>,
     pub(super) body: Body,
 }
@@ -37,7 +38,7 @@ pub(super) struct Outbox {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pushed {
     /// It waits, and this many bytes in all.
-    Waits(i64),
+    Waits(usize),
     /// It was the one too many.
     Overflowed,
     /// The connection is ending: dropped.
@@ -47,14 +48,45 @@ pub(super) enum Pushed {
 #[derive(Debug, Default)]
 struct Queue {
     frames: VecDeque<Outgoing>,
-    /// Bytes in `frames` and in the batch being written.
+    /// Bytes in `frames` and in those being written.
     bytes: usize,
+    /// Which input of the hub the last frames are from, and the bytes that waited before them.
+    input: u64,
+    before: usize,
+    spare: Spare,
     closing: Option<Closing>,
     /// The connection's task, where it waits for more.
     reader: Option<Waker>,
 }
 
+/// Room beyond the capacity for what one input leads to, whatever its size: `joined` lists a whole
+/// room, and a resume replays a whole ring. One at a time, for consumers that keep up.
+#[derive(Debug, Default)]
+struct Spare {
+    input: u64,
+    bytes: usize,
+    /// What has to be written before all of it is.
+    left: usize,
+}
+
 impl Queue {
+    /// Makes room for `bytes` in all; tells whether there is.
+    fn has_room(&mut self, bytes: usize, capacity: usize) -> bool {
+        if bytes <= capacity + self.spare.bytes {
+            return true;
+        }
+        let is_free = self.spare.bytes == 0 || self.spare.input == self.input;
+        if !is_free || self.before > capacity / 2 {
+            return false;
+        }
+        self.spare = Spare {
+            input: self.input,
+            bytes: bytes - self.before,
+            left: bytes,
+        };
+        true
+    }
+
     fn register(&mut self, cx: &Context<'_>) {
         match &mut self.reader {
             Some(reader) => reader.clone_from(cx.waker()),
@@ -78,16 +110,19 @@ impl Outbox {
         (!self.entered.swap(true, Ordering::Relaxed)).then(|| self.opened.elapsed())
     }
 
-    /// Queues a frame behind those before it.
-    pub(super) fn push(&self, frame: Outgoing) -> Pushed {
+    /// Queues a frame behind those before it; `input` numbers what led to it.
+    pub(super) fn push(&self, input: u64, frame: Outgoing) -> Pushed {
         let mut queue = self.lock();
         if queue.closing.is_some() {
             return Pushed::Closed;
         }
-        // One frame of any size goes to a consumer that keeps up: `joined` lists a whole room.
-        let keeps_up = queue.bytes == 0;
-        queue.bytes += frame.body.len();
-        let pushed = if queue.bytes > self.capacity && !keeps_up {
+        if queue.input != input {
+            (queue.input, queue.before) = (input, queue.bytes);
+        }
+        let bytes = queue.bytes + frame.body.len();
+        let has_room = queue.has_room(bytes, self.capacity);
+        queue.bytes = bytes;
+        let pushed = if !has_room {
             queue.frames = VecDeque::new();
             queue.closing = Some(Closing {
                 code: CloseCode::SlowConsumer,
@@ -96,7 +131,7 @@ impl Outbox {
             Pushed::Overflowed
         } else {
             queue.frames.push_back(frame);
-            Pushed::Waits(queue.bytes.try_into().unwrap_or(i64::MAX))
+            Pushed::Waits(bytes)
         };
         wake(queue);
         pushed
@@ -142,6 +177,16 @@ impl Outbox {
         Poll::Ready(Ok(bytes))
     }
 
+    /// Whether so little waits that its consumer may ask for more.
+    pub(super) fn is_light(&self) -> bool {
+        self.lock().bytes <= self.capacity / 2
+    }
+
+    /// How the connection is to end, where that is decided.
+    pub(super) fn closing(&self) -> Option<Closing> {
+        self.lock().closing.clone()
+    }
+
     /// Ready once the consumer has fallen too far behind.
     pub(super) fn poll_overflowed(&self, cx: &Context<'_>) -> Poll<Closing> {
         let mut queue = self.lock();
@@ -158,7 +203,12 @@ impl Outbox {
 
     /// Gives back the room of frames that have left for the socket.
     pub(super) fn written(&self, bytes: usize) {
-        self.lock().bytes -= bytes;
+        let mut queue = self.lock();
+        queue.bytes -= bytes;
+        queue.spare.left = queue.spare.left.saturating_sub(bytes);
+        if queue.spare.left == 0 {
+            queue.spare = Spare::default();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -182,7 +232,9 @@ mod tests {
     fn frame(bytes: usize) -> Outgoing {
         let body = Body::from_object(format!("{{\"x\":\"{}\"}}", "a".repeat(bytes - 8)));
         assert_eq!(body.len(), bytes);
-        Outgoing { seq: None, body }
+        let peer = PeerId::from_bits(1);
+        let seq = None;
+        Outgoing { peer, seq, body }
     }
 
     /// How many frames wait, or why there will be no more.
@@ -196,34 +248,58 @@ mod tests {
     #[test]
     fn frames_being_written_count_until_they_are_out() {
         let outbox = Outbox::new(100);
-        outbox.push(frame(60));
+        outbox.push(1, frame(60));
         assert_eq!(take(&outbox), Poll::Ready(Ok(1)));
         outbox.written(60);
-        outbox.push(frame(60));
+        outbox.push(2, frame(60));
         assert_eq!(take(&outbox), Poll::Ready(Ok(1)));
         let cx = Context::from_waker(Waker::noop());
         assert!(outbox.poll_overflowed(&cx).is_pending());
-        outbox.push(frame(60));
+        assert_eq!(outbox.push(3, frame(60)), Pushed::Overflowed);
         assert!(outbox.poll_overflowed(&cx).is_ready());
         let end = Poll::Ready(Err(CloseCode::SlowConsumer));
         assert_eq!(take(&outbox), end, "what waited is not kept");
     }
 
     #[test]
-    fn one_large_frame_reaches_a_consumer_that_keeps_up() {
+    fn what_one_input_leads_to_reaches_a_consumer_that_keeps_up() {
         let outbox = Outbox::new(100);
-        outbox.push(frame(500));
-        assert_eq!(take(&outbox), Poll::Ready(Ok(1)));
-        outbox.written(500);
-        outbox.push(frame(20));
-        assert_eq!(outbox.push(frame(500)), Pushed::Overflowed);
+        outbox.push(1, frame(50));
+        for size in [500, 30, 400] {
+            assert!(matches!(outbox.push(2, frame(size)), Pushed::Waits(_)));
+        }
+        assert_eq!(
+            outbox.push(3, frame(50)),
+            Pushed::Waits(1030),
+            "as if it were not there"
+        );
+        assert!(!outbox.is_light());
+        assert_eq!(take(&outbox), Poll::Ready(Ok(5)));
+        outbox.written(980);
+        assert_eq!(
+            outbox.push(4, frame(150)),
+            Pushed::Waits(200),
+            "the room is free again"
+        );
+        assert_eq!(
+            outbox.push(5, frame(500)),
+            Pushed::Overflowed,
+            "one at a time"
+        );
+    }
+
+    #[test]
+    fn who_is_behind_gets_no_spare_room() {
+        let outbox = Outbox::new(100);
+        outbox.push(1, frame(51));
+        assert_eq!(outbox.push(2, frame(500)), Pushed::Overflowed);
     }
 
     #[test]
     fn a_batch_ends_behind_the_frame_that_reaches_its_limit() {
         let outbox = Outbox::new(100);
-        for _ in 0..4 {
-            outbox.push(frame(20));
+        for input in 0..4 {
+            outbox.push(input, frame(20));
         }
         let cx = Context::from_waker(Waker::noop());
         let batch = outbox.poll_take(&cx, 30, drop);
@@ -235,11 +311,12 @@ mod tests {
     #[test]
     fn the_first_reason_to_close_stands_and_frames_before_it_go_out() {
         let outbox = Outbox::new(100);
-        outbox.push(frame(10));
+        outbox.push(1, frame(10));
         for code in [CloseCode::Kicked, CloseCode::Normal] {
             outbox.close(Closing { code, reason: "" });
         }
-        outbox.push(frame(10));
+        outbox.push(2, frame(10));
+        assert_eq!(outbox.closing().map(|c| c.code), Some(CloseCode::Kicked));
         assert_eq!(take(&outbox), Poll::Ready(Ok(1)));
         assert_eq!(take(&outbox), Poll::Ready(Err(CloseCode::Kicked)));
     }

@@ -6,9 +6,9 @@
 use super::driver::{Admission, Driver};
 use super::hub::{Input, Loss};
 use super::outbox::Closing;
-use super::websocket::{self, Decoder, Event, Opcode, Violation};
+use super::websocket::{self, Decoder, Event, Next, Opcode, Violation};
 use crate::auth::Grant;
-use crate::protocol::{self, CloseCode, FrameError, Refusal};
+use crate::protocol::{self, CloseCode, FrameError, PeerId, Refusal};
 use secrecy::{ExposeSecret, SecretString};
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -22,7 +22,8 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 /// Bytes read at once: some session descriptions.
 const READ_BATCH: usize = 16 * 1024;
-/// Bytes gathered for one write; more would only grow the buffer under it.
+/// Bytes gathered for one write; more would only grow the buffer under it. Also what a client has to
+/// take within the timeout once its socket is full.
 const WRITE_BATCH: usize = 16 * 1024;
 /// How long a connection that is being closed may take to say goodbye.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
@@ -76,11 +77,13 @@ pub fn run<S: AsyncRead + AsyncWrite + Unpin>(
         unsent: vec![],
         from_outbox: 0,
         unflushed: false,
-        blocked_until: None,
+        blocked: None,
+        unfinished: None,
+        told: false,
         admission,
         token,
         settings,
-        sent: 0,
+        sent: None,
         heartbeat,
     };
     async move {
@@ -90,6 +93,7 @@ pub fn run<S: AsyncRead + AsyncWrite + Unpin>(
             let mut timer = pin!(sleep_until(session.heartbeat.at));
             poll_fn(|cx| session.poll(cx, timer.as_mut())).await
         };
+        session.told = true;
         if let Some(loss) = end.loss() {
             session.driver().input(Input::Closed { conn, loss });
         }
@@ -97,7 +101,7 @@ pub fn run<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-struct Session<S> {
+struct Session<S: AsyncRead + AsyncWrite + Unpin> {
     socket: S,
     decoder: Decoder,
     /// Bytes that the socket had no room for, or that go before the next frames.
@@ -106,14 +110,25 @@ struct Session<S> {
     from_outbox: usize,
     /// Whether the socket may hold bytes back until it is flushed, as TLS does.
     unflushed: bool,
-    /// When a socket without room is given up.
-    blocked_until: Option<Instant>,
+    /// There while the socket has no room.
+    blocked: Option<Blocked>,
+    /// The message that was unfinished when the heartbeat was last due.
+    unfinished: Option<u64>,
+    /// Whether the hub knows of the end.
+    told: bool,
     admission: Admission,
     token: Option<SecretString>,
     settings: SessionSettings,
-    /// The last sequence number written.
-    sent: u64,
+    /// The last sequence number written, and whose session it is of.
+    sent: Option<(PeerId, u64)>,
     heartbeat: Heartbeat,
+}
+
+struct Blocked {
+    /// When it is given up.
+    until: Instant,
+    /// Bytes that it took since that was set.
+    taken: usize,
 }
 
 /// How a connection ended.
@@ -178,8 +193,8 @@ struct Heartbeat {
 struct Ping {
     /// Drawn anew each time: only who reads can answer.
     payload: u64,
-    /// The last sequence number sent before it; `None` once another session began since.
-    confirms: Option<u64>,
+    /// What was last sent before it; `None` once the session began anew since.
+    confirms: Option<(PeerId, u64)>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
@@ -192,26 +207,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         loop {
             match self.poll_write(cx) {
                 Poll::Ready(Err(end)) => return Poll::Ready(end),
-                Poll::Ready(Ok(())) => match self.poll_read(cx) {
-                    Poll::Ready(Err(end)) => return Poll::Ready(end),
-                    Poll::Ready(Ok(())) => continue,
-                    Poll::Pending => {}
-                },
-                // Who takes nothing is not listened to, or the answers would pile up.
+                Poll::Ready(Ok(())) => {}
                 Poll::Pending => {
                     if let Poll::Ready(closing) = self.admission.outbox.poll_overflowed(cx) {
                         return Poll::Ready(End::Close(closing));
                     }
                 }
             }
-            let at = self.blocked_until.unwrap_or(self.heartbeat.at);
+            // Who takes little is not listened to, or the answers would pile up. Nothing is missed:
+            // it is asked again as soon as the socket has room.
+            if self.admission.outbox.is_light()
+                && let Poll::Ready(read) = self.poll_read(cx)
+            {
+                match read {
+                    Ok(()) => continue,
+                    Err(end) => return Poll::Ready(end),
+                }
+            }
+            let at = self.deadline();
             if timer.deadline() != at {
                 timer.as_mut().reset(at);
             }
             ready!(timer.as_mut().poll(cx));
-            if let Err(end) = self.time_is_up() {
+            if let Err(end) = self.time_is_up(cx) {
                 return Poll::Ready(end);
             }
+        }
+    }
+
+    /// A full socket is not pinged.
+    fn deadline(&self) -> Instant {
+        match (&self.blocked, &self.heartbeat.ping) {
+            (None, _) => self.heartbeat.at,
+            (Some(blocked), None) => blocked.until,
+            (Some(blocked), Some(_)) => blocked.until.min(self.heartbeat.at),
         }
     }
 
@@ -246,7 +275,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 protocol::frame_len(frame.seq, &frame.body),
             );
             protocol::write_frame(buffer, frame.seq, &frame.body);
-            *sent = frame.seq.unwrap_or(*sent);
+            if let Some(seq) = frame.seq {
+                *sent = Some((frame.peer, seq));
+            }
             if let (Some(1), Some(ping)) = (frame.seq, ping.as_mut()) {
                 // Another session begins: the ping that is out confirms nothing of it.
                 ping.confirms = None;
@@ -270,17 +301,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Writes and flushes what is unsent.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let sent = self.poll_unsent(cx);
-        if sent.is_pending() {
-            let until = || Instant::now() + self.settings.timeout;
-            self.blocked_until.get_or_insert_with(until);
-        } else {
-            self.blocked_until = None;
+        let (sent, taken) = self.poll_unsent(cx);
+        if sent.is_ready() {
+            self.blocked = None;
+            return sent;
+        }
+        let timeout = self.settings.timeout;
+        let fresh = || Blocked {
+            until: Instant::now() + timeout,
+            taken: 0,
+        };
+        let blocked = self.blocked.get_or_insert_with(fresh);
+        blocked.taken += taken;
+        if blocked.taken >= WRITE_BATCH {
+            *blocked = fresh();
         }
         sent
     }
 
-    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Also tells how many bytes the socket took.
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> (Poll<io::Result<()>>, usize) {
         let mut written = 0;
         let sent = loop {
             if written == self.unsent.len() {
@@ -298,7 +338,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         if written < self.unsent.len() {
             self.unsent.drain(..written);
-            return sent;
+            return (sent, written);
         }
         self.unsent = vec![];
         if self.from_outbox > 0 {
@@ -306,19 +346,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 .outbox
                 .written(std::mem::take(&mut self.from_outbox));
         }
-        if self.unflushed {
-            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
-            self.unflushed = false;
+        if !self.unflushed {
+            return (Poll::Ready(Ok(())), written);
         }
-        Poll::Ready(Ok(()))
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        self.unflushed = flushed.is_pending();
+        (flushed, written)
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let mut decoder = std::mem::take(&mut self.decoder);
         let max = self.settings.max_frame;
-        let read = self.poll_feed(cx, |session, bytes| {
+        let is_paused = decoder.is_paused();
+        let mut feed = |session: &mut Self, bytes: &mut [u8]| {
             decoder.feed(bytes, max, |event| session.take_event(event))
-        });
+        };
+        let read = match is_paused {
+            true => Poll::Ready(feed(self, &mut [])),
+            false => self.poll_feed(cx, &mut feed),
+        };
         self.decoder = decoder;
         read
     }
@@ -327,7 +373,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn poll_feed(
         &mut self,
         cx: &mut Context<'_>,
-        take: impl FnOnce(&mut Self, &mut [u8]) -> Result<(), End>,
+        mut take: impl FnMut(&mut Self, &mut [u8]) -> Result<(), End>,
     ) -> Poll<Result<(), End>> {
         READ.with_borrow_mut(|buffer| {
             let mut read = ReadBuf::new(buffer);
@@ -339,7 +385,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         })
     }
 
-    fn take_event(&mut self, event: Event<'_>) -> Result<(), End> {
+    fn take_event(&mut self, event: Event<'_>) -> Result<Next, End> {
         let conn = self.admission.conn;
         match event {
             Event::Text(text) => self.frame(text),
@@ -355,20 +401,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Event::Pong(payload) => {
                 let answers = |ping: &mut Ping| payload == ping.payload.to_be_bytes();
                 let Some(ping) = self.heartbeat.ping.take_if(answers) else {
-                    return self.count_control_frame();
+                    self.count_control_frame()?;
+                    return Ok(Next::Go);
                 };
                 self.heartbeat = Heartbeat {
                     at: Instant::now() + self.settings.heartbeat,
                     ping: None,
                     control_frames: 0,
                 };
-                if let Some(seq) = ping.confirms {
-                    self.driver().input(Input::Confirmed { conn, seq });
+                if let Some((peer, seq)) = ping.confirms {
+                    self.driver().input(Input::Confirmed { conn, peer, seq });
                 }
             }
             Event::Close(code) => return Err(End::Left(code)),
         }
-        Ok(())
+        Ok(match self.admission.outbox.is_light() {
+            true => Next::Go,
+            false => Next::Pause,
+        })
     }
 
     fn count_control_frame(&mut self) -> Result<(), End> {
@@ -396,26 +446,52 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// The socket had no room for too long, or the heartbeat is due.
-    fn time_is_up(&mut self) -> Result<(), End> {
-        if self.blocked_until.is_some() {
+    fn time_is_up(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let now = Instant::now();
+        if self
+            .blocked
+            .as_ref()
+            .is_some_and(|blocked| blocked.until <= now)
+        {
+            // A connection that was to end anyway ends as it was to.
+            if let Some(closing) = self.admission.outbox.closing() {
+                return Err(End::Close(closing));
+            }
+            self.driver().stats().slow_consumers.inc();
             return Err(End::broken(
                 CloseCode::SlowConsumer,
-                "too slow: nothing could be written within signal.timeout",
+                "too slow: too little could be written within signal.timeout",
             ));
         }
         if self.heartbeat.ping.is_some() {
+            // The pong may be there, unread since too much waits to be written.
+            if let Poll::Ready(Err(end)) = self.poll_read(cx) {
+                return Err(end);
+            }
+            if self.heartbeat.ping.is_none() {
+                return Ok(());
+            }
             let closing = Closing {
                 code: CloseCode::HeartbeatTimeout,
                 reason: "no pong within signal.timeout",
             };
             return Err(End::Lost(Loss::Timeout, Some(closing)));
         }
+        // A frame that does not end keeps its sender from answering the ping; fragments do not.
+        let unfinished = self.decoder.unfinished();
+        if unfinished.is_some() && unfinished == self.unfinished {
+            return Err(End::broken(
+                CloseCode::ProtocolError,
+                "a message did not end within signal.heartbeat",
+            ));
+        }
+        self.unfinished = unfinished;
         let payload: u64 = rand::random();
         websocket::write_frame(&mut self.unsent, Opcode::Ping, &payload.to_be_bytes());
-        self.heartbeat.at = Instant::now() + self.settings.timeout;
+        self.heartbeat.at = now + self.settings.timeout;
         self.heartbeat.ping = Some(Ping {
             payload,
-            confirms: Some(self.sent),
+            confirms: self.sent,
         });
         Ok(())
     }
@@ -441,31 +517,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         websocket::write_frame(&mut self.unsent, Opcode::Close, &payload);
         let farewell = async {
-            if poll_fn(|cx| self.poll_send(cx)).await.is_ok() && !answered {
+            if poll_fn(|cx| self.poll_send(cx)).await.is_err() {
+                return;
+            }
+            if !answered {
                 while poll_fn(|cx| self.poll_answer(cx)).await.is_ok() {}
             }
+            // Over TLS, the proof that nothing was cut off.
+            let _ = poll_fn(|cx| Pin::new(&mut self.socket).poll_shutdown(cx)).await;
         };
         if timeout(patience, farewell).await.is_err() {
             tracing::debug!(client = %self.admission.client, "left without a goodbye");
         }
     }
 
-    /// Passes over what the client says; fails when it has closed its side.
+    /// Passes over what the client says; fails when it has closed its side. Who broke the framing is
+    /// not understood any more, but may still hang up.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let mut decoder = std::mem::take(&mut self.decoder);
         let max = self.settings.max_frame;
         let read = self.poll_feed(cx, |_, bytes| {
             let fed = decoder.feed(bytes, max, |event| match event {
                 Event::Close(code) => Err(End::Left(code)),
-                _ => Ok(()),
+                _ => Ok(Next::Go),
             });
-            match fed {
-                Err(End::Left(_)) => fed,
-                // Whoever broke the framing is not understood, but may still hang up.
+            fed.or_else(|end| match end {
+                End::Left(_) => Err(end),
                 _ => Ok(()),
-            }
+            })
         });
         self.decoder = decoder;
         read
     }
 }
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Drop for Session<S> {
+    /// A session without a socket would be online for ever: the hub hears of it whatever ends the
+    /// task.
+    fn drop(&mut self) {
+        if !self.told {
+            let (conn, loss) = (self.admission.conn, Loss::Disconnected);
+            self.driver().input(Input::Closed { conn, loss });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

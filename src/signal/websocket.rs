@@ -7,6 +7,8 @@ use std::fmt;
 
 /// Longest payload of a control frame (RFC 6455 section 5.5).
 const MAX_CONTROL: usize = 125;
+/// Fragments of one message: more than any library makes of one, and empty ones hold no bytes.
+const MAX_FRAGMENTS: usize = 1_000;
 
 /// What kind of frame (RFC 6455 section 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,10 +63,21 @@ pub(super) enum Violation {
     TooLarge,
 }
 
+/// What a reader wants after an event.
+pub(super) enum Next {
+    /// The following one.
+    Go,
+    /// To be asked again: what is left stays in the decoder.
+    Pause,
+}
+
 /// Cuts a stream of bytes into messages.
 #[derive(Default)]
 pub(super) struct Decoder {
-    /// The beginning of a frame whose rest has yet to come.
+    state: State,
+    /// Whole messages so far.
+    messages: u64,
+    /// What could not be taken yet: the beginning of a frame, or all after a pause.
     partial: Vec<u8>,
     /// The fragments of a message so far. Clients of signaling send none, so it is boxed.
     fragments: Option<Box<Fragments>>,
@@ -77,8 +90,19 @@ impl fmt::Debug for Decoder {
     }
 }
 
+#[derive(Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Reads,
+    /// There may be events left in `partial`.
+    Paused,
+    /// A violation, or an error of the reader: the rest of the stream means nothing.
+    Broken,
+}
+
 struct Fragments {
     opcode: Opcode,
+    count: usize,
     payload: Vec<u8>,
 }
 
@@ -93,30 +117,46 @@ struct Header {
 }
 
 impl Decoder {
+    /// Whether events may be left from before a pause: `feed` takes no bytes then, and gives them.
+    pub(super) fn is_paused(&self) -> bool {
+        self.state == State::Paused
+    }
+
+    /// The number of the message of which some fragments have come, and not the last one.
+    pub(super) fn unfinished(&self) -> Option<u64> {
+        self.fragments.is_some().then_some(self.messages)
+    }
+
     /// Takes bytes that have come and hands each event to `take`, until either side has enough.
     /// Messages and fragments of one message hold at most `max` bytes.
     ///
     /// # Errors
-    /// Those of `take`, and violations in its terms. The decoder is of no use after.
+    /// Those of `take`, and violations in its terms. After one, bytes are passed over.
     pub(super) fn feed<E: From<Violation>>(
         &mut self,
         bytes: &mut [u8],
         max: usize,
-        mut take: impl FnMut(Event<'_>) -> Result<(), E>,
+        mut take: impl FnMut(Event<'_>) -> Result<Next, E>,
     ) -> Result<(), E> {
-        if self.partial.is_empty() {
-            let used = self.frames(bytes, max, &mut take)?;
-            self.partial.extend_from_slice(&bytes[used..]);
+        if self.state == State::Broken {
             return Ok(());
         }
-        self.partial.extend_from_slice(bytes);
-        let mut partial = std::mem::take(&mut self.partial);
-        let used = self.frames(&mut partial, max, &mut take)?;
-        if used < partial.len() {
-            partial.drain(..used);
-            self.partial = partial;
-        }
-        Ok(())
+        self.state = State::Reads;
+        let fed = if self.partial.is_empty() {
+            let used = self.frames(bytes, max, &mut take);
+            used.map(|used| self.partial.extend_from_slice(&bytes[used..]))
+        } else {
+            self.partial.extend_from_slice(bytes);
+            let mut partial = std::mem::take(&mut self.partial);
+            let used = self.frames(&mut partial, max, &mut take);
+            used.map(|used| {
+                if used < partial.len() {
+                    partial.drain(..used);
+                    self.partial = partial;
+                }
+            })
+        };
+        fed.inspect_err(|_| self.state = State::Broken)
     }
 
     /// Reads whole frames off the front; returns how many bytes they had.
@@ -124,7 +164,7 @@ impl Decoder {
         &mut self,
         bytes: &mut [u8],
         max: usize,
-        take: &mut impl FnMut(Event<'_>) -> Result<(), E>,
+        take: &mut impl FnMut(Event<'_>) -> Result<Next, E>,
     ) -> Result<usize, E> {
         let mut used = 0;
         while let Some(header) = Header::read(&bytes[used..])? {
@@ -138,7 +178,10 @@ impl Decoder {
             };
             unmask(payload, header.mask);
             used = begin + header.payload;
-            self.frame(&header, payload, take)?;
+            if let Next::Pause = self.frame(&header, payload, take)? {
+                self.state = State::Paused;
+                break;
+            }
         }
         Ok(used)
     }
@@ -147,34 +190,53 @@ impl Decoder {
         &mut self,
         header: &Header,
         payload: &[u8],
-        take: &mut impl FnMut(Event<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+        take: &mut impl FnMut(Event<'_>) -> Result<Next, E>,
+    ) -> Result<Next, E> {
         match header.opcode {
             Opcode::Ping => take(Event::Ping(payload)),
             Opcode::Pong => take(Event::Pong(payload)),
             Opcode::Close => take(Event::Close(close_code(payload)?)),
             Opcode::Continuation => {
                 let fragments = self.fragments.as_mut();
-                fragments
-                    .ok_or(Violation::Framing("a continuation of nothing"))?
-                    .payload
-                    .extend_from_slice(payload);
+                let fragments = fragments.ok_or(Violation::Framing("a continuation of nothing"))?;
+                fragments.count += 1;
+                if fragments.count > MAX_FRAGMENTS {
+                    return Err(Violation::Framing("too many fragments").into());
+                }
+                fragments.payload.extend_from_slice(payload);
                 match self.fragments.take_if(|_| header.fin) {
-                    Some(whole) => message(whole.opcode, &whole.payload, take),
-                    None => Ok(()),
+                    Some(whole) => self.message(whole.opcode, &whole.payload, take),
+                    None => Ok(Next::Go),
                 }
             }
             _ if self.fragments.is_some() => {
                 Err(Violation::Framing("a message within another one").into())
             }
-            opcode if header.fin => message(opcode, payload, take),
+            opcode if header.fin => self.message(opcode, payload, take),
             opcode => {
                 self.fragments = Some(Box::new(Fragments {
                     opcode,
+                    count: 1,
                     payload: payload.to_vec(),
                 }));
-                Ok(())
+                Ok(Next::Go)
             }
+        }
+    }
+
+    fn message<E: From<Violation>>(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        take: &mut impl FnMut(Event<'_>) -> Result<Next, E>,
+    ) -> Result<Next, E> {
+        self.messages += 1;
+        match opcode {
+            Opcode::Text => {
+                let text = std::str::from_utf8(payload).map_err(|_| Violation::NotUtf8)?;
+                take(Event::Text(text))
+            }
+            _ => take(Event::Binary),
         }
     }
 }
@@ -201,6 +263,9 @@ impl Header {
             (126 | 127, _) => return Ok(None),
             (short, rest) => (u64::from(short), rest),
         };
+        if payload >> 63 != 0 {
+            return Err(Violation::Framing("a length with its highest bit set"));
+        }
         let payload = usize::try_from(payload).map_err(|_| Violation::TooLarge)?;
         if opcode.is_control() && (!fin || payload > MAX_CONTROL) {
             return Err(Violation::Framing("control frames are short and whole"));
@@ -240,25 +305,12 @@ pub(super) fn write_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-fn message<E: From<Violation>>(
-    opcode: Opcode,
-    payload: &[u8],
-    take: &mut impl FnMut(Event<'_>) -> Result<(), E>,
-) -> Result<(), E> {
-    match opcode {
-        Opcode::Text => {
-            let text = std::str::from_utf8(payload).map_err(|_| Violation::NotUtf8)?;
-            take(Event::Text(text))
-        }
-        _ => take(Event::Binary),
-    }
-}
-
 /// RFC 6455 section 5.5.1: two bytes of code, then a reason.
 fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
     match payload {
         [] => Ok(None),
         [_] => Err(Violation::Framing("half a close code")),
+        [_, _, reason @ ..] if std::str::from_utf8(reason).is_err() => Err(Violation::NotUtf8),
         [a, b, ..] => match u16::from_be_bytes([*a, *b]) {
             // Section 7.4: the others never stand in a frame.
             code @ (1000..=1003 | 1007..=1014 | 3000..=4999) => Ok(Some(code)),
@@ -317,7 +369,7 @@ mod tests {
         for piece in bytes.chunks(cut) {
             let fed = decoder.feed(&mut piece.to_vec(), MAX, |event| {
                 said.push(event.into());
-                Ok(())
+                Ok(Next::Go)
             });
             if fed.is_err() {
                 return (said, fed, decoder);
@@ -412,6 +464,8 @@ mod tests {
         ]
         .concat();
         for cut in [1, 3, bytes.len()] {
+            let begun = decode(&bytes[..9], cut).2;
+            assert_eq!(begun.unfinished(), Some(0));
             let (said, end, decoder) = decode(&bytes, cut);
             let expected = [
                 Said::Ping(b"ping".to_vec()),
@@ -419,7 +473,7 @@ mod tests {
                 Said::Text("next".into()),
             ];
             assert_eq!((&said[..], end), (&expected[..], Ok(())));
-            assert!(decoder.fragments.is_none());
+            assert_eq!(decoder.unfinished(), None);
         }
     }
 
@@ -428,7 +482,7 @@ mod tests {
         let whole = frame(0x81, &[b'a'; MAX + 1]);
         let in_parts = [frame(0x01, &[b'a'; MAX]), frame(0x80, b"a")].concat();
         let absurd = vec![
-            0x81, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0,
+            0x81, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0,
         ];
         for bytes in [&whole[..8], &in_parts, &absurd] {
             let (said, end, _) = decode(bytes, bytes.len());
@@ -451,7 +505,57 @@ mod tests {
         assert!(framing(&twice), "a message within another one");
         assert!(framing(&frame(0x88, &[3])), "half a close code");
         assert!(framing(&frame(0x88, &[3, 237])), "1005 is never sent");
+        let negative = [&[0x81, 0xff, 0x80][..], &[0; 11]].concat();
+        assert!(framing(&negative), "a negative length");
+        let empty = [frame(0x01, b""), frame(0x00, b"").repeat(MAX_FRAGMENTS)].concat();
+        assert!(framing(&empty), "fragments without end");
         assert_eq!(decode(&frame(0x81, &[0xff]), 64).1, Err(Violation::NotUtf8));
+        let reason = frame(0x88, &[3, 232, 0xff]);
+        assert_eq!(decode(&reason, 64).1, Err(Violation::NotUtf8));
+    }
+
+    #[test]
+    fn a_paused_reader_loses_nothing() {
+        let mut decoder = Decoder::default();
+        let mut bytes = [
+            frame(0x81, b"one"),
+            frame(0x81, b"two"),
+            frame(0x81, b"three"),
+        ]
+        .concat();
+        let cut = bytes.len() - 2;
+        let (mut said, mut turns) = (vec![], 0);
+        let mut feed = |decoder: &mut Decoder, bytes: &mut [u8]| {
+            let fed: Result<(), Violation> = decoder.feed(bytes, MAX, |event| {
+                said.push(Said::from(event));
+                Ok(Next::Pause)
+            });
+            fed.unwrap();
+        };
+        feed(&mut decoder, &mut bytes[..cut]);
+        while decoder.is_paused() {
+            feed(&mut decoder, &mut []);
+            turns += 1;
+        }
+        assert_eq!(turns, 2);
+        feed(&mut decoder, &mut bytes[cut..]);
+        feed(&mut decoder, &mut []);
+        assert!(!decoder.is_paused());
+        assert_eq!(
+            said,
+            ["one", "two", "three"].map(|text| Said::Text(text.into()))
+        );
+    }
+
+    #[test]
+    fn after_a_violation_nothing_is_read() {
+        let mut bytes = [frame(0xc1, b"a"), frame(0x88, b"")].concat();
+        let mut decoder = Decoder::default();
+        let mut feed =
+            |bytes: &mut [u8]| decoder.feed(bytes, MAX, |event| panic!("{event:?} was read"));
+        let first: Result<(), Violation> = feed(&mut bytes);
+        assert_eq!(first, Err(Violation::Framing("a reserved bit is set")));
+        assert_eq!(feed(&mut frame(0x88, b"")), Ok(()));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use callbox::config::Config;
 use callbox::http::unix_now;
 use serde_json::{Value, json};
 use std::time::Instant;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 fn config(toml: &str) -> Config {
     let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -79,6 +80,27 @@ async fn a_second_signal_ends_a_drain_at_once_and_cleanly() {
     client.expect("draining").await;
     assert_eq!(process.exit_code_so_far(), None, "it waits for the call");
     process.signal("TERM");
+    assert_eq!(client.closed().await, CloseCode::Away);
+    assert_eq!(process.exit_code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_hears_the_end_of_the_grace() {
+    let mut process = Process::start(&[("CALLBOX_DRAIN__GRACE", "1s")]);
+    let mut clients = vec![];
+    for n in 0..300 {
+        clients.push(
+            Client::join(&process, &format!("room {n}"), "alice")
+                .await
+                .0,
+        );
+    }
+    process.signal("TERM");
+    for mut client in clients {
+        client.expect("draining").await;
+        client.until("peer-left").await;
+        assert_eq!(client.closed().await, CloseCode::Away);
+    }
     assert_eq!(process.exit_code(), Some(0));
 }
 

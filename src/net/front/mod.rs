@@ -33,6 +33,10 @@ const MAX_SILENT: usize = 1024;
 /// How long written bytes may wait for a client that takes none (tcp(7), TCP_USER_TIMEOUT): what
 /// reads nothing for so long is gone or means harm.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes that may wait in the kernel, unsent, for a client of HTTP or WebSocket (tcp(7),
+/// TCP_NOTSENT_LOWAT): by itself it holds megabytes for one that does not read, and a session's own
+/// bound on what waits would come into play behind them.
+const MAX_NOT_SENT: u32 = 128 * 1024;
 /// Pause after a failed `accept`: out of file descriptors, for one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes looked at before a connection is handed over. Small, as it stays beneath HTTP; reads that
@@ -45,6 +49,15 @@ pub enum Wire {
     Plain(BufReader<TcpStream>),
     /// TLS, its handshake done.
     Tls(Box<BufReader<TlsStream<TcpStream>>>),
+}
+
+impl Wire {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream.get_ref(),
+            Self::Tls(stream) => stream.get_ref().get_ref().0,
+        }
+    }
 }
 
 /// A connection that has said what it is.
@@ -190,6 +203,9 @@ impl<H: Fn(Accepted)> Greeter<H> {
             tracing::debug!(%client, ?alpn, first, "speaks nothing that this port carries");
             return Ok(None);
         };
+        if protocol != Protocol::Turn {
+            SockRef::from(wire.tcp()).set_tcp_notsent_lowat(MAX_NOT_SENT)?;
+        }
         Ok(Some(Accepted {
             wire,
             protocol,

@@ -4,7 +4,7 @@ use super::names::Names;
 use super::rate::Attempts;
 use super::session::Sessions;
 use super::timers::{Timer, Timers};
-use super::{ConnId, Cx, Effect, Hub, millis};
+use super::{ConnId, Cx, Effect, Hub, Now, millis};
 use crate::protocol::{Body, CloseCode, LeaveReason, ServerMessage};
 use rand::RngExt;
 use std::time::Instant;
@@ -33,6 +33,13 @@ impl Hub {
                 Body::new(&ServerMessage::Draining { reconnect_in }, None),
             );
         }
+    }
+
+    /// Ends a drain before its grace does, or without one.
+    pub fn end_all(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let grace_ends = now.instant;
+        self.draining.get_or_insert(Draining { grace_ends });
+        self.grace_ended(&mut Cx { now, effects });
     }
 
     /// Ends everything at once. Nobody is told of the others' leaving, and nothing is revoked:

@@ -40,10 +40,12 @@ pub enum Input {
     },
     /// The client has everything up to `seq`: the pong to a ping before which that was the last
     /// number sent. The shell forgets a ping's number when it sends a frame numbered 1, which
-    /// begins another session on the same socket.
+    /// begins another session of the same peer on the same socket.
     Confirmed {
         /// On which socket.
         conn: ConnId,
+        /// Whose session has that number: the socket may carry another one by now.
+        peer: PeerId,
         /// The last number sent before the ping.
         seq: u64,
     },
@@ -79,6 +81,8 @@ pub enum Effect {
     Send {
         /// On which socket.
         conn: ConnId,
+        /// Whose.
+        peer: PeerId,
         /// The number in the session; `None` outside of one.
         seq: Option<u64>,
         /// The rest of the frame.

@@ -333,6 +333,7 @@ impl Hub {
         self.remember(asker, &body, None);
         cx.effects.push(Effect::Send {
             conn: asker.conn,
+            peer: asker.peer,
             seq: Some(1),
             body,
         });

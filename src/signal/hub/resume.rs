@@ -94,6 +94,7 @@ impl Hub {
         self.remember(asker, &body, Some(resumption));
         let send = |seq, body| Effect::Send {
             conn: asker.conn,
+            peer,
             seq,
             body,
         };

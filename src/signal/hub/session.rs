@@ -143,6 +143,7 @@ impl Sessions {
         if let Link::Online(conn) = session.link {
             effects.push(Effect::Send {
                 conn,
+                peer,
                 seq: Some(seq),
                 body,
             });

@@ -13,7 +13,8 @@ pub(crate) struct World {
     pub(crate) closed: BTreeMap<u64, u16>,
     open: BTreeSet<u64>,
     inboxes: BTreeMap<u64, VecDeque<Value>>,
-    last_seq: BTreeMap<u64, u64>,
+    last_seq: BTreeMap<(u64, PeerId), u64>,
+    pub(crate) peers: BTreeMap<u64, PeerId>,
     next_conn: u64,
     next_id: u64,
 }
@@ -48,6 +49,7 @@ impl World {
             open: BTreeSet::new(),
             inboxes: BTreeMap::new(),
             last_seq: BTreeMap::new(),
+            peers: BTreeMap::new(),
             next_conn: 1,
             next_id: 0,
         }
@@ -59,18 +61,27 @@ impl World {
         self.deliver(effects);
     }
 
+    /// The client on `conn` has everything up to `seq` of the session there.
+    pub(crate) fn confirm(&mut self, conn: u64, seq: u64) {
+        let peer = self.peers[&conn];
+        let conn = ConnId(conn);
+        self.input(Input::Confirmed { conn, peer, seq });
+    }
+
     pub(crate) fn deliver(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Send {
                     conn: ConnId(conn),
+                    peer,
                     seq,
                     body,
                 } => {
+                    self.peers.insert(conn, peer);
                     assert!(self.open.contains(&conn), "sent to closed {conn}: {body:?}");
                     let value: Value = serde_json::from_str(&frame(seq, &body)).unwrap();
                     if let Some(seq) = seq
-                        && let Some(last) = self.last_seq.insert(conn, seq)
+                        && let Some(last) = self.last_seq.insert((conn, peer), seq)
                     {
                         assert!(seq == last + 1 || seq == 1, "{seq} after {last}");
                     }

@@ -120,10 +120,7 @@ fn an_idle_session_is_small() {
     assert!(world.hub.gauges().ring_bytes > 50_000);
     for conn in [a, b] {
         let answer = world.ask(conn, json!({"type": "ping"}));
-        world.input(Input::Confirmed {
-            conn: ConnId(conn),
-            seq: answer["seq"].as_u64().unwrap(),
-        });
+        world.confirm(conn, answer["seq"].as_u64().unwrap());
     }
     assert_eq!(world.hub.gauges().ring_bytes, 0);
     assert!(size_of::<Conn>() + size_of::<session::Session>() < 500);

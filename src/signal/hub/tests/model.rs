@@ -109,10 +109,8 @@ impl Run {
                 if let (Some(conn), Some(session)) =
                     (self.clients[c].conn, &self.clients[c].session)
                 {
-                    self.world.input(Input::Confirmed {
-                        conn: ConnId(conn),
-                        seq: session.seen,
-                    });
+                    let seen = session.seen;
+                    self.world.confirm(conn, seen);
                 }
             }
             Op::Malformed(c) => {

@@ -75,6 +75,30 @@ fn two_hundred_missed_messages_follow_in_order() {
 }
 
 #[test]
+fn a_pong_of_the_session_before_confirms_nothing_of_the_resumed_one() {
+    let mut world = World::new();
+    let [(a, _), _] = world.party("r");
+    let (lost, joined) = world.join("r", "ben");
+    for n in 0..5 {
+        world.send(a, json!({"type": "message", "content": n}));
+    }
+    world.cut(lost);
+    let (used, _) = world.join("other", "ben");
+    let before = world.peers[&used];
+    world.send(used, json!({"type": "leave"}));
+    let resume = json!({"type": "resume", "resumeToken": joined["resumeToken"], "seq": 1});
+    assert_eq!(world.ask(used, resume)["replayed"], 5);
+    let (conn, seq) = (ConnId(used), 6);
+    let kept = world.hub.gauges().ring_bytes;
+    let peer = before;
+    world.input(Input::Confirmed { conn, peer, seq });
+    assert_eq!(world.hub.gauges().ring_bytes, kept);
+    let peer = world.peers[&used];
+    world.input(Input::Confirmed { conn, peer, seq });
+    assert!(world.hub.gauges().ring_bytes < kept);
+}
+
+#[test]
 fn confirmed_frames_are_not_kept_and_unseen_ones_make_a_gap() {
     let mut world = World::new();
     let (a, _) = world.join("r", "ann");
@@ -82,10 +106,7 @@ fn confirmed_frames_are_not_kept_and_unseen_ones_make_a_gap() {
     for n in 0..10 {
         world.send(a, json!({"type": "message", "content": n}));
     }
-    world.input(Input::Confirmed {
-        conn: ConnId(b),
-        seq: 6,
-    });
+    world.confirm(b, 6);
     world.cut(b);
     let (b, resumed) = resume(&mut world, &joined, 8);
     assert_eq!(
@@ -99,12 +120,11 @@ fn confirmed_frames_are_not_kept_and_unseen_ones_make_a_gap() {
         (&resumed["gap"], &resumed["replayed"]),
         (&json!(true), &json!(3))
     );
-    world.input(Input::Confirmed {
-        conn: ConnId(b),
-        seq: 1000,
-    });
+    world.confirm(b, 1000);
+    let peer = world.peers[&b];
     world.input(Input::Confirmed {
         conn: ConnId(999),
+        peer,
         seq: 1,
     });
     assert_eq!(

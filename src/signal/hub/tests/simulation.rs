@@ -55,12 +55,12 @@ fn every_message_arrives_once_and_in_order() {
 
 enum Down {
     Frame(String),
-    Ping(u64),
+    Ping((Option<PeerId>, u64)),
 }
 
 enum Up {
     Text(String),
-    Pong(u64),
+    Pong((Option<PeerId>, u64)),
 }
 
 /// One socket and what is on its way.
@@ -69,7 +69,7 @@ struct Wire {
     down: VecDeque<(u64, Down)>,
     up: VecDeque<(u64, Up)>,
     /// The last number sent down.
-    sent: u64,
+    sent: (Option<PeerId>, u64),
     /// When the server finds that the socket is dead.
     dead_at: Option<u64>,
 }
@@ -217,7 +217,7 @@ impl Net {
             client: c,
             down: VecDeque::new(),
             up: VecDeque::new(),
-            sent: 0,
+            sent: (None, 0),
             dead_at: None,
         };
         self.wires.insert(conn, wire);
@@ -291,10 +291,12 @@ impl Net {
                             grant,
                         });
                     }
-                    Up::Pong(seq) => self.input(Input::Confirmed {
+                    Up::Pong((Some(peer), seq)) => self.input(Input::Confirmed {
                         conn: ConnId(conn),
+                        peer,
                         seq,
                     }),
+                    Up::Pong((None, _)) => {}
                 }
             } else if wire.down.front().is_some_and(|(at, _)| *at <= tick) {
                 let client = wire.client;
@@ -384,6 +386,7 @@ impl Net {
             match effect {
                 Effect::Send {
                     conn: ConnId(conn),
+                    peer,
                     seq,
                     body,
                 } => {
@@ -391,7 +394,7 @@ impl Net {
                         .wires
                         .get_mut(&conn)
                         .expect("sent to a closed connection");
-                    wire.sent = seq.unwrap_or(wire.sent);
+                    wire.sent = seq.map_or(wire.sent, |seq| (Some(peer), seq));
                     self.down(conn, Down::Frame(frame(seq, &body)));
                 }
                 Effect::Close {

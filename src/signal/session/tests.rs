@@ -1,0 +1,264 @@
+//! Sessions over pipes of any width, with a library's client at the other end.
+
+use super::super::driver::ConnectionLimits;
+use super::super::hub::{Gauges, Settings};
+use super::*;
+use crate::auth::credential::{IceIssuer, TurnSecrets};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinHandle;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+/// Everything of a client in flight, as if the network were free.
+const WIDE: usize = 1 << 20;
+/// Less than any frame.
+const NARROW: usize = 64;
+
+struct Callbox {
+    driver: Arc<Driver>,
+}
+
+impl Callbox {
+    fn new(outbox: usize) -> Self {
+        let ice = IceIssuer {
+            stun_urls: vec![],
+            turn_urls: vec![],
+            secrets: TurnSecrets::new(vec!["north".into()]).unwrap(),
+            ttl: Duration::from_secs(3600),
+        };
+        let settings = Settings {
+            rate: 0,
+            ..Settings::default()
+        };
+        let limits = ConnectionLimits {
+            per_ip: 100,
+            total: 100,
+            outbox,
+        };
+        let driver = Driver::new(settings, ice, limits, Box::new(|_, _| {}));
+        Self {
+            driver: Arc::new(driver),
+        }
+    }
+
+    /// Connects over a pipe that holds `width` bytes; the task ends with the connection.
+    fn pipe(&self, width: usize) -> (DuplexStream, JoinHandle<()>) {
+        let (client, server) = duplex(width);
+        let admission = self.driver.admit([192, 0, 2, 1].into()).unwrap();
+        let settings = SessionSettings {
+            heartbeat: Duration::from_secs(25),
+            timeout: Duration::from_secs(10),
+            max_frame: 1 << 16,
+            authorize: Arc::new(|_| Ok(Grant::open())),
+        };
+        let task = tokio::spawn(run(server, admission, None, settings));
+        (client, task)
+    }
+
+    async fn join(&self, width: usize, metadata: &str) -> (Client, Value) {
+        let (stream, task) = self.pipe(width);
+        let socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+        let mut client = Client { socket, task };
+        let metadata = json!({"about": metadata});
+        client
+            .say(json!({"type": "join", "roomId": "r", "metadata": metadata}))
+            .await;
+        let joined = client.until("joined").await;
+        (client, joined)
+    }
+
+    fn gauges(&self) -> Gauges {
+        self.driver.with_hub(|hub, _, _| hub.gauges())
+    }
+}
+
+struct Client {
+    socket: WebSocketStream<DuplexStream>,
+    task: JoinHandle<()>,
+}
+
+impl Client {
+    async fn say(&mut self, message: Value) {
+        let message = Message::text(message.to_string());
+        self.socket.send(message).await.unwrap();
+    }
+
+    /// The next message of that type; others are passed over.
+    async fn until(&mut self, kind: &str) -> Value {
+        loop {
+            match self.socket.next().await.unwrap().unwrap() {
+                Message::Text(text) => {
+                    let message: Value = serde_json::from_str(&text).unwrap();
+                    if message["type"] == kind {
+                        return message;
+                    }
+                }
+                Message::Close(frame) => panic!("closed with {frame:?} before {kind}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// The code that it is closed with; what comes before is passed over.
+    async fn closed(&mut self) -> u16 {
+        loop {
+            if let Message::Close(frame) = self.socket.next().await.unwrap().unwrap() {
+                return frame.unwrap().code.into();
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_narrow_pipe_carries_everything_in_order() {
+    let callbox = Callbox::new(1 << 18);
+    let (mut ann, _) = callbox.join(WIDE, "").await;
+    let (mut ben, _) = callbox.join(NARROW, "").await;
+    for n in 0..50 {
+        let content = json!({"n": n, "padding": "x".repeat(1000)});
+        ann.say(json!({"type": "message", "content": content}))
+            .await;
+    }
+    let mut seq = None;
+    for n in 0..50 {
+        let message = ben.until("message").await;
+        assert_eq!(message["content"]["n"], n);
+        let number = message["seq"].as_u64();
+        assert!(seq.is_none_or(|seq: u64| number == Some(seq + 1)));
+        seq = number;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipe_that_moves_is_not_given_up() {
+    let callbox = Callbox::new(1 << 18);
+    let (mut ann, _) = callbox.join(WIDE, "").await;
+    let (mut ben, _) = callbox.join(NARROW, "").await;
+    for n in 0..3 {
+        let content = "x".repeat(60_000);
+        ann.say(json!({"type": "message", "content": content, "id": n.to_string()}))
+            .await;
+        ann.until("ack").await;
+    }
+    let began = Instant::now();
+    // 4 KB a second: each message takes longer than the timeout.
+    let stream = ben.socket.get_mut();
+    let (mut read, mut piece) = (0, [0; NARROW]);
+    while read < 180_000 {
+        read += stream.read(&mut piece).await.unwrap();
+        assert!(
+            !ben.task.is_finished(),
+            "after {read} bytes, {:?}",
+            began.elapsed()
+        );
+        tokio::time::sleep(Duration::from_millis(16)).await;
+    }
+    assert_eq!(callbox.driver.stats().slow_consumers.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipe_that_stands_still_is_given_up() {
+    let callbox = Callbox::new(1 << 18);
+    let (mut ann, _) = callbox.join(WIDE, "").await;
+    let (mut ben, _) = callbox.join(NARROW, "").await;
+    let began = Instant::now();
+    ann.say(json!({"type": "message", "content": "x".repeat(1000)}))
+        .await;
+    while callbox.driver.stats().slow_consumers.get() == 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(began.elapsed() <= Duration::from_secs(11));
+    assert_eq!(ben.closed().await, CloseCode::SlowConsumer as u16);
+    assert_eq!(callbox.gauges().away, 1, "it may resume");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_kicked_while_it_does_not_read_hears_of_the_kick() {
+    let callbox = Callbox::new(1 << 18);
+    let (mut ann, _) = callbox.join(WIDE, "").await;
+    let (mut ben, joined) = callbox.join(NARROW, "").await;
+    ann.say(json!({"type": "message", "content": "x".repeat(1000)}))
+        .await;
+    ann.say(json!({"type": "kick", "peerId": joined["peerId"], "id": "1"}))
+        .await;
+    ann.until("ack").await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(ben.closed().await, CloseCode::Kicked as u16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_answers_to_many_requests_wait_for_their_reader() {
+    let callbox = Callbox::new(1 << 16);
+    let long = "x".repeat(7_000);
+    let (mut ann, _) = callbox.join(WIDE, &long).await;
+    let mut others = vec![];
+    for _ in 0..5 {
+        others.push(callbox.join(WIDE, &long).await);
+    }
+    // All in one read, and forty kilobytes of answer to each.
+    for n in 0..40 {
+        let message = json!({"type": "list", "id": n.to_string()});
+        ann.socket
+            .feed(Message::text(message.to_string()))
+            .await
+            .unwrap();
+    }
+    ann.socket.flush().await.unwrap();
+    for n in 0..40 {
+        assert_eq!(ann.until("peers").await["id"], n.to_string());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resume_replays_more_than_the_outbox_holds() {
+    let callbox = Callbox::new(1 << 14);
+    let (mut ann, _) = callbox.join(WIDE, "").await;
+    let (ben, joined) = callbox.join(WIDE, "").await;
+    drop(ben.socket);
+    ben.task.await.unwrap();
+    for n in 0..40 {
+        let content = json!({"n": n, "padding": "x".repeat(1000)});
+        ann.say(json!({"type": "message", "content": content, "id": n.to_string()}))
+            .await;
+        ann.until("ack").await;
+    }
+    let (stream, task) = callbox.pipe(WIDE);
+    let socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+    let mut back = Client { socket, task };
+    let token = &joined["resumeToken"];
+    back.say(json!({"type": "resume", "resumeToken": token, "seq": 1}))
+        .await;
+    assert_eq!(back.until("resumed").await["gap"], false);
+    for n in 0..40 {
+        assert_eq!(back.until("message").await["content"]["n"], n);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_cut_off_leaves_its_session_away() {
+    let callbox = Callbox::new(1 << 16);
+    let (client, _) = callbox.join(WIDE, "").await;
+    client.task.abort();
+    assert!(client.task.await.unwrap_err().is_cancelled());
+    let gauges = callbox.gauges();
+    assert_eq!((gauges.connections, gauges.away), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_does_not_end_is_given_up() {
+    let callbox = Callbox::new(1 << 16);
+    let (mut client, _) = callbox.join(WIDE, "").await;
+    let began = Instant::now();
+    // The first fragment of a text, masked with zero.
+    let stream = client.socket.get_mut();
+    stream
+        .write_all(&[0x01, 0x81, 0, 0, 0, 0, b'a'])
+        .await
+        .unwrap();
+    // The library answers pings meanwhile.
+    assert_eq!(client.closed().await, CloseCode::ProtocolError as u16);
+    assert!(began.elapsed() <= Duration::from_secs(51));
+}
