@@ -105,6 +105,7 @@ impl App {
         let (ice, ice_seen) = watch::channel(ice);
         let certificates = certificates.map(|certs| certs.keep(&reload, &mut tasks));
         let (hold, hold_seen) = watch::channel(false);
+        let applied = watch::Sender::new(config.clone());
         let (verifier, verifier_seen) = watch::channel(config.auth.verifier.clone());
         let (admin_token, admin_seen) = watch::channel(admin_token(&config));
         let access = Access::new(verifier_seen);
@@ -113,11 +114,17 @@ impl App {
             access,
             ice: ice_seen,
             driver: Arc::clone(&driver),
-            phase: phase_seen,
+            phase: phase_seen.clone(),
             pages: config.http.pages,
             admin_token: admin_seen,
             relays: relay::admin(relay.clone(), config.turn.ttl),
-            scrape: metrics::scraper(Arc::clone(&driver), relay.clone(), certificates.clone()),
+            scrape: metrics::scraper(metrics::Sources {
+                driver: Arc::clone(&driver),
+                relay: relay.clone(),
+                certificates: certificates.clone(),
+                phase: phase_seen,
+                config: applied.subscribe(),
+            }),
         });
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
@@ -140,7 +147,7 @@ impl App {
             &mut tasks,
         )?;
         let live = Live {
-            config: watch::Sender::new(config),
+            config: applied,
             verifier,
             admin_token,
             ice,

@@ -194,6 +194,12 @@ impl RelayHandle {
         Some(sum)
     }
 
+    /// Has a worker do what a test wants.
+    #[cfg(test)]
+    pub(crate) fn run_on_worker(&self, body: impl FnOnce() + Send + 'static) {
+        self.intake.mailboxes[0].ask(Query::Run(Box::new(body)));
+    }
+
     /// The box-wide books, for gauges.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger

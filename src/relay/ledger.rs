@@ -128,6 +128,12 @@ impl Ledger {
             .sum()
     }
 
+    /// Relay ports that there are, over both families.
+    pub fn ports(&self) -> usize {
+        let sizes = self.relays.iter().flatten();
+        sizes.map(|relays| relays.directory.size()).sum()
+    }
+
     /// Where relays of `family` live, if it is served.
     pub(in crate::relay) fn relay_address(&self, family: Family) -> Option<RelayAddress> {
         self.relays[family as usize]

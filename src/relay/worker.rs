@@ -12,12 +12,13 @@ use super::ledger::Ledger;
 use super::listener::Listener;
 use super::mailbox::{Mailbox, Orders, Query};
 use super::source::Source;
-use super::stats::RelayStats;
+use super::stats::{RelayStats, WorkerLoad};
 use super::stream::{Input, NewStream, ReadBuffers, StreamKey, Streams};
 use super::udp::{Arena, BATCH, Offload, RelaySocket, Round};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -365,6 +366,8 @@ impl Worker {
                 Query::Stats(answer) => {
                     let _ = answer.send(self.stats());
                 }
+                #[cfg(test)]
+                Query::Run(body) => body(),
             }
         }
         !orders.stop
@@ -379,6 +382,10 @@ impl Worker {
                 gso: self.exits.sender.gso(),
                 ..self.offload
             },
+            workers: vec![WorkerLoad {
+                id: self.id,
+                cpu: Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default(),
+            }],
         }
     }
 }
