@@ -12,7 +12,7 @@ pub use banner::Banner;
 use crate::auth::credential::IceIssuer;
 use crate::config::{Config, Mode, UniqueIdentity};
 use crate::http::{self, Access, AdminToken, Context, Phase};
-use crate::net::{self, Announced, CertStore, Inherited};
+use crate::net::{self, Announced, CertStore, Inherited, Names};
 use crate::protocol::{ErrorCode, Refusal};
 use crate::relay::RelayHandle;
 use crate::relay::engine::{PeerPolicy, Verdict};
@@ -67,7 +67,8 @@ impl App {
     /// # Errors
     /// As [`App::start`], or what was passed fits no key.
     pub async fn start_with(config: Config, inherited: Inherited) -> Result<Self> {
-        let announced = announced(&config).await;
+        let mut names = Names::new(&config.public.addresses);
+        let announced = announced(&config, &mut names).await;
 
         let mut tasks = JoinSet::new();
         let reload = Arc::new(Notify::new());
@@ -124,13 +125,18 @@ impl App {
                 certificates: certificates.clone(),
                 phase: phase_seen,
                 config: applied.subscribe(),
+                names: Arc::clone(&names.counters),
             }),
         });
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
-        if let Some(store) = &certificates {
-            tasks.spawn(served.follow(store.watch(), ice.clone()));
-        }
+        let announced = watch::Sender::new(announced);
+        let shown = match &certificates {
+            Some(store) => store.watch(),
+            None => watch::channel(None).1,
+        };
+        tasks.spawn(served.follow(shown, announced.subscribe(), ice.clone()));
+        tasks.spawn(names.follow(announced.clone()));
         let take_turn = relay
             .clone()
             .map(|relay| -> TakeTurn { Arc::new(move |accepted| relay::take(&relay, accepted)) });
@@ -151,9 +157,10 @@ impl App {
             verifier,
             admin_token,
             ice,
+            announced,
             certificates: reload,
         };
-        tasks.spawn(live.follow(Arc::clone(&driver), relay.clone(), announced));
+        tasks.spawn(live.follow(Arc::clone(&driver), relay.clone()));
         phase.send_replace(Phase::Ready);
         Ok(Self {
             driver,
@@ -241,16 +248,17 @@ pub async fn ice_issuer(config: &Config) -> IceIssuer {
         fixed(&config.turn.tcp.addresses),
     );
     let tls = fixed(&config.tls.listen);
-    let served = Served::new(config, &announced(config).await, &udp, &tcp, &tls);
+    let announced = announced(config, &mut Names::new(&config.public.addresses)).await;
+    let served = Served::new(config, &announced, &udp, &tcp, &tls);
     let certificates = Certificates::open(&config.tls).ok().flatten();
     let shown = certificates.and_then(|certs| certs.store.current());
     issuer(config, served.urls(shown.as_deref()))
 }
 
-async fn announced(config: &Config) -> Vec<Announced> {
+async fn announced(config: &Config, names: &mut Names) -> Vec<Announced> {
     let judge = PeerPolicy::new(vec![], vec![], vec![]);
     let is_public = |ip| judge.judge(ip) == Verdict::Allow;
-    net::discover(&config.public, config.loopback, is_public).await
+    net::discover(&config.public, names, config.loopback, is_public).await
 }
 
 fn issuer(config: &Config, urls: IceUrls) -> IceIssuer {

@@ -45,6 +45,7 @@ pub(super) struct Live {
     pub(super) verifier: watch::Sender<Option<Verifier>>,
     pub(super) admin_token: watch::Sender<Option<AdminToken>>,
     pub(super) ice: watch::Sender<IceIssuer>,
+    pub(super) announced: watch::Sender<Vec<Announced>>,
     /// Has certificate files looked at.
     pub(super) certificates: Arc<Notify>,
 }
@@ -77,27 +78,35 @@ impl Live {
         waiting
     }
 
-    /// Keeps signaling and the relay at the configuration and the ICE URLs that apply.
+    /// Keeps signaling and the relay at the configuration, the ICE URLs and the public addresses
+    /// that apply.
     pub(super) fn follow(
         &self,
         driver: Arc<Driver>,
         relay: Option<Arc<RelayHandle>>,
-        announced: Vec<Announced>,
     ) -> impl Future<Output = ()> + use<> {
         let (mut config, mut ice) = (self.config.subscribe(), self.ice.subscribe());
+        let mut announced = self.announced.subscribe();
         async move {
             loop {
                 let ended = tokio::select! {
                     changed = config.changed() => changed.is_err(),
                     changed = ice.changed() => changed.is_err(),
+                    changed = announced.changed() => changed.is_err(),
                 };
                 if ended {
                     return;
                 }
                 let config = config.borrow_and_update().clone();
                 let ice = ice.borrow_and_update().clone();
+                let announced = announced.borrow_and_update().clone();
                 if let Some(relay) = &relay {
-                    relay.reconfigure(relay::settings(&config, &announced));
+                    let ledger = relay.ledger();
+                    announced
+                        .iter()
+                        .map(relay::address)
+                        .for_each(|a| ledger.move_to(a));
+                    relay.reconfigure(relay::settings(&config, ledger.addresses()));
                 }
                 driver.reconfigure(hub_settings(&config), ice, connection_limits(&config));
             }
@@ -144,6 +153,7 @@ fn is_live(key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::App;
     use crate::auth::credential::TurnSecrets;
 
     fn config(env: &[(&str, &str)]) -> Config {
@@ -164,6 +174,7 @@ mod tests {
             admin_token: watch::Sender::new(None),
             ice: watch::Sender::new(ice),
             config: watch::Sender::new(config),
+            announced: watch::Sender::new(vec![]),
             certificates: Arc::default(),
         };
         (live, seen)
@@ -200,6 +211,30 @@ mod tests {
             (applied.turn.user_quota, &*applied.turn.realm),
             (3, "callbox")
         );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_public_address_reaches_relays_and_urls() {
+        let free = "127.0.0.1:0";
+        let app = App::start(config(&[
+            ("CALLBOX_HTTP__LISTEN", free),
+            ("CALLBOX_TURN__UDP", free),
+            ("CALLBOX_TURN__TCP", free),
+        ]));
+        let app = app.await.unwrap();
+        let there = Announced {
+            address: "198.51.100.7".parse().unwrap(),
+            local: "127.0.0.1".parse().unwrap(),
+            how: String::new(),
+        };
+        app.live.announced.send_replace(vec![there.clone()]);
+        let mut ice = app.live.ice.subscribe();
+        let handed_out = ice.wait_for(|ice| ice.turn_urls[0].contains("198.51.100.7"));
+        assert!(handed_out.await.unwrap().stun_urls[0].contains("198.51.100.7"));
+        let ledger = app.relay.as_ref().unwrap().ledger();
+        while !ledger.addresses().contains(&there.address) {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod relay;
 
 use crate::config::Config;
 use crate::http::{Asks, Phase, unix_now};
-use crate::net::CertStore;
+use crate::net::{CertStore, NameCounters};
 use crate::relay::RelayHandle;
 use crate::signal::hub::{Counters, Gauges};
 use crate::signal::{Driver, SentByType};
@@ -32,6 +32,7 @@ pub(super) struct Sources {
     pub(super) phase: watch::Receiver<Phase>,
     /// For the limits that gauges approach.
     pub(super) config: watch::Receiver<Config>,
+    pub(super) names: Arc<NameCounters>,
 }
 
 /// Makes the function that renders everything.
@@ -57,6 +58,7 @@ fn render(sources: Sources, relaying: Option<Relaying>, process: Process) -> Str
     registry.register_collector(Box::new(Overview {
         is_ready: *sources.phase.borrow() == Phase::Ready,
         limits: Limits::of(&sources.config.borrow()),
+        names: sources.names,
     }));
     registry.register_collector(Box::new(Signaling {
         counters,
@@ -121,6 +123,7 @@ impl Limits {
 struct Overview {
     is_ready: bool,
     limits: Limits,
+    names: Arc<NameCounters>,
 }
 
 impl Collector for Overview {
@@ -149,6 +152,21 @@ impl Collector for Overview {
         ] {
             let value = ConstGauge::new(value);
             value.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        for (name, help, value) in [
+            (
+                "public_address_changes",
+                "Times that a name of public.address led to another address",
+                self.names.changes(),
+            ),
+            (
+                "public_address_lookup_failures",
+                "Lookups of names of public.address that brought no address",
+                self.names.failures(),
+            ),
+        ] {
+            let value = ConstCounter::new(value);
+            value.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
         Ok(())
     }

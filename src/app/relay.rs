@@ -54,13 +54,10 @@ pub(super) fn bind(config: &Config) -> Result<Bound> {
 
 impl Bound {
     pub(super) fn start(self, config: &Config, announced: &[Announced]) -> io::Result<RelayHandle> {
-        let relay_address = |a: &Announced| RelayAddress {
-            bind: a.local,
-            announced: a.address,
-        };
+        let own = announced.iter().flat_map(|a| [a.address, a.local]);
         let relay_config = RelayConfig {
-            settings: settings(config, announced),
-            addresses: announced.iter().map(relay_address).collect(),
+            settings: settings(config, own),
+            addresses: announced.iter().map(address).collect(),
             ports: config.turn.relay_ports.0.clone(),
             workers: config.turn.workers,
         };
@@ -68,15 +65,21 @@ impl Bound {
     }
 }
 
-/// The part of the configuration that a running relay can take anew.
-pub(super) fn settings(config: &Config, announced: &[Announced]) -> Settings {
+/// Where relays live that are announced so.
+pub(super) fn address(announced: &Announced) -> RelayAddress {
+    RelayAddress {
+        bind: announced.local,
+        announced: announced.address,
+    }
+}
+
+/// The part of the configuration that a running relay can take anew; `own` are the addresses on
+/// which relays live.
+pub(super) fn settings(config: &Config, own: impl IntoIterator<Item = IpAddr>) -> Settings {
     let turn = &config.turn;
-    let mut own: Vec<IpAddr> = if_addrs::get_if_addrs()
-        .unwrap_or_default()
-        .iter()
-        .map(|i| i.ip())
-        .collect();
-    own.extend(announced.iter().flat_map(|a| [a.address, a.local]));
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let own = own.into_iter().chain(interfaces.iter().map(|i| i.ip()));
+    let own = own.collect();
     Settings {
         realm: turn.realm.clone(),
         secrets: turn.secrets.clone(),
