@@ -24,6 +24,7 @@ use live::Live;
 use secrecy::ExposeSecret;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -106,6 +107,7 @@ impl App {
         let (ice, ice_seen) = watch::channel(ice);
         let certificates = certificates.map(|certs| certs.keep(&reload, &mut tasks));
         let (hold, hold_seen) = watch::channel(false);
+        let longest_ttl = Arc::new(AtomicU64::new(config.turn.ttl.as_secs()));
         let applied = watch::Sender::new(config.clone());
         let (verifier, verifier_seen) = watch::channel(config.auth.verifier.clone());
         let (admin_token, admin_seen) = watch::channel(admin_token(&config));
@@ -118,7 +120,7 @@ impl App {
             phase: phase_seen.clone(),
             pages: config.http.pages,
             admin_token: admin_seen,
-            relays: relay::admin(relay.clone(), config.turn.ttl),
+            relays: relay::admin(relay.clone(), Arc::clone(&longest_ttl)),
             scrape: metrics::scraper(metrics::Sources {
                 driver: Arc::clone(&driver),
                 relay: relay.clone(),
@@ -158,6 +160,7 @@ impl App {
             admin_token,
             ice,
             announced,
+            longest_ttl,
             certificates: reload,
         };
         tasks.spawn(live.follow(Arc::clone(&driver), relay.clone()));

@@ -9,6 +9,7 @@ use crate::net::Announced;
 use crate::relay::RelayHandle;
 use crate::signal::Driver;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -27,6 +28,7 @@ const LIVE: &[&str] = &[
     "turn.alternate",
     "turn.secrets",
     "turn.secrets_file",
+    "turn.ttl",
     "turn.max_session",
     "turn.allowed_peers",
     "turn.denied_peers",
@@ -46,6 +48,8 @@ pub(super) struct Live {
     pub(super) admin_token: watch::Sender<Option<AdminToken>>,
     pub(super) ice: watch::Sender<IceIssuer>,
     pub(super) announced: watch::Sender<Vec<Announced>>,
+    /// The longest `turn.ttl` that has applied, in seconds: what was minted under it still lives.
+    pub(super) longest_ttl: Arc<AtomicU64>,
     /// Has certificate files looked at.
     pub(super) certificates: Arc<Notify>,
 }
@@ -72,8 +76,10 @@ impl Live {
         let config = self.config.borrow();
         self.verifier.send_replace(config.auth.verifier.clone());
         self.admin_token.send_replace(admin_token(&config));
-        let secrets = config.turn.secrets.clone();
-        self.ice.send_modify(|ice| ice.secrets = secrets);
+        let (secrets, ttl) = (config.turn.secrets.clone(), config.turn.ttl);
+        self.longest_ttl.fetch_max(ttl.as_secs(), Ordering::Relaxed);
+        self.ice
+            .send_modify(|ice| (ice.secrets, ice.ttl) = (secrets, ttl));
         self.reload_certificates();
         waiting
     }
@@ -133,7 +139,6 @@ fn merge(config: &mut Config, new: Config) {
             true => old.secrets,
             false => new.turn.secrets,
         },
-        ttl: old.ttl,
         udp: old.udp,
         tcp: old.tcp,
         relay_ports: old.relay_ports,
@@ -155,6 +160,7 @@ mod tests {
     use super::*;
     use crate::app::App;
     use crate::auth::credential::TurnSecrets;
+    use crate::http::unix_now;
 
     fn config(env: &[(&str, &str)]) -> Config {
         let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
@@ -175,6 +181,7 @@ mod tests {
             ice: watch::Sender::new(ice),
             config: watch::Sender::new(config),
             announced: watch::Sender::new(vec![]),
+            longest_ttl: Arc::default(),
             certificates: Arc::default(),
         };
         (live, seen)
@@ -213,15 +220,35 @@ mod tests {
         );
     }
 
+    const ON_FREE_PORTS: [(&str, &str); 3] = [
+        ("CALLBOX_HTTP__LISTEN", "127.0.0.1:0"),
+        ("CALLBOX_TURN__UDP", "127.0.0.1:0"),
+        ("CALLBOX_TURN__TCP", "127.0.0.1:0"),
+    ];
+
+    #[tokio::test]
+    async fn credentials_live_as_long_as_the_new_ttl_says_and_a_revocation_outlives_the_old() {
+        let app = App::start(config(&ON_FREE_PORTS)).await.unwrap();
+        for ttl in ["3h", "1m"] {
+            let after = [ON_FREE_PORTS.as_slice(), &[("CALLBOX_TURN__TTL", ttl)]].concat();
+            assert!(app.reload(config(&after)).is_empty());
+        }
+        let issued = app.live.ice.borrow().issue("u", 1_000, None);
+        assert_eq!((issued.ttl, issued.expires_at), (60, 1_060));
+
+        let longest = Arc::clone(&app.live.longest_ttl);
+        let admin = relay::admin(app.relay.clone(), longest);
+        (admin.revoke)("u");
+        let floor = app.relay.as_ref().unwrap().ledger().floor("u");
+        assert!(
+            floor.unwrap() >= unix_now() + 3 * 3_600 - 5,
+            "minted under 3h"
+        );
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn another_public_address_reaches_relays_and_urls() {
-        let free = "127.0.0.1:0";
-        let app = App::start(config(&[
-            ("CALLBOX_HTTP__LISTEN", free),
-            ("CALLBOX_TURN__UDP", free),
-            ("CALLBOX_TURN__TCP", free),
-        ]));
-        let app = app.await.unwrap();
+        let app = App::start(config(&ON_FREE_PORTS)).await.unwrap();
         let there = Announced {
             address: "198.51.100.7".parse().unwrap(),
             local: "127.0.0.1".parse().unwrap(),

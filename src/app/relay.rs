@@ -10,7 +10,7 @@ use anyhow::Result;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What STUN and TURN are served on by themselves, bound and not yet served.
 #[derive(Default)]
@@ -115,8 +115,9 @@ pub(super) fn take(relay: &RelayHandle, accepted: Accepted) {
     }
 }
 
-/// What an operator may do; on a box without a relay there is nothing to list.
-pub(super) fn admin(relay: Option<Arc<RelayHandle>>, ttl: Duration) -> RelayAdmin {
+/// What an operator may do; on a box without a relay there is nothing to list. `longest_ttl` is the
+/// longest life, in seconds, of what this box has minted.
+pub(super) fn admin(relay: Option<Arc<RelayHandle>>, longest_ttl: Arc<AtomicU64>) -> RelayAdmin {
     let (listed, asked) = (relay.clone(), relay.clone());
     RelayAdmin {
         floor: Box::new(move |user| asked.as_ref()?.ledger().floor(user)),
@@ -134,7 +135,10 @@ pub(super) fn admin(relay: Option<Arc<RelayHandle>>, ttl: Duration) -> RelayAdmi
                 // Nothing that this box has minted for the user so far expires later: after a
                 // revocation, one second past its floor.
                 let past = relay.ledger().floor(user).map_or(0, |floor| floor + 1);
-                relay.revoke(user, past.max(unix_now() + ttl.as_secs()));
+                relay.revoke(
+                    user,
+                    past.max(unix_now() + longest_ttl.load(Ordering::Relaxed)),
+                );
             }
         }),
     }
