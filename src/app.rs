@@ -230,6 +230,15 @@ impl App {
         let _ = tokio::time::timeout_at(grace_ends.into(), self.driver.empty()).await;
     }
 
+    /// Comes back once a part of the box has ended by itself, so that the box had better be started
+    /// anew: clients of a relay worker that is gone would be refused for ever.
+    pub async fn failed(&self) {
+        match &self.relay {
+            Some(relay) => relay.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Closes every listener, then the relay.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
@@ -327,5 +336,26 @@ fn mode_in_words(mode: Mode) -> &'static str {
     match mode {
         Mode::Open => "open: anyone who reaches it may join, under any name",
         Mode::Jwt => "jwt: a signed token is asked for",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use tokio::time::timeout;
+
+    #[tokio::test]
+    async fn a_relay_worker_that_panics_is_the_end_of_the_box() {
+        let keys = ["HTTP__LISTEN", "TURN__UDP", "TURN__TCP"];
+        let env = keys.map(|key| (format!("CALLBOX_{key}"), "127.0.0.1:0".to_owned()));
+        let config = Config::load(None, env.into_iter()).unwrap();
+        let app = App::start(config).await.unwrap();
+        assert_eq!(app.failed().now_or_never(), None);
+        let relay = app.relay.as_ref().unwrap();
+        relay.run_on_worker(|| panic!("what no input should bring about"));
+        let told = timeout(Duration::from_secs(20), app.failed()).await;
+        assert!(told.is_ok());
+        app.stop().await;
     }
 }
