@@ -221,7 +221,7 @@ impl Ledger {
         kept.ok()
     }
 
-    /// Hands out what was kept under `token`.
+    /// Hands out what was kept under `token`, and takes back its place in the quotas.
     pub(in crate::relay) fn redeem(
         &self,
         token: ReservationToken,
