@@ -321,7 +321,7 @@ impl Worker {
         if let Some(old) = self.exits.streams.find(&new.five_tuple) {
             self.end_stream(now, old);
         }
-        if let Some(oldest) = self.exits.streams.surplus() {
+        if let Some(oldest) = self.exits.streams.surplus(new.five_tuple.client.ip()) {
             self.exits.stats.streams_refused += 1;
             self.end_stream(now, oldest);
         }
