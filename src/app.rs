@@ -12,7 +12,7 @@ pub use banner::Banner;
 use crate::auth::credential::IceIssuer;
 use crate::config::{Config, Mode, UniqueIdentity};
 use crate::http::{self, Access, AdminToken, Context, Phase};
-use crate::net::{self, Announced, CertStore, Inherited};
+use crate::net::{self, Announced, CertStore, Inherited, Names};
 use crate::protocol::{ErrorCode, Refusal};
 use crate::relay::RelayHandle;
 use crate::relay::engine::{PeerPolicy, Verdict};
@@ -24,6 +24,7 @@ use live::Live;
 use secrecy::ExposeSecret;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -71,7 +72,8 @@ impl App {
     /// # Errors
     /// As [`App::start`], or what was passed fits no key.
     pub async fn start_with(config: Config, inherited: Inherited) -> Result<Self> {
-        let announced = announced(&config).await;
+        let mut names = Names::new(&config.public.addresses);
+        let announced = announced(&config, &mut names).await;
 
         let mut tasks = JoinSet::new();
         let reload = Arc::new(Notify::new());
@@ -109,6 +111,8 @@ impl App {
         let (ice, ice_seen) = watch::channel(ice);
         let certificates = certificates.map(|certs| certs.keep(&reload, &mut tasks));
         let (hold, hold_seen) = watch::channel(false);
+        let longest_ttl = Arc::new(AtomicU64::new(config.turn.ttl.as_secs()));
+        let applied = watch::Sender::new(config.clone());
         let (verifier, verifier_seen) = watch::channel(config.auth.verifier.clone());
         let (admin_token, admin_seen) = watch::channel(admin_token(&config));
         let access = Access::new(verifier_seen);
@@ -117,17 +121,28 @@ impl App {
             access,
             ice: ice_seen,
             driver: Arc::clone(&driver),
-            phase: phase_seen,
+            phase: phase_seen.clone(),
             pages: config.http.pages,
             admin_token: admin_seen,
-            relays: relay::admin(relay.clone(), config.turn.ttl),
-            scrape: metrics::scraper(Arc::clone(&driver), relay.clone(), certificates.clone()),
+            relays: relay::admin(relay.clone(), Arc::clone(&longest_ttl)),
+            scrape: metrics::scraper(metrics::Sources {
+                driver: Arc::clone(&driver),
+                relay: relay.clone(),
+                certificates: certificates.clone(),
+                phase: phase_seen,
+                config: applied.subscribe(),
+                names: Arc::clone(&names.counters),
+            }),
         });
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
-        if let Some(store) = &certificates {
-            tasks.spawn(served.follow(store.watch(), ice.clone()));
-        }
+        let announced = watch::Sender::new(announced);
+        let shown = match &certificates {
+            Some(store) => store.watch(),
+            None => watch::channel(None).1,
+        };
+        tasks.spawn(served.follow(shown, announced.subscribe(), ice.clone()));
+        tasks.spawn(names.follow(announced.clone()));
         let take_turn = relay
             .clone()
             .map(|relay| -> TakeTurn { Arc::new(move |accepted| relay::take(&relay, accepted)) });
@@ -144,13 +159,15 @@ impl App {
             &mut tasks,
         )?;
         let live = Live {
-            config: watch::Sender::new(config),
+            config: applied,
             verifier,
             admin_token,
             ice,
+            announced,
+            longest_ttl,
             certificates: reload,
         };
-        tasks.spawn(live.follow(Arc::clone(&driver), relay.clone(), announced));
+        tasks.spawn(live.follow(Arc::clone(&driver), relay.clone()));
         phase.send_replace(Phase::Ready);
         Ok(Self {
             driver,
@@ -217,6 +234,15 @@ impl App {
         let _ = tokio::time::timeout_at(grace_ends.into(), self.driver.empty()).await;
     }
 
+    /// Comes back once a part of the box has ended by itself, so that the box had better be started
+    /// anew: clients of a relay worker that is gone would be refused for ever.
+    pub async fn failed(&self) {
+        match &self.relay {
+            Some(relay) => relay.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Says goodbye to whoever is still there and closes every listener, then the relay.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
@@ -240,16 +266,17 @@ pub async fn ice_issuer(config: &Config) -> IceIssuer {
         fixed(&config.turn.tcp.addresses),
     );
     let tls = fixed(&config.tls.listen);
-    let served = Served::new(config, &announced(config).await, &udp, &tcp, &tls);
+    let announced = announced(config, &mut Names::new(&config.public.addresses)).await;
+    let served = Served::new(config, &announced, &udp, &tcp, &tls);
     let certificates = Certificates::open(&config.tls).ok().flatten();
     let shown = certificates.and_then(|certs| certs.store.current());
     issuer(config, served.urls(shown.as_deref()))
 }
 
-async fn announced(config: &Config) -> Vec<Announced> {
+async fn announced(config: &Config, names: &mut Names) -> Vec<Announced> {
     let judge = PeerPolicy::new(vec![], vec![], vec![]);
     let is_public = |ip| judge.judge(ip) == Verdict::Allow;
-    net::discover(&config.public, config.loopback, is_public).await
+    net::discover(&config.public, names, config.loopback, is_public).await
 }
 
 fn issuer(config: &Config, urls: IceUrls) -> IceIssuer {
@@ -315,5 +342,26 @@ fn mode_in_words(mode: Mode) -> &'static str {
     match mode {
         Mode::Open => "open: anyone who reaches it may join, under any name",
         Mode::Jwt => "jwt: a signed token is asked for",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use tokio::time::timeout;
+
+    #[tokio::test]
+    async fn a_relay_worker_that_panics_is_the_end_of_the_box() {
+        let keys = ["HTTP__LISTEN", "TURN__UDP", "TURN__TCP"];
+        let env = keys.map(|key| (format!("CALLBOX_{key}"), "127.0.0.1:0".to_owned()));
+        let config = Config::load(None, env.into_iter()).unwrap();
+        let app = App::start(config).await.unwrap();
+        assert_eq!(app.failed().now_or_never(), None);
+        let relay = app.relay.as_ref().unwrap();
+        relay.run_on_worker(|| panic!("what no input should bring about"));
+        let told = timeout(Duration::from_secs(20), app.failed()).await;
+        assert!(told.is_ok());
+        app.stop().await;
     }
 }

@@ -1,5 +1,6 @@
 //! Arguments, logging, signals, exit code; everything else is the library's.
 
+use anyhow::anyhow;
 use callbox::app::{self, App};
 use callbox::cli::{self, Cli, Command, DoctorArgs, Source};
 use callbox::config::{Config, ConfigError};
@@ -125,12 +126,15 @@ async fn run(
     let app = App::start_with(config, inherited).await?;
     print(&format!("{}\n", app.banner));
     service::ready(&app.status().await);
-    tokio::select! {
-        () = attend(&app, &mut signals, source, log) => {}
-        () = service::watchdog(|| app.status()) => {}
-    }
+    let outcome = tokio::select! {
+        () = attend(&app, &mut signals, source, log) => Ok(()),
+        () = service::watchdog(|| app.status()) => Ok(()),
+        () = app.failed() => Err(anyhow!(
+            "a relay worker has ended by itself, so the box ends and can be started anew"
+        )),
+    };
     app.stop().await;
-    Ok(())
+    outcome
 }
 
 /// Reloads on SIGHUP; comes back once the box has drained, or has been told twice to end.

@@ -78,23 +78,27 @@ impl Served {
         urls
     }
 
-    /// Hands out `turns:` as soon as a certificate allows it, and no longer than that; ends with
-    /// the certificates.
+    /// Hands out `turns:` as soon as a certificate allows it and no longer than that, and the
+    /// public addresses that apply, where URLs name them; ends with the
+    /// latter. A box without TLS has no certificates to follow.
     pub(super) async fn follow(
-        self,
+        mut self,
         mut certificates: watch::Receiver<Option<Arc<Identity>>>,
+        mut announced: watch::Receiver<Vec<Announced>>,
         ice: watch::Sender<IceIssuer>,
     ) {
         loop {
             let shown = certificates.borrow_and_update().clone();
+            self.announced.clone_from(&announced.borrow_and_update());
             let urls = self.urls(shown.as_deref());
             ice.send_if_modified(|ice| {
-                let is_new = ice.turn_urls != urls.turn;
-                ice.turn_urls = urls.turn;
+                let is_new = (&ice.stun_urls, &ice.turn_urls) != (&urls.stun, &urls.turn);
+                (ice.stun_urls, ice.turn_urls) = (urls.stun, urls.turn);
                 is_new
             });
-            if certificates.changed().await.is_err() {
-                return;
+            tokio::select! {
+                Ok(()) = certificates.changed() => {}
+                changed = announced.changed() => if changed.is_err() { return },
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::net::Announced;
 use crate::relay::RelayHandle;
 use crate::signal::Driver;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -27,6 +28,7 @@ const LIVE: &[&str] = &[
     "turn.alternate",
     "turn.secrets",
     "turn.secrets_file",
+    "turn.ttl",
     "turn.max_session",
     "turn.allowed_peers",
     "turn.denied_peers",
@@ -45,6 +47,9 @@ pub(super) struct Live {
     pub(super) verifier: watch::Sender<Option<Verifier>>,
     pub(super) admin_token: watch::Sender<Option<AdminToken>>,
     pub(super) ice: watch::Sender<IceIssuer>,
+    pub(super) announced: watch::Sender<Vec<Announced>>,
+    /// The longest `turn.ttl` that has applied, in seconds: what was minted under it still lives.
+    pub(super) longest_ttl: Arc<AtomicU64>,
     /// Has certificate files looked at.
     pub(super) certificates: Arc<Notify>,
 }
@@ -71,33 +76,43 @@ impl Live {
         let config = self.config.borrow();
         self.verifier.send_replace(config.auth.verifier.clone());
         self.admin_token.send_replace(admin_token(&config));
-        let secrets = config.turn.secrets.clone();
-        self.ice.send_modify(|ice| ice.secrets = secrets);
+        let (secrets, ttl) = (config.turn.secrets.clone(), config.turn.ttl);
+        self.longest_ttl.fetch_max(ttl.as_secs(), Ordering::Relaxed);
+        self.ice
+            .send_modify(|ice| (ice.secrets, ice.ttl) = (secrets, ttl));
         self.reload_certificates();
         waiting
     }
 
-    /// Keeps signaling and the relay at the configuration and the ICE URLs that apply.
+    /// Keeps signaling and the relay at the configuration, the ICE URLs and the public addresses
+    /// that apply.
     pub(super) fn follow(
         &self,
         driver: Arc<Driver>,
         relay: Option<Arc<RelayHandle>>,
-        announced: Vec<Announced>,
     ) -> impl Future<Output = ()> + use<> {
         let (mut config, mut ice) = (self.config.subscribe(), self.ice.subscribe());
+        let mut announced = self.announced.subscribe();
         async move {
             loop {
                 let ended = tokio::select! {
                     changed = config.changed() => changed.is_err(),
                     changed = ice.changed() => changed.is_err(),
+                    changed = announced.changed() => changed.is_err(),
                 };
                 if ended {
                     return;
                 }
                 let config = config.borrow_and_update().clone();
                 let ice = ice.borrow_and_update().clone();
+                let announced = announced.borrow_and_update().clone();
                 if let Some(relay) = &relay {
-                    relay.reconfigure(relay::settings(&config, &announced));
+                    let ledger = relay.ledger();
+                    announced
+                        .iter()
+                        .map(relay::address)
+                        .for_each(|a| ledger.move_to(a));
+                    relay.reconfigure(relay::settings(&config, ledger.addresses()));
                 }
                 driver.reconfigure(hub_settings(&config), ice, connection_limits(&config));
             }
@@ -124,7 +139,6 @@ fn merge(config: &mut Config, new: Config) {
             true => old.secrets,
             false => new.turn.secrets,
         },
-        ttl: old.ttl,
         udp: old.udp,
         tcp: old.tcp,
         relay_ports: old.relay_ports,
@@ -144,7 +158,9 @@ fn is_live(key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::App;
     use crate::auth::credential::TurnSecrets;
+    use crate::http::unix_now;
 
     fn config(env: &[(&str, &str)]) -> Config {
         let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
@@ -164,6 +180,8 @@ mod tests {
             admin_token: watch::Sender::new(None),
             ice: watch::Sender::new(ice),
             config: watch::Sender::new(config),
+            announced: watch::Sender::new(vec![]),
+            longest_ttl: Arc::default(),
             certificates: Arc::default(),
         };
         (live, seen)
@@ -200,6 +218,50 @@ mod tests {
             (applied.turn.user_quota, &*applied.turn.realm),
             (3, "callbox")
         );
+    }
+
+    const ON_FREE_PORTS: [(&str, &str); 3] = [
+        ("CALLBOX_HTTP__LISTEN", "127.0.0.1:0"),
+        ("CALLBOX_TURN__UDP", "127.0.0.1:0"),
+        ("CALLBOX_TURN__TCP", "127.0.0.1:0"),
+    ];
+
+    #[tokio::test]
+    async fn credentials_live_as_long_as_the_new_ttl_says_and_a_revocation_outlives_the_old() {
+        let app = App::start(config(&ON_FREE_PORTS)).await.unwrap();
+        for ttl in ["3h", "1m"] {
+            let after = [ON_FREE_PORTS.as_slice(), &[("CALLBOX_TURN__TTL", ttl)]].concat();
+            assert!(app.reload(config(&after)).is_empty());
+        }
+        let issued = app.live.ice.borrow().issue("u", 1_000, None);
+        assert_eq!((issued.ttl, issued.expires_at), (60, 1_060));
+
+        let longest = Arc::clone(&app.live.longest_ttl);
+        let admin = relay::admin(app.relay.clone(), longest);
+        (admin.revoke)("u");
+        let floor = app.relay.as_ref().unwrap().ledger().floor("u");
+        assert!(
+            floor.unwrap() >= unix_now() + 3 * 3_600 - 5,
+            "minted under 3h"
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_public_address_reaches_relays_and_urls() {
+        let app = App::start(config(&ON_FREE_PORTS)).await.unwrap();
+        let there = Announced {
+            address: "198.51.100.7".parse().unwrap(),
+            local: "127.0.0.1".parse().unwrap(),
+            how: String::new(),
+        };
+        app.live.announced.send_replace(vec![there.clone()]);
+        let mut ice = app.live.ice.subscribe();
+        let handed_out = ice.wait_for(|ice| ice.turn_urls[0].contains("198.51.100.7"));
+        assert!(handed_out.await.unwrap().stun_urls[0].contains("198.51.100.7"));
+        let ledger = app.relay.as_ref().unwrap().ledger();
+        while !ledger.addresses().contains(&there.address) {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]

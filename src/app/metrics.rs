@@ -1,14 +1,17 @@
 //! `/metrics`: what signaling and the relay count, gathered at each scrape.
 
 mod certificates;
+mod process;
 mod relay;
 
-use crate::http::Asks;
-use crate::net::CertStore;
+use crate::config::Config;
+use crate::http::{Asks, Phase, unix_now};
+use crate::net::{CertStore, NameCounters};
 use crate::relay::RelayHandle;
 use crate::signal::hub::{Counters, Gauges};
 use crate::signal::{Driver, SentByType};
 use certificates::Certificates;
+use process::Process;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
@@ -18,34 +21,45 @@ use prometheus_client::registry::Registry;
 use relay::Relaying;
 use std::fmt;
 use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What is looked at for each scrape.
+#[derive(Clone)]
+pub(super) struct Sources {
+    pub(super) driver: Arc<Driver>,
+    pub(super) relay: Option<Arc<RelayHandle>>,
+    pub(super) certificates: Option<Arc<CertStore>>,
+    pub(super) phase: watch::Receiver<Phase>,
+    /// For the limits that gauges approach.
+    pub(super) config: watch::Receiver<Config>,
+    pub(super) names: Arc<NameCounters>,
+}
 
 /// Makes the function that renders everything.
-pub(super) fn scraper(
-    driver: Arc<Driver>,
-    relay: Option<Arc<RelayHandle>>,
-    certificates: Option<Arc<CertStore>>,
-) -> Asks<String> {
+pub(super) fn scraper(sources: Sources) -> Asks<String> {
+    let started = unix_now();
     Box::new(move || {
-        let (driver, relay) = (Arc::clone(&driver), relay.clone());
-        let certificates = certificates.clone();
+        let sources = sources.clone();
         Box::pin(async move {
-            let relaying = match relay {
-                Some(relay) => Relaying::look(&relay).await,
+            let relaying = match &sources.relay {
+                Some(relay) => Some(Relaying::look(relay).await),
                 None => None,
             };
-            render(&driver, relaying, certificates)
+            render(sources, relaying, Process { started })
         })
     })
 }
 
-fn render(
-    driver: &Driver,
-    relaying: Option<Relaying>,
-    certificates: Option<Arc<CertStore>>,
-) -> String {
+fn render(sources: Sources, relaying: Option<Relaying>, process: Process) -> String {
+    let driver = &sources.driver;
     let (counters, gauges) = driver.with_hub(|hub, _, _| (hub.counters().clone(), hub.gauges()));
     let stats = driver.stats();
     let mut registry = Registry::with_prefix("callbox");
+    registry.register_collector(Box::new(Overview {
+        is_ready: *sources.phase.borrow() == Phase::Ready,
+        limits: Limits::of(&sources.config.borrow()),
+        names: sources.names,
+    }));
     registry.register_collector(Box::new(Signaling {
         counters,
         gauges,
@@ -54,7 +68,7 @@ fn render(
     if let Some(relaying) = relaying {
         registry.register_collector(Box::new(relaying));
     }
-    if let Some(store) = certificates {
+    if let Some(store) = sources.certificates {
         registry.register_collector(Box::new(Certificates(store)));
     }
     let signal = registry.sub_registry_with_prefix("signal");
@@ -78,9 +92,84 @@ fn render(
         "The most bytes that ever waited for one connection",
         stats.outbox_high_water.clone(),
     );
+    let mut plain = Registry::default();
+    plain.register_collector(Box::new(process));
     let mut out = String::new();
-    text::encode(&mut out, &registry).expect("writing to a String succeeds");
+    text::encode_registry(&mut out, &plain)
+        .and_then(|()| text::encode(&mut out, &registry))
+        .expect("writing to a String succeeds");
     out
+}
+
+/// Caps of the configuration that applies.
+#[derive(Debug)]
+struct Limits {
+    connections: u32,
+    rooms: u32,
+    allocations: u32,
+}
+
+impl Limits {
+    fn of(config: &Config) -> Self {
+        Self {
+            connections: config.signal.max_connections,
+            rooms: config.rooms.max_rooms,
+            allocations: config.turn.total_quota,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Overview {
+    is_ready: bool,
+    limits: Limits,
+    names: Arc<NameCounters>,
+}
+
+impl Collector for Overview {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (gauge, help) = (MetricType::Gauge, "Always 1; the labels tell the version");
+        let mut family = encoder.encode_descriptor("build_info", help, None, gauge)?;
+        let labels = [("version", env!("CARGO_PKG_VERSION"))];
+        ConstGauge::new(1u32).encode(family.encode_family(&labels)?)?;
+        for (name, help, value) in [
+            (
+                "ready",
+                "Whether newcomers are served: 0 while starting and draining",
+                self.is_ready.into(),
+            ),
+            (
+                "signal_connections_max",
+                "signal.max_connections",
+                self.limits.connections,
+            ),
+            ("signal_rooms_max", "rooms.max_rooms", self.limits.rooms),
+            (
+                "relay_allocations_max",
+                "turn.total_quota",
+                self.limits.allocations,
+            ),
+        ] {
+            let value = ConstGauge::new(value);
+            value.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        for (name, help, value) in [
+            (
+                "public_address_changes",
+                "Times that a name of public.address led to another address",
+                self.names.changes(),
+            ),
+            (
+                "public_address_lookup_failures",
+                "Lookups of names of public.address that brought no address",
+                self.names.failures(),
+            ),
+        ] {
+            let value = ConstCounter::new(value);
+            value.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]

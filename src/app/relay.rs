@@ -10,7 +10,7 @@ use anyhow::Result;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What STUN and TURN are served on by themselves, bound and not yet served.
 #[derive(Default)]
@@ -54,13 +54,10 @@ pub(super) fn bind(config: &Config) -> Result<Bound> {
 
 impl Bound {
     pub(super) fn start(self, config: &Config, announced: &[Announced]) -> io::Result<RelayHandle> {
-        let relay_address = |a: &Announced| RelayAddress {
-            bind: a.local,
-            announced: a.address,
-        };
+        let own = announced.iter().flat_map(|a| [a.address, a.local]);
         let relay_config = RelayConfig {
-            settings: settings(config, announced),
-            addresses: announced.iter().map(relay_address).collect(),
+            settings: settings(config, own),
+            addresses: announced.iter().map(address).collect(),
             ports: config.turn.relay_ports.0.clone(),
             workers: config.turn.workers,
         };
@@ -68,15 +65,21 @@ impl Bound {
     }
 }
 
-/// The part of the configuration that a running relay can take anew.
-pub(super) fn settings(config: &Config, announced: &[Announced]) -> Settings {
+/// Where relays live that are announced so.
+pub(super) fn address(announced: &Announced) -> RelayAddress {
+    RelayAddress {
+        bind: announced.local,
+        announced: announced.address,
+    }
+}
+
+/// The part of the configuration that a running relay can take anew; `own` are the addresses on
+/// which relays live.
+pub(super) fn settings(config: &Config, own: impl IntoIterator<Item = IpAddr>) -> Settings {
     let turn = &config.turn;
-    let mut own: Vec<IpAddr> = if_addrs::get_if_addrs()
-        .unwrap_or_default()
-        .iter()
-        .map(|i| i.ip())
-        .collect();
-    own.extend(announced.iter().flat_map(|a| [a.address, a.local]));
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let own = own.into_iter().chain(interfaces.iter().map(|i| i.ip()));
+    let own = own.collect();
     Settings {
         realm: turn.realm.clone(),
         secrets: turn.secrets.clone(),
@@ -112,8 +115,9 @@ pub(super) fn take(relay: &RelayHandle, accepted: Accepted) {
     }
 }
 
-/// What an operator may do; on a box without a relay there is nothing to list.
-pub(super) fn admin(relay: Option<Arc<RelayHandle>>, ttl: Duration) -> RelayAdmin {
+/// What an operator may do; on a box without a relay there is nothing to list. `longest_ttl` is the
+/// longest life, in seconds, of what this box has minted.
+pub(super) fn admin(relay: Option<Arc<RelayHandle>>, longest_ttl: Arc<AtomicU64>) -> RelayAdmin {
     let (listed, asked) = (relay.clone(), relay.clone());
     RelayAdmin {
         floor: Box::new(move |user| asked.as_ref()?.ledger().floor(user)),
@@ -131,7 +135,10 @@ pub(super) fn admin(relay: Option<Arc<RelayHandle>>, ttl: Duration) -> RelayAdmi
                 // Nothing that this box has minted for the user so far expires later: after a
                 // revocation, one second past its floor.
                 let past = relay.ledger().floor(user).map_or(0, |floor| floor + 1);
-                relay.revoke(user, past.max(unix_now() + ttl.as_secs()));
+                relay.revoke(
+                    user,
+                    past.max(unix_now() + longest_ttl.load(Ordering::Relaxed)),
+                );
             }
         }),
     }

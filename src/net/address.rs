@@ -1,6 +1,7 @@
 //! Where this box is found from outside, and how that was found out.
 
-use crate::config::{AddressRule, Public};
+use super::Names;
+use crate::config::Public;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -31,9 +32,11 @@ pub struct Announced {
 /// configured, a public interface, a STUN server where one is named, and else whatever interface
 /// the default route takes.
 ///
-/// `is_public` judges whether an address can be reached from the whole Internet.
+/// `is_public` judges whether an address can be reached from the whole Internet; `names` are those
+/// of `public`.
 pub async fn discover(
     public: &Public,
+    names: &mut Names,
     loopback: bool,
     is_public: impl Fn(IpAddr) -> bool,
 ) -> Vec<Announced> {
@@ -50,45 +53,22 @@ pub async fn discover(
         })
         .collect();
     }
-    let interfaces: Vec<IpAddr> = if_addrs::get_if_addrs()
-        .unwrap_or_default()
-        .iter()
-        .map(|i| i.ip())
-        .collect();
     let mut found: Vec<Announced> = vec![];
     let mut add = |address: IpAddr, how: &str| {
-        if found
-            .iter()
-            .all(|known| known.address.is_ipv4() != address.is_ipv4())
-        {
-            let local = match interfaces.contains(&address) {
-                true => Some(address),
-                false => outbound(address.is_ipv4()),
-            };
-            let Some(local) = local else { return };
-            found.push(Announced {
-                address,
-                local,
-                how: how.into(),
-            });
+        let is_like = |known: &Announced| known.address.is_ipv4() == address.is_ipv4();
+        if !found.iter().any(is_like) {
+            found.extend(announce(address, how.into()));
         }
     };
-    for rule in &public.addresses {
-        match rule {
-            AddressRule::Ip(ip) => add(*ip, "public.address"),
-            AddressRule::Dns(name) => match lookup_host((name.as_str(), 0)).await {
-                Ok(addresses) => {
-                    addresses.for_each(|a| add(a.ip(), &format!("DNS lookup of {name}")));
-                }
-                Err(error) => tracing::warn!("public.address: cannot look up {name}: {error}"),
-            },
-        }
+    names.look_up().await;
+    for (ip, how) in names.choose(&[]) {
+        add(ip, &how);
     }
     if public.addresses.is_empty() {
-        interfaces
-            .iter()
-            .filter(|ip| is_public(**ip))
-            .for_each(|ip| add(*ip, "network interface"));
+        interfaces()
+            .into_iter()
+            .filter(|ip| is_public(*ip))
+            .for_each(|ip| add(ip, "network interface"));
         if let Some(server) = &public.stun {
             match ask(server).await {
                 Ok(addresses) => {
@@ -109,6 +89,24 @@ pub async fn discover(
         }
     }
     found
+}
+
+/// `address` with the local one behind it, if this machine has any of the family.
+pub(super) fn announce(address: IpAddr, how: String) -> Option<Announced> {
+    let local = match interfaces().contains(&address) {
+        true => address,
+        false => outbound(address.is_ipv4())?,
+    };
+    Some(Announced {
+        address,
+        local,
+        how,
+    })
+}
+
+fn interfaces() -> Vec<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    interfaces.iter().map(|i| i.ip()).collect()
 }
 
 /// The local address that packets to the Internet would leave from. Connecting a UDP socket
@@ -189,6 +187,7 @@ async fn ask_one(server: SocketAddr) -> io::Result<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::AddressRule;
 
     fn public(addresses: Vec<AddressRule>) -> Public {
         Public {
@@ -201,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_loopback_box_is_found_on_loopback_only() {
-        let found = discover(&public(vec![]), true, |_| true).await;
+        let found = discover(&public(vec![]), &mut Names::new(&[]), true, |_| true).await;
         assert!(
             found
                 .iter()
@@ -212,7 +211,9 @@ mod tests {
     #[tokio::test]
     async fn a_configured_address_is_announced_and_the_local_one_bound() {
         let rule = AddressRule::Ip("127.0.0.1".parse().unwrap());
-        let found = discover(&public(vec![rule]), false, |_| false).await;
+        let public = public(vec![rule]);
+        let mut names = Names::new(&public.addresses);
+        let found = discover(&public, &mut names, false, |_| false).await;
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].local, found[0].address);
         assert_eq!(found[0].how, "public.address");

@@ -9,6 +9,7 @@ mod certs;
 mod front;
 mod inherited;
 mod listen;
+mod names;
 mod owner;
 
 pub use acme::AcmeOrders;
@@ -17,4 +18,5 @@ pub use certs::{CertStore, Identity, IdentityError, PemFiles};
 pub use front::{Accepted, Front, Protocol, Wire};
 pub use inherited::{Inherited, InheritedError, Listener};
 pub use listen::{BindError, raise_descriptor_limit, tcp, udp};
+pub use names::{NameCounters, Names, Resolve};
 pub use owner::{Owner, of_address as owner_of};

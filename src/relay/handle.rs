@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
 /// The most workers there can be: what [`WorkerId`] counts.
@@ -89,6 +89,8 @@ pub struct RelayHandle {
     intake: Arc<Intake>,
     ledger: Arc<Ledger>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Told by a worker that ends.
+    ended: Arc<Notify>,
     /// Accepting ends with the set.
     _accepting: JoinSet<()>,
 }
@@ -119,6 +121,7 @@ impl RelayHandle {
             intake: Arc::clone(&intake),
             ledger: Arc::clone(&ledger),
             threads: Mutex::default(),
+            ended: Arc::default(),
             _accepting: accepting,
         };
         let settings = Arc::new(config.settings);
@@ -131,6 +134,7 @@ impl RelayHandle {
                 mailboxes: Arc::clone(&intake.mailboxes),
                 offload,
                 seed: seed(),
+                ended: Arc::clone(&handle.ended),
             })?;
             handle.threads().push(thread);
         }
@@ -194,18 +198,29 @@ impl RelayHandle {
         Some(sum)
     }
 
+    /// Has a worker do what a test wants.
+    #[cfg(test)]
+    pub(crate) fn run_on_worker(&self, body: impl FnOnce() + Send + 'static) {
+        self.intake.mailboxes[0].ask(Query::Run(Box::new(body)));
+    }
+
     /// The box-wide books, for gauges.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Comes back once a worker has ended without [`close`](Self::close): what it served is served
+    /// no more.
+    pub async fn failed(&self) {
+        self.ended.notified().await;
     }
 
     /// Ends every allocation and every thread.
     pub fn close(&self) {
         self.intake.order_all(|orders| orders.stop = true);
         for thread in self.threads().drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a relay worker had ended by a panic");
-            }
+            // Whoever panicked has said so.
+            let _ = thread.join();
         }
     }
 

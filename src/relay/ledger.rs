@@ -7,6 +7,7 @@
 mod directory;
 mod ports;
 mod quota;
+mod relays;
 mod reservations;
 mod revocations;
 
@@ -16,17 +17,16 @@ pub(in crate::relay) use reservations::ReservationToken;
 
 use crate::relay::engine::{Family, Quotas, Refusal, RelayKey, WorkerId};
 use crate::relay::rate::Bucket;
-use directory::Directory;
-use ports::Pool;
 use quota::Books;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use relays::Relays;
 use reservations::Reservations;
 use revocations::Revocations;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Where relayed addresses of one family live.
@@ -45,20 +45,15 @@ pub struct Ledger {
     /// The latest time any worker came with, in nanoseconds since `started`: what a lease that
     /// comes back by `Drop` is dated with.
     clock: AtomicU64,
-    relays: [Option<Relays>; 2],
+    /// By family; empty until there is an address of the family.
+    relays: [OnceLock<Relays>; 2],
+    ports: RangeInclusive<u16>,
+    port_seeds: [[u8; 32]; 2],
     quotas: Mutex<Books>,
     reservations: Mutex<Reservations>,
     revocations: Mutex<Revocations>,
     total_rate: AtomicU64,
     nonce_key: [u8; 32],
-}
-
-/// The relayed addresses of one family.
-#[derive(Debug)]
-struct Relays {
-    address: RelayAddress,
-    pool: Mutex<Pool>,
-    directory: Directory,
 }
 
 impl Ledger {
@@ -71,28 +66,46 @@ impl Ledger {
         now: Instant,
     ) -> Arc<Self> {
         let mut rng = StdRng::from_seed(seed);
-        let relays = Family::ALL.map(|family| {
-            let address = *relays.iter().find(|r| Family::of(r.announced) == family)?;
-            let pool = Pool::new(ports.clone(), StdRng::from_rng(&mut rng));
-            let directory = Directory::new(&ports);
-            Some(Relays {
-                address,
-                pool: Mutex::new(pool),
-                directory,
-            })
-        });
-        let mut nonce_key = [0; 32];
-        rng.fill_bytes(&mut nonce_key);
-        Arc::new(Self {
+        let mut key = || {
+            let mut key = [0; 32];
+            rng.fill_bytes(&mut key);
+            key
+        };
+        let (port_seeds, nonce_key) = ([key(), key()], key());
+        let ledger = Self {
             started: now,
             clock: AtomicU64::new(0),
-            relays,
+            relays: [OnceLock::new(), OnceLock::new()],
+            ports,
+            port_seeds,
             quotas: Mutex::default(),
             reservations: Mutex::new(Reservations::new(StdRng::from_rng(&mut rng))),
             revocations: Mutex::new(Revocations::new(rng.next_u64())),
             total_rate: AtomicU64::new(0),
             nonce_key,
-        })
+        };
+        for family in Family::ALL {
+            let mut of_family = relays.iter().filter(|r| Family::of(r.announced) == family);
+            if let Some(address) = of_family.next() {
+                ledger.move_to(*address);
+            }
+        }
+        Arc::new(ledger)
+    }
+
+    /// Has new allocations of a family live on `address` from here on, and the family served if it
+    /// was not. Living allocations stay where they are.
+    pub fn move_to(&self, address: RelayAddress) {
+        let family = Family::of(address.announced) as usize;
+        let seed = self.port_seeds[family];
+        self.relays[family]
+            .get_or_init(|| Relays::new(address, &self.ports, StdRng::from_seed(seed)))
+            .move_to(address);
+    }
+
+    /// Every address on which relays live, or have lived of late.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.served().flat_map(Relays::addresses).collect()
     }
 
     /// Refuses every credential of `user` whose expiry is at most `floor` (Unix seconds), from
@@ -121,30 +134,29 @@ impl Ledger {
 
     /// Relay ports that no allocation or reservation holds, over both families.
     pub fn free_ports(&self) -> usize {
-        self.relays
-            .iter()
-            .flatten()
-            .map(|relays| lock(&relays.pool).available())
-            .sum()
+        self.served().map(Relays::free_ports).sum()
+    }
+
+    /// Relay ports that there are, over both families.
+    pub fn ports(&self) -> usize {
+        self.served().map(|relays| relays.directory.size()).sum()
     }
 
     /// Where relays of `family` live, if it is served.
     pub(in crate::relay) fn relay_address(&self, family: Family) -> Option<RelayAddress> {
-        self.relays[family as usize]
-            .as_ref()
-            .map(|relays| relays.address)
+        self.relays[family as usize].get().map(Relays::address)
     }
 
     /// Tells whether relayed addresses live on `ip`.
     pub(in crate::relay) fn hosts(&self, ip: IpAddr) -> bool {
         self.relays[Family::of(ip) as usize]
-            .as_ref()
+            .get()
             .is_some_and(|relays| relays.are_on(ip))
     }
 
     /// The live relay at exactly `address`. Lock-free: this is asked for packets.
     pub(in crate::relay) fn find(&self, address: SocketAddr) -> Option<(WorkerId, RelayKey)> {
-        let relays = self.relays[Family::of(address.ip()) as usize].as_ref()?;
+        let relays = self.relays[Family::of(address.ip()) as usize].get()?;
         if !relays.are_on(address.ip()) {
             return None;
         }
@@ -186,7 +198,7 @@ impl Ledger {
         now: Instant,
     ) -> Option<(PortLease, Option<PortLease>)> {
         self.expire_reservations(now);
-        let pool = &self.relays[family as usize].as_ref()?.pool;
+        let pool = &self.relays[family as usize].get()?.pool;
         let port = lock(pool).take(parity, now)?;
         let lease = |port| PortLease::new(self, family, port);
         Some((
@@ -209,7 +221,7 @@ impl Ledger {
         kept.ok()
     }
 
-    /// Hands out what was kept under `token`.
+    /// Hands out what was kept under `token`, and takes back its place in the quotas.
     pub(in crate::relay) fn redeem(
         &self,
         token: ReservationToken,
@@ -242,16 +254,14 @@ impl Ledger {
         self.started + Duration::from_nanos(self.clock.load(Ordering::Relaxed))
     }
 
+    fn served(&self) -> impl Iterator<Item = &Relays> {
+        self.relays.iter().filter_map(OnceLock::get)
+    }
+
     fn relays(&self, family: Family) -> &Relays {
         self.relays[family as usize]
-            .as_ref()
+            .get()
             .expect("a lease is of a family that is served")
-    }
-}
-
-impl Relays {
-    fn are_on(&self, ip: IpAddr) -> bool {
-        ip == self.address.announced || ip == self.address.bind
     }
 }
 

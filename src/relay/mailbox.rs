@@ -96,6 +96,9 @@ pub(super) struct Orders {
 pub(super) enum Query {
     Allocations(oneshot::Sender<Vec<AllocationView>>),
     Stats(oneshot::Sender<RelayStats>),
+    /// Whatever a test wants to happen on the worker's thread.
+    #[cfg(test)]
+    Run(Box<dyn FnOnce() + Send>),
 }
 
 /// One worker's mailbox.

@@ -19,5 +19,5 @@ mod udp;
 mod worker;
 
 pub use handle::{ClientStream, Listeners, RelayConfig, RelayHandle};
-pub use stats::{IoStats, RelayStats};
+pub use stats::{IoStats, RelayStats, WorkerLoad};
 pub use udp::{Offload, kernel_shortcomings};

@@ -2,9 +2,10 @@
 //!
 //! One [`IoStats`] a worker, plain words; the handle sums them when somebody asks.
 
-use super::engine::Stats;
+use super::engine::{Stats, WorkerId};
 use super::udp::Offload;
 use std::io;
+use std::time::Duration;
 
 /// What the shell of one worker did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,6 +81,17 @@ pub struct RelayStats {
     pub streams: usize,
     /// What the kernel offers; `gso` is off as well once an interface has refused it.
     pub offload: Offload,
+    /// Of each worker that answered, in their order.
+    pub workers: Vec<WorkerLoad>,
+}
+
+/// What one worker has taken of a core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerLoad {
+    /// Which one.
+    pub id: WorkerId,
+    /// CPU time of its thread since the start; a worker that is full takes a second each second.
+    pub cpu: Duration,
 }
 
 impl std::ops::AddAssign for RelayStats {
@@ -89,5 +101,6 @@ impl std::ops::AddAssign for RelayStats {
         self.streams += other.streams;
         self.offload.gro &= other.offload.gro;
         self.offload.gso &= other.offload.gso;
+        self.workers.extend(other.workers);
     }
 }

@@ -5,6 +5,7 @@
 //! something to read or write; an idle connection holds none.
 
 mod outbox;
+mod waiting;
 
 use super::engine::{FiveTuple, Transport};
 use super::framing::MAX_MESSAGE;
@@ -13,18 +14,17 @@ use outbox::{Outbox, Pool, Written};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustls::ServerConnection;
 use socket2::SockRef;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io::{self, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use waiting::Waiting;
 
 /// How long a connection may live without an allocation: an honest client has one after a few
 /// round trips.
 const WITHOUT_ALLOCATION: Duration = Duration::from_secs(10);
-/// Connections without an allocation on one worker; one more ends the oldest.
-const MAX_WITHOUT_ALLOCATION: usize = 1024;
 /// Bytes of a message before there is an allocation, when only requests make sense.
 const MAX_EARLY_MESSAGE: usize = 4096;
 /// Bytes of one read call: a few hundred datagrams.
@@ -72,8 +72,8 @@ pub(super) struct Streams {
     slots: Vec<Slot>,
     free: Vec<u32>,
     by_five_tuple: HashMap<FiveTuple, u32, foldhash::fast::RandomState>,
-    /// Connections without an allocation, by the time at which they end.
-    deadlines: BTreeSet<(Instant, u32)>,
+    /// Connections without an allocation.
+    waiting: Waiting,
     /// Connections with something to write, or to end.
     dirty: Vec<u32>,
     pool: Pool,
@@ -111,7 +111,7 @@ impl Streams {
             slots: vec![],
             free: vec![],
             by_five_tuple: HashMap::default(),
-            deadlines: BTreeSet::new(),
+            waiting: Waiting::default(),
             dirty: vec![],
             pool: Pool::default(),
             epoll,
@@ -129,12 +129,10 @@ impl Streams {
         Some(StreamKey { slot, generation })
     }
 
-    /// The oldest connection without an allocation, where one more would be too many.
-    pub(super) fn surplus(&self) -> Option<StreamKey> {
-        let (_, slot) = *self
-            .deadlines
-            .first()
-            .filter(|_| self.deadlines.len() >= MAX_WITHOUT_ALLOCATION)?;
+    /// The connection without an allocation that has to go where one more of `client` would be too
+    /// many.
+    pub(super) fn surplus(&self, client: IpAddr) -> Option<StreamKey> {
+        let slot = self.waiting.surplus(client)?;
         let generation = self.slots[slot as usize].generation;
         Some(StreamKey { slot, generation })
     }
@@ -165,7 +163,8 @@ impl Streams {
         }
         let deadline = now + WITHOUT_ALLOCATION;
         self.by_five_tuple.insert(new.five_tuple, slot);
-        self.deadlines.insert((deadline, slot));
+        self.waiting
+            .insert(new.five_tuple.client.ip(), deadline, slot);
         self.slots[slot as usize].stream = Some(Stream {
             five_tuple: new.five_tuple,
             socket: new.socket,
@@ -185,7 +184,8 @@ impl Streams {
         stream.say_goodbye();
         let five_tuple = stream.five_tuple;
         if let Some(deadline) = stream.deadline {
-            self.deadlines.remove(&(deadline, key.slot));
+            self.waiting
+                .remove(five_tuple.client.ip(), deadline, key.slot);
         }
         let slot = &mut self.slots[key.slot as usize];
         slot.generation = (slot.generation + 1) & 0x00ff_ffff;
@@ -278,22 +278,23 @@ impl Streams {
             return;
         };
         let deadline = (!lives).then_some(now + WITHOUT_ALLOCATION);
+        let client = five_tuple.client.ip();
         if let Some(old) = std::mem::replace(&mut stream.deadline, deadline) {
-            self.deadlines.remove(&(old, key.slot));
+            self.waiting.remove(client, old, key.slot);
         }
         if let Some(deadline) = deadline {
-            self.deadlines.insert((deadline, key.slot));
+            self.waiting.insert(client, deadline, key.slot);
         }
     }
 
     /// When the next connection has waited too long for an allocation.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        self.waiting.first().map(|(deadline, _)| deadline)
     }
 
     /// A connection that has waited too long.
     pub(super) fn overdue(&self, now: Instant) -> Option<StreamKey> {
-        let (deadline, slot) = *self.deadlines.first()?;
+        let (deadline, slot) = self.waiting.first()?;
         let generation = self.slots[slot as usize].generation;
         (deadline <= now).then_some(StreamKey { slot, generation })
     }

@@ -12,12 +12,13 @@ use super::ledger::Ledger;
 use super::listener::Listener;
 use super::mailbox::{Mailbox, Orders, Query};
 use super::source::Source;
-use super::stats::RelayStats;
+use super::stats::{RelayStats, WorkerLoad};
 use super::stream::{Input, NewStream, ReadBuffers, StreamKey, Streams};
 use super::udp::{Arena, BATCH, Offload, RelaySocket, Round};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,6 +26,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
 
 /// Events of one turn: enough to fill a receive batch several times over.
 const EVENTS: usize = 256;
@@ -43,6 +45,8 @@ pub(super) struct Plan {
     pub(super) mailboxes: Arc<[Mailbox]>,
     pub(super) offload: Offload,
     pub(super) seed: [u8; 32],
+    /// Told when the worker ends, however it does.
+    pub(super) ended: Arc<Notify>,
 }
 
 /// Starts a worker on a thread of its own.
@@ -64,17 +68,29 @@ pub(super) fn start(plan: Plan) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name(format!("relay-{}", plan.id.0))
         .spawn(move || {
-            let _mailbox = CloseAtEnd(Arc::clone(&plan.mailboxes), plan.id);
+            let _end = End {
+                mailboxes: Arc::clone(&plan.mailboxes),
+                id: plan.id,
+                ended: Arc::clone(&plan.ended),
+            };
             Worker::new(plan, Rc::new(epoll)).run();
         })
 }
 
-/// Closes a worker's mailbox however the worker ends.
-struct CloseAtEnd(Arc<[Mailbox]>, WorkerId);
+/// Closes a worker's mailbox and tells of its end, however the worker ends.
+struct End {
+    mailboxes: Arc<[Mailbox]>,
+    id: WorkerId,
+    ended: Arc<Notify>,
+}
 
-impl Drop for CloseAtEnd {
+impl Drop for End {
     fn drop(&mut self) {
-        self.0[usize::from(self.1.0)].close();
+        if std::thread::panicking() {
+            tracing::error!("relay worker {} ends by a panic", self.id.0);
+        }
+        self.mailboxes[usize::from(self.id.0)].close();
+        self.ended.notify_one();
     }
 }
 
@@ -305,7 +321,7 @@ impl Worker {
         if let Some(old) = self.exits.streams.find(&new.five_tuple) {
             self.end_stream(now, old);
         }
-        if let Some(oldest) = self.exits.streams.surplus() {
+        if let Some(oldest) = self.exits.streams.surplus(new.five_tuple.client.ip()) {
             self.exits.stats.streams_refused += 1;
             self.end_stream(now, oldest);
         }
@@ -365,6 +381,8 @@ impl Worker {
                 Query::Stats(answer) => {
                     let _ = answer.send(self.stats());
                 }
+                #[cfg(test)]
+                Query::Run(body) => body(),
             }
         }
         !orders.stop
@@ -379,6 +397,10 @@ impl Worker {
                 gso: self.exits.sender.gso(),
                 ..self.offload
             },
+            workers: vec![WorkerLoad {
+                id: self.id,
+                cpu: Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default(),
+            }],
         }
     }
 }

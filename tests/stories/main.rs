@@ -12,6 +12,7 @@ mod http;
 mod limits;
 mod memory;
 mod moderation;
+mod monitoring;
 mod nat;
 mod operation;
 mod own_addresses;

@@ -15,14 +15,14 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite;
 
 /// A box with a certificate for `names`, and the directory that it lives in.
-struct TlsBox {
-    callbox: Callbox,
+pub struct TlsBox {
+    pub callbox: Callbox,
     dir: tempfile::TempDir,
     roots: rustls::RootCertStore,
 }
 
 impl TlsBox {
-    async fn start(names: &[&str], toml: &str) -> Self {
+    pub async fn start(names: &[&str], toml: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(renew(dir.path(), names)).unwrap();

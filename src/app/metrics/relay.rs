@@ -8,28 +8,88 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long workers may take to answer: they do within one turn, and Prometheus waits ten seconds.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// One look at a running relay.
 #[derive(Debug)]
 pub(super) struct Relaying {
+    ports: usize,
+    free_ports: usize,
+    /// A worker did not answer. Sums without it would look like counters that began anew, so that
+    /// none are given.
+    is_stalled: bool,
+    quota_used: u32,
+    seen: Option<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
     stats: RelayStats,
     allocations: Vec<AllocationView>,
 }
 
 impl Relaying {
-    /// Asks the workers; `None` once they are closed.
-    pub(super) async fn look(relay: &RelayHandle) -> Option<Self> {
-        let stats = relay.stats().await?;
-        Some(Self {
-            stats,
-            allocations: relay.allocations().await,
-        })
+    /// Asks the workers.
+    pub(super) async fn look(relay: &RelayHandle) -> Self {
+        let seen = timeout(PATIENCE, async {
+            Some(Seen {
+                stats: relay.stats().await?,
+                allocations: relay.allocations().await,
+            })
+        });
+        let seen = seen.await;
+        Self {
+            ports: relay.ledger().ports(),
+            free_ports: relay.ledger().free_ports(),
+            is_stalled: seen.is_err(),
+            quota_used: relay.ledger().allocations(),
+            seen: seen.ok().flatten(),
+        }
     }
 }
 
 impl Collector for Relaying {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, value) in [
+            (
+                "relay_ports",
+                "Relay ports that there are, over both families",
+                self.ports,
+            ),
+            (
+                "relay_ports_free",
+                "Relay ports that nobody holds",
+                self.free_ports,
+            ),
+            (
+                "relay_quota_used",
+                "Places of turn.total_quota taken: allocations and reserved ports",
+                self.quota_used as usize,
+            ),
+            (
+                "relay_stalled",
+                "Whether a relay worker did not answer within two seconds",
+                self.is_stalled.into(),
+            ),
+        ] {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        match &self.seen {
+            Some(seen) => seen.encode(encoder),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Seen {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.gauges(&mut encoder)?;
+        self.load(&mut encoder)?;
         self.traffic(&mut encoder)?;
         let engine = &self.stats.engine;
         let refused = engine
@@ -44,6 +104,14 @@ impl Collector for Relaying {
             refused,
         )?;
         let io = &self.stats.io;
+        let datagrams = [("in", io.received), ("out", io.sent)];
+        family(
+            &mut encoder,
+            "relay_datagrams",
+            "Datagrams of all relay sockets, by direction",
+            "direction",
+            datagrams,
+        )?;
         let shell = [
             ("send_buffer", io.send_blocked),
             ("hand_over", io.hand_over_full),
@@ -97,6 +165,11 @@ impl Collector for Relaying {
                 engine.policy_denials,
             ),
             (
+                "relay_auth_failures",
+                "Requests with wrong, expired or revoked credentials",
+                engine.auth_failures,
+            ),
+            (
                 "relay_streams_refused",
                 "TCP and TLS connections ended by the box",
                 io.streams_refused,
@@ -112,9 +185,19 @@ impl Collector for Relaying {
         }
         Ok(())
     }
-}
 
-impl Relaying {
+    /// CPU time by worker: its rate is the share of a core that the worker takes.
+    fn load(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (name, help) = ("relay_worker_cpu_seconds", "CPU time of each relay worker");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for worker in &self.stats.workers {
+            let labels = [("worker", worker.id.0.to_string())];
+            let value = ConstCounter::new(worker.cpu.as_secs_f64());
+            value.encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     fn gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Living allocations, by transport of the client and family of the relay";
         let mut gauge =
@@ -197,4 +280,46 @@ fn family<'a>(
         ConstCounter::new(count).encode(counter.encode_family(&[(label, value)])?)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::App;
+    use crate::config::Config;
+    use prometheus_client::encoding::text;
+    use prometheus_client::registry::Registry;
+    use std::sync::mpsc;
+
+    fn render(relaying: Relaying) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(relaying));
+        let mut out = String::new();
+        text::encode(&mut out, &registry).unwrap();
+        out
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_hangs_is_told_and_leaves_no_half_sums() {
+        let free = "127.0.0.1:0";
+        let env = ["HTTP__LISTEN", "TURN__UDP", "TURN__TCP"]
+            .map(|key| (format!("CALLBOX_{key}"), free.to_owned()));
+        let config = Config::load(None, env.into_iter()).unwrap();
+        let app = App::start(config).await.unwrap();
+        let relay = app.relay.as_ref().unwrap();
+        let text = render(Relaying::look(relay).await);
+        assert!(text.contains("relay_stalled 0\n"), "{text}");
+        assert!(text.contains("relay_worker_cpu_seconds_total{worker=\"0\"}"));
+
+        let (go_on, waits) = mpsc::channel::<()>();
+        relay.run_on_worker(move || {
+            let _ = waits.recv();
+        });
+        tokio::time::pause();
+        let text = render(Relaying::look(relay).await);
+        assert!(text.contains("relay_stalled 1\n"), "{text}");
+        assert!(text.contains("relay_ports_free "), "{text}");
+        assert!(!text.contains("_total"), "{text}");
+        drop(go_on);
+    }
 }

@@ -41,6 +41,12 @@ enum Ports {
     Reserved(ReservationToken),
 }
 
+/// Where the ports of an allocation come from.
+enum Source {
+    Pool(Parity),
+    Reserved(PortLease),
+}
+
 impl<R: RelaySockets> Engine<R> {
     pub(super) fn allocate<'a>(
         &mut self,
@@ -84,13 +90,21 @@ impl<R: RelaySockets> Engine<R> {
         let user: Arc<str> = auth.rest.user.into();
         let client = request.five_tuple.client.ip();
         self.ledger.expire_reservations(now.instant);
+        // A reserved port gives its place in the quotas back, which this allocation then takes.
+        let source = match wish.ports {
+            Ports::Any(parity) => Source::Pool(parity),
+            Ports::Reserved(token) => {
+                let lease = self.ledger.redeem(token, now.instant);
+                Source::Reserved(lease.ok_or(Refusal::Reservation)?)
+            }
+        };
         let quota =
             self.ledger
                 .lease_quota(&user, auth.rest.expiry, client, self.settings.quotas)?;
         let session_end = now.instant + self.settings.max_session.min(LONGEST_SESSION);
         let (expires, granted) = lifetime(wish.lifetime, now, session_end);
 
-        let opened = self.open(&wish, now.instant, expires)?;
+        let opened = self.open(wish.families, source, now.instant, expires)?;
         let reserved = match opened.spare {
             Some(spare) => {
                 let quotas = self.settings.quotas;
@@ -143,10 +157,11 @@ impl<R: RelaySockets> Engine<R> {
         Ok(answer)
     }
 
-    /// Opens what the client wishes. Of a dual allocation one family may be missing.
+    /// Opens a relayed address of each family. Of a dual allocation one family may be missing.
     fn open(
         &mut self,
-        wish: &Wish,
+        families: Families,
+        source: Source,
         now: Instant,
         expires: Instant,
     ) -> Result<Opened<R::Socket>, Failure> {
@@ -157,10 +172,9 @@ impl<R: RelaySockets> Engine<R> {
             spare: None,
             missing: None,
         };
-        let parity = match wish.ports {
-            Ports::Any(parity) => parity,
-            Ports::Reserved(token) => {
-                let lease = self.ledger.redeem(token, now).ok_or(Refusal::Reservation)?;
+        let parity = match source {
+            Source::Pool(parity) => parity,
+            Source::Reserved(lease) => {
                 let family = lease.family();
                 let relay = self
                     .bind(lease, key(family), expires)
@@ -170,7 +184,7 @@ impl<R: RelaySockets> Engine<R> {
             }
         };
         for family in Family::ALL {
-            if wish.families != Families::Both && wish.families != Families::One(family) {
+            if families != Families::Both && families != Families::One(family) {
                 continue;
             }
             match self.open_any(parity, key(family), now, expires) {
@@ -178,7 +192,7 @@ impl<R: RelaySockets> Engine<R> {
                     opened.relays[family as usize] = Some(relay);
                     opened.spare = spare;
                 }
-                Err(failure) if opened.missing.is_none() && wish.families == Families::Both => {
+                Err(failure) if opened.missing.is_none() && families == Families::Both => {
                     opened.missing = Some((family, failure));
                 }
                 Err(failure) => return Err(failure),

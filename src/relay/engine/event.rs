@@ -161,6 +161,8 @@ pub struct Stats {
     pub refused: RefusedByCode,
     /// Peers refused by policy, in requests.
     pub policy_denials: u64,
+    /// Requests with credentials that are wrong, expired or revoked, answered or not.
+    pub auth_failures: u64,
     /// What was thrown away, by cause.
     pub dropped: Dropped,
 }
@@ -251,6 +253,7 @@ impl std::ops::AddAssign<&Stats> for Stats {
         self.allocations_closed += other.allocations_closed;
         self.refused += other.refused;
         self.policy_denials += other.policy_denials;
+        self.auth_failures += other.auth_failures;
         self.dropped += other.dropped;
     }
 }

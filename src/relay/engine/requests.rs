@@ -184,6 +184,7 @@ impl<R: RelaySockets> Engine<R> {
         failure: Failure,
         out: &mut impl Output<'a, R::Socket>,
     ) {
+        self.stats.auth_failures += u64::from(failure.refusal.is_some());
         let nanos = self.nanos(now);
         if !self.throttle.admit(five_tuple.client.ip(), nanos) {
             self.stats.dropped.throttled += 1;

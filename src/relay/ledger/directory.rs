@@ -23,6 +23,11 @@ impl Directory {
         }
     }
 
+    /// How many ports there are.
+    pub(super) fn size(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn get(&self, port: u16) -> Option<(WorkerId, RelayKey)> {
         let word = self.entry(port)?.load(Ordering::Relaxed);
         let index = (word >> GENERATION_BITS) as u32 & ((1 << RelayKey::INDEX_BITS) - 1);

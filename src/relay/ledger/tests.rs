@@ -177,7 +177,7 @@ fn a_pair_that_cannot_be_had_leaves_resting_ports_at_rest() {
     ledger.observe(now);
     drop(odd);
     assert!(take(Parity::Even).is_none() && take(Parity::EvenPair).is_none());
-    let pool = &ledger.relays[0].as_ref().unwrap().pool;
+    let pool = &ledger.relays[0].get().unwrap().pool;
     assert!(lock(pool).is_all_at_rest(), "nothing was thawed in vain");
     drop(even);
     assert!(take(Parity::EvenPair).is_some());

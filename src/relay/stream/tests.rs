@@ -1,3 +1,4 @@
+use super::waiting::MAX_OF_SOURCE;
 use super::*;
 use rustix::event::epoll::CreateFlags;
 use std::io::Write;
@@ -68,15 +69,18 @@ fn only_so_many_connections_go_without_an_allocation() {
     let (_first, _, oldest) = world.connect(b"");
     let mut clients = vec![];
     world.now += Duration::from_millis(1);
-    while world.streams.len() < MAX_WITHOUT_ALLOCATION {
-        assert_eq!(world.streams.surplus(), None);
+    let here = "127.0.0.1".parse().unwrap();
+    while world.streams.len() < MAX_OF_SOURCE {
+        assert_eq!(world.streams.surplus(here), None);
         clients.push(world.connect(b""));
     }
-    assert_eq!(world.streams.surplus(), Some(oldest));
+    assert_eq!(world.streams.surplus(here), Some(oldest));
+    let elsewhere = "192.0.2.1".parse().unwrap();
+    assert_eq!(world.streams.surplus(elsewhere), None);
     let (_, five_tuple, _) = &clients[0];
     world.streams.set_allocation(five_tuple, true, world.now);
     assert_eq!(
-        world.streams.surplus(),
+        world.streams.surplus(here),
         None,
         "allocations have caps of their own"
     );

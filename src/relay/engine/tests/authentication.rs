@@ -107,6 +107,11 @@ fn wrong_credentials_are_a_401() {
         );
         assert_challenge(&raw(&mut boxed, &client, &request), 401);
     }
+    assert_eq!(
+        boxed.stats().auth_failures,
+        10,
+        "two of each, and not the challenge"
+    );
     let mut invalid_utf8 = good.clone();
     let request = invalid_utf8
         .request(METHOD_ALLOCATE)

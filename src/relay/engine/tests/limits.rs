@@ -99,6 +99,29 @@ fn users_count_across_credentials_and_workers() {
 }
 
 #[test]
+fn a_reservation_is_redeemed_by_a_user_at_the_quota() {
+    for quotas in [quotas(2, 9, 9), quotas(9, 2, 9), quotas(9, 9, 2)] {
+        let mut boxed = TestBox::with_settings(quotas);
+        let mut client = Client::challenged(&mut boxed, "198.51.100.7:1", "a");
+        let request = client
+            .request(METHOD_ALLOCATE)
+            .udp()
+            .attr(stun::attributes::ATTR_EVEN_PORT, &[0x80]);
+        let response = client.ask(&mut boxed, request).success();
+        let token = response.attr(stun::attributes::ATTR_RESERVATION_TOKEN);
+        assert_eq!(boxed.ledger.allocations(), 2);
+
+        let mut second = Client::challenged(&mut boxed, "198.51.100.7:2", "a");
+        let request = second
+            .request(METHOD_ALLOCATE)
+            .udp()
+            .attr(stun::attributes::ATTR_RESERVATION_TOKEN, &token);
+        second.ask(&mut boxed, request).success();
+        assert_eq!(boxed.ledger.allocations(), 2, "the place went over");
+    }
+}
+
+#[test]
 fn quotas_are_given_back_on_every_path() {
     let mut boxed = TestBox::with_settings(quotas(1, 1, 1));
     let free = boxed.ledger.free_ports();

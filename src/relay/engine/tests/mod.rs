@@ -14,5 +14,6 @@ mod lifecycle;
 mod limits;
 mod model;
 mod permissions;
+mod readdress;
 mod refresh;
 mod wire;
