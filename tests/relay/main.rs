@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod batches;
 mod client;
 mod datagrams;
 mod lifecycle;
