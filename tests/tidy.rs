@@ -15,7 +15,7 @@ const PURE: &[&str] = &[
     "src/signal/hub",
     "src/signal/room.rs",
     "src/signal/sdp",
-    "src/signal/websocket.rs",
+    "src/signal/websocket",
     "src/relay/engine/",
 ];
 

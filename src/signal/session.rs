@@ -1,30 +1,26 @@
 //! One WebSocket connection: one task that reads, writes and keeps the heartbeat.
 //!
-//! It frames and parses; what a message means is the hub's business. Buffers belong to the thread:
-//! a connection that waits holds none.
+//! It frames and parses; what a message means is the hub's business.
+
+mod pipe;
 
 use super::driver::{Admission, Driver};
 use super::hub::{Input, Loss};
-use super::outbox::Closing;
-use super::websocket::{self, Decoder, Event, Next, Opcode, Violation};
+use super::outbox::{Closing, Outgoing};
+use super::websocket::{Decoder, Event, Next, Opcode, Violation};
 use crate::auth::Grant;
 use crate::protocol::{self, CloseCode, FrameError, PeerId, Refusal};
+use pipe::Pipe;
 use secrecy::{ExposeSecret, SecretString};
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-/// Bytes read at once: some session descriptions.
-const READ_BATCH: usize = 16 * 1024;
-/// Bytes gathered for one write; more would only grow the buffer under it. Also what a client has to
-/// take within the timeout once its socket is full.
-const WRITE_BATCH: usize = 16 * 1024;
 /// How long a connection that is being closed may take to say goodbye.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// The same for a consumer that fell behind: it has yet to read what the kernel holds for it.
@@ -34,13 +30,6 @@ const SLOW_CLOSE_WAIT: Duration = Duration::from_secs(30);
 const MAX_CONTROL_FRAMES: u32 = 1_000;
 /// Longest reason in a close frame, bytes: a control frame without its code (RFC 6455 section 5.5).
 const MAX_CLOSE_REASON: usize = 123;
-
-thread_local! {
-    /// What the connection at hand reads into.
-    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BATCH]);
-    /// What it gathers its frames in.
-    static WRITE: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(2 * WRITE_BATCH));
-}
 
 /// How connections are run.
 #[derive(Clone)]
@@ -72,12 +61,8 @@ pub fn run<S: AsyncRead + AsyncWrite + Unpin>(
     };
     // Made outside of the future, which would otherwise hold it twice.
     let mut session = Session {
-        socket,
+        pipe: Pipe::new(socket, settings.timeout),
         decoder: Decoder::default(),
-        unsent: vec![],
-        from_outbox: 0,
-        unflushed: false,
-        blocked: None,
         unfinished: None,
         told: false,
         admission,
@@ -102,16 +87,8 @@ pub fn run<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 struct Session<S: AsyncRead + AsyncWrite + Unpin> {
-    socket: S,
+    pipe: Pipe<S>,
     decoder: Decoder,
-    /// Bytes that the socket had no room for, or that go before the next frames.
-    unsent: Vec<u8>,
-    /// How much of the outbox's capacity they take up.
-    from_outbox: usize,
-    /// Whether the socket may hold bytes back until it is flushed, as TLS does.
-    unflushed: bool,
-    /// There while the socket has no room.
-    blocked: Option<Blocked>,
     /// The message that was unfinished when the heartbeat was last due.
     unfinished: Option<u64>,
     /// Whether the hub knows of the end.
@@ -122,13 +99,6 @@ struct Session<S: AsyncRead + AsyncWrite + Unpin> {
     /// The last sequence number written, and whose session it is of.
     sent: Option<(PeerId, u64)>,
     heartbeat: Heartbeat,
-}
-
-struct Blocked {
-    /// When it is given up.
-    until: Instant,
-    /// Bytes that it took since that was set.
-    taken: usize,
 }
 
 /// How a connection ended.
@@ -237,44 +207,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// A full socket is not pinged.
     fn deadline(&self) -> Instant {
-        match (&self.blocked, &self.heartbeat.ping) {
+        match (self.pipe.blocked_until(), &self.heartbeat.ping) {
             (None, _) => self.heartbeat.at,
-            (Some(blocked), None) => blocked.until,
-            (Some(blocked), Some(_)) => blocked.until.min(self.heartbeat.at),
+            (Some(until), None) => until,
+            (Some(until), Some(_)) => until.min(self.heartbeat.at),
         }
     }
 
     /// Writes until nothing waits: ready with `Ok` when all is out.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        loop {
-            if let Err(error) = ready!(self.poll_send(cx)) {
-                return Poll::Ready(Err(error.into()));
-            }
-            match WRITE.with_borrow_mut(|buffer| self.poll_gather(cx, buffer)) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(closing)) => return Poll::Ready(Err(End::Close(closing))),
-                Poll::Pending => return Poll::Ready(Ok(())),
-            }
-        }
-    }
-
-    /// Frames a batch of the outbox and writes what the socket takes of it; the rest is kept.
-    /// Pending when nothing waits.
-    fn poll_gather(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut Vec<u8>,
-    ) -> Poll<Result<(), Closing>> {
-        buffer.clear();
         let outbox = &self.admission.outbox;
         let (sent, ping) = (&mut self.sent, &mut self.heartbeat.ping);
-        let gathered = outbox.poll_take(cx, WRITE_BATCH, |frame| {
-            websocket::write_header(
-                buffer,
-                Opcode::Text,
-                protocol::frame_len(frame.seq, &frame.body),
-            );
-            protocol::write_frame(buffer, frame.seq, &frame.body);
+        let mut note = |frame: &Outgoing| {
             if let Some(seq) = frame.seq {
                 *sent = Some((frame.peer, seq));
             }
@@ -282,106 +226,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 // Another session begins: the ping that is out confirms nothing of it.
                 ping.confirms = None;
             }
-        });
-        self.from_outbox = ready!(gathered)?;
-        // An error, or no room, comes up again when the rest is sent.
-        let written = match Pin::new(&mut self.socket).poll_write(cx, buffer) {
-            Poll::Ready(Ok(written)) => written,
-            Poll::Ready(Err(_)) | Poll::Pending => 0,
         };
-        self.unflushed = true;
-        if written < buffer.len() {
-            self.unsent = buffer[written..].to_vec();
-        } else {
-            // A frame of any size may have passed.
-            buffer.shrink_to(2 * WRITE_BATCH);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Writes and flushes what is unsent.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let (sent, taken) = self.poll_unsent(cx);
-        if sent.is_ready() {
-            self.blocked = None;
-            return sent;
-        }
-        let timeout = self.settings.timeout;
-        let fresh = || Blocked {
-            until: Instant::now() + timeout,
-            taken: 0,
-        };
-        let blocked = self.blocked.get_or_insert_with(fresh);
-        blocked.taken += taken;
-        if blocked.taken >= WRITE_BATCH {
-            *blocked = fresh();
-        }
-        sent
-    }
-
-    /// Also tells how many bytes the socket took.
-    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> (Poll<io::Result<()>>, usize) {
-        let mut written = 0;
-        let sent = loop {
-            if written == self.unsent.len() {
-                break Poll::Ready(Ok(()));
+        loop {
+            ready!(self.pipe.poll_send(cx, outbox))?;
+            match self.pipe.poll_gather(cx, outbox, &mut note) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(closing)) => return Poll::Ready(Err(End::Close(closing))),
+                Poll::Pending => return Poll::Ready(Ok(())),
             }
-            match Pin::new(&mut self.socket).poll_write(cx, &self.unsent[written..]) {
-                Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(more)) => {
-                    written += more;
-                    self.unflushed = true;
-                }
-                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
-                Poll::Pending => break Poll::Pending,
-            }
-        };
-        if written < self.unsent.len() {
-            self.unsent.drain(..written);
-            return (sent, written);
         }
-        self.unsent = vec![];
-        if self.from_outbox > 0 {
-            self.admission
-                .outbox
-                .written(std::mem::take(&mut self.from_outbox));
-        }
-        if !self.unflushed {
-            return (Poll::Ready(Ok(())), written);
-        }
-        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
-        self.unflushed = flushed.is_pending();
-        (flushed, written)
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let mut decoder = std::mem::take(&mut self.decoder);
-        let max = self.settings.max_frame;
-        let is_paused = decoder.is_paused();
-        let mut feed = |session: &mut Self, bytes: &mut [u8]| {
-            decoder.feed(bytes, max, |event| session.take_event(event))
-        };
-        let read = match is_paused {
-            true => Poll::Ready(feed(self, &mut [])),
-            false => self.poll_feed(cx, &mut feed),
-        };
-        self.decoder = decoder;
-        read
+        self.poll_events(cx, |session, event| session.take_event(event))
     }
 
-    /// Hands what the socket has for us to `take`.
-    fn poll_feed(
+    /// Reads once, unless the decoder was paused, and hands what it finds to `take`.
+    fn poll_events(
         &mut self,
         cx: &mut Context<'_>,
-        mut take: impl FnMut(&mut Self, &mut [u8]) -> Result<(), End>,
+        mut take: impl FnMut(&mut Self, Event<'_>) -> Result<Next, End>,
     ) -> Poll<Result<(), End>> {
-        READ.with_borrow_mut(|buffer| {
-            let mut read = ReadBuf::new(buffer);
-            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut read))?;
-            Poll::Ready(match read.filled_mut() {
-                [] => Err(End::lost()),
-                bytes => take(self, bytes),
-            })
+        let max = self.settings.max_frame;
+        pipe::with_buffer(|buffer| {
+            let length = match self.decoder.is_paused() {
+                true => 0,
+                false => ready!(self.pipe.poll_read(cx, buffer))?,
+            };
+            let mut decoder = std::mem::take(&mut self.decoder);
+            let fed = decoder.feed(&mut buffer[..length], max, |event| take(self, event));
+            self.decoder = decoder;
+            Poll::Ready(fed)
         })
     }
 
@@ -396,7 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }),
             Event::Ping(payload) => {
                 self.count_control_frame()?;
-                websocket::write_frame(&mut self.unsent, Opcode::Pong, payload);
+                self.pipe.queue(Opcode::Pong, payload);
             }
             Event::Pong(payload) => {
                 let answers = |ping: &mut Ping| payload == ping.payload.to_be_bytes();
@@ -448,11 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// The socket had no room for too long, or the heartbeat is due.
     fn time_is_up(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let now = Instant::now();
-        if self
-            .blocked
-            .as_ref()
-            .is_some_and(|blocked| blocked.until <= now)
-        {
+        if self.pipe.blocked_until().is_some_and(|until| until <= now) {
             // A connection that was to end anyway ends as it was to.
             if let Some(closing) = self.admission.outbox.closing() {
                 return Err(End::Close(closing));
@@ -487,7 +358,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         self.unfinished = unfinished;
         let payload: u64 = rand::random();
-        websocket::write_frame(&mut self.unsent, Opcode::Ping, &payload.to_be_bytes());
+        self.pipe.queue(Opcode::Ping, &payload.to_be_bytes());
         self.heartbeat.at = now + self.settings.timeout;
         self.heartbeat.ping = Some(Ping {
             payload,
@@ -515,16 +386,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 (payload, patience, false)
             }
         };
-        websocket::write_frame(&mut self.unsent, Opcode::Close, &payload);
+        self.pipe.queue(Opcode::Close, &payload);
         let farewell = async {
-            if poll_fn(|cx| self.poll_send(cx)).await.is_err() {
-                return;
-            }
+            let outbox = Arc::clone(&self.admission.outbox);
+            poll_fn(|cx| self.pipe.poll_send(cx, &outbox)).await?;
             if !answered {
                 while poll_fn(|cx| self.poll_answer(cx)).await.is_ok() {}
             }
-            // Over TLS, the proof that nothing was cut off.
-            let _ = poll_fn(|cx| Pin::new(&mut self.socket).poll_shutdown(cx)).await;
+            poll_fn(|cx| self.pipe.poll_shutdown(cx)).await
         };
         if timeout(patience, farewell).await.is_err() {
             tracing::debug!(client = %self.admission.client, "left without a goodbye");
@@ -534,20 +403,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Passes over what the client says; fails when it has closed its side. Who broke the framing is
     /// not understood any more, but may still hang up.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let mut decoder = std::mem::take(&mut self.decoder);
-        let max = self.settings.max_frame;
-        let read = self.poll_feed(cx, |_, bytes| {
-            let fed = decoder.feed(bytes, max, |event| match event {
-                Event::Close(code) => Err(End::Left(code)),
-                _ => Ok(Next::Go),
-            });
-            fed.or_else(|end| match end {
-                End::Left(_) => Err(end),
-                _ => Ok(()),
-            })
+        let answered = self.poll_events(cx, |_, event| match event {
+            Event::Close(code) => Err(End::Left(code)),
+            _ => Ok(Next::Go),
         });
-        self.decoder = decoder;
-        read
+        answered.map(|answered| match answered {
+            Err(End::Lost(_, Some(_))) => Ok(()),
+            answered => answered,
+        })
     }
 }
 
