@@ -1,5 +1,5 @@
-//! What an operator reads of allocations: one line at the end of each, refusals by kind and
-//! seldom.
+//! What an operator reads of allocations: one line at the end of each that was used, refusals by
+//! kind and seldom.
 
 use super::engine::{Event, FiveTuple, Refusal};
 use std::collections::HashMap;
@@ -41,11 +41,21 @@ impl Journal {
                 received,
                 lived,
                 reason,
-            } => tracing::debug!(
-                %user, client = %five_tuple.client, transport = ?five_tuple.transport, ?relayed,
-                seconds = lived.as_secs(), sent = sent.bytes, received = received.bytes, ?reason,
-                "allocation closed"
-            ),
+            } => {
+                // Browsers make allocations that no call comes to use; those are nobody's news.
+                if sent.packets + received.packets > 0 {
+                    tracing::info!(
+                        %user, client = %five_tuple.client, transport = ?five_tuple.transport,
+                        ?relayed, seconds = lived.as_secs(), sent = sent.bytes,
+                        received = received.bytes, ?reason, "relayed"
+                    );
+                } else {
+                    tracing::debug!(
+                        %user, client = %five_tuple.client, transport = ?five_tuple.transport,
+                        ?relayed, seconds = lived.as_secs(), ?reason, "allocation closed unused"
+                    );
+                }
+            }
             Event::Refused {
                 five_tuple,
                 user,

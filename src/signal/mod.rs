@@ -9,6 +9,9 @@ mod sent;
 mod session;
 mod websocket;
 
+#[cfg(any(test, fuzzing))]
+pub use websocket::fuzz::fuzz as fuzz_websocket;
+
 pub use driver::{Admission, ConnectError, ConnectionLimits, Driver, OnRevoke, Stats};
 pub use sent::SentByType;
 pub use session::{Authorize, SessionSettings, run};

@@ -105,6 +105,11 @@ impl Outbox {
         }
     }
 
+    /// How long the connection has been open.
+    pub(super) fn age(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
     /// How long the connection took to enter a session, the first time that it does.
     pub(super) fn first_entry(&self) -> Option<Duration> {
         (!self.entered.swap(true, Ordering::Relaxed)).then(|| self.opened.elapsed())

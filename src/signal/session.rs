@@ -82,6 +82,7 @@ pub fn run<S: AsyncRead + AsyncWrite + Unpin>(
         if let Some(loss) = end.loss() {
             session.driver().input(Input::Closed { conn, loss });
         }
+        session.note(&end);
         session.say_goodbye(end).await;
     }
 }
@@ -365,6 +366,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             confirms: self.sent,
         });
         Ok(())
+    }
+
+    fn note(&self, end: &End) {
+        let code = match end {
+            End::Close(closing) | End::Lost(_, Some(closing)) => Some(closing.code as u16),
+            End::Left(code) => *code,
+            End::Lost(_, None) => None,
+        };
+        let peer = self.sent.map(|(peer, _)| tracing::field::display(peer));
+        let (sent, received) = (self.pipe.traffic.sent, self.pipe.traffic.received);
+        let seconds = self.admission.outbox.age().as_secs();
+        let client = self.admission.client;
+        tracing::debug!(%client, peer, seconds, sent, received, code, "connection closed");
     }
 
     /// Sends the close frame, and reads on until the client has answered it: dropping a socket

@@ -3,6 +3,9 @@
 //! Pure: bytes in, events out. A connection that waits holds no buffer: callers read into one that
 //! they share, and only the part of a frame that has yet to be completed is kept.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
+
 use std::fmt;
 
 /// Longest payload of a control frame (RFC 6455 section 5.5).

@@ -43,6 +43,14 @@ pub(super) struct Pipe<S> {
     unflushed: bool,
     /// There while the socket has no room.
     blocked: Option<Blocked>,
+    /// Bytes that the socket took and gave.
+    pub(super) traffic: Traffic,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    pub(super) sent: u64,
+    pub(super) received: u64,
 }
 
 struct Blocked {
@@ -61,6 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
             from_outbox: 0,
             unflushed: false,
             blocked: None,
+            traffic: Traffic::default(),
         }
     }
 
@@ -100,6 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
                 Poll::Ready(Err(_)) | Poll::Pending => 0,
             };
             self.unflushed = true;
+            self.traffic.sent += written as u64;
             if written < buffer.len() {
                 self.unsent = buffer[written..].to_vec();
             }
@@ -143,6 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
                 Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(more)) => {
                     written += more;
+                    self.traffic.sent += more as u64;
                     self.unflushed = true;
                 }
                 Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
@@ -177,7 +188,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         ready!(Pin::new(&mut self.socket).poll_read(cx, &mut read))?;
         Poll::Ready(match read.filled().len() {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            length => Ok(length),
+            length => {
+                self.traffic.received += length as u64;
+                Ok(length)
+            }
         })
     }
 

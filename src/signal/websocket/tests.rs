@@ -181,6 +181,17 @@ fn what_the_rfc_forbids_is_refused() {
 }
 
 #[test]
+fn regressions_stay_fixed() {
+    let folder =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/regressions/websocket");
+    let inputs: Vec<_> = std::fs::read_dir(folder).unwrap().collect();
+    assert!(!inputs.is_empty());
+    for input in inputs {
+        fuzz::fuzz(&std::fs::read(input.unwrap().path()).unwrap());
+    }
+}
+
+#[test]
 fn a_paused_reader_loses_nothing() {
     let mut decoder = Decoder::default();
     let mut bytes = [
