@@ -30,6 +30,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use web::{Certificates, Ends, Ports, TakeTurn};
 
+/// How often a box that drains looks whether its last allocation is gone.
+const DRAIN_LOOK: Duration = Duration::from_millis(250);
 /// How long clients may take to hear the goodbye of a box that ends: what a session gives them, and
 /// some more.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -221,8 +223,8 @@ impl App {
         self.live.grace()
     }
 
-    /// Refuses newcomers, tells everybody, and returns once the last connection is gone or the
-    /// grace has ended.
+    /// Refuses newcomers, tells everybody, and returns once the last connection and the last
+    /// allocation are gone or the grace has ended.
     pub async fn drain(&self) {
         self.phase.send_replace(Phase::Draining);
         self.hold.send_replace(true);
@@ -231,7 +233,16 @@ impl App {
         }
         let grace_ends = Instant::now() + self.grace();
         self.driver.drain(grace_ends, self.live.has_alternate());
-        let _ = tokio::time::timeout_at(grace_ends.into(), self.driver.empty()).await;
+        let empty = async {
+            self.driver.empty().await;
+            // Those of other programs, which have no connection here, live as long as they are used.
+            while let Some(relay) = &self.relay
+                && !relay.allocations().await.is_empty()
+            {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout_at(grace_ends.into(), empty).await;
     }
 
     /// Comes back once a part of the box has ended by itself, so that the box had better be started

@@ -11,6 +11,7 @@ pub mod config;
 pub mod http;
 pub mod log;
 pub mod net;
+pub mod network;
 pub mod protocol;
 pub mod relay;
 pub mod service;

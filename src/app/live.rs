@@ -8,10 +8,12 @@ use crate::http::AdminToken;
 use crate::net::Announced;
 use crate::relay::RelayHandle;
 use crate::signal::Driver;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
 /// Keys, and tables by their trailing dot, that a reload takes over.
 const LIVE: &[&str] = &[
@@ -40,6 +42,9 @@ const LIVE: &[&str] = &[
     "drain.",
     "log.level",
 ];
+
+/// How often the machine's own addresses are looked at: temporary IPv6 ones come and go.
+const INTERFACES_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The configuration that applies, and the places that follow it.
 pub(super) struct Live {
@@ -93,9 +98,17 @@ impl Live {
     ) -> impl Future<Output = ()> + use<> {
         let (mut config, mut ice) = (self.config.subscribe(), self.ice.subscribe());
         let mut announced = self.announced.subscribe();
+        let mut interfaces = relay::interfaces();
         async move {
             loop {
                 let ended = tokio::select! {
+                    () = sleep(INTERFACES_INTERVAL) => {
+                        let before = mem::replace(&mut interfaces, relay::interfaces());
+                        if before == interfaces {
+                            continue;
+                        }
+                        false
+                    }
                     changed = config.changed() => changed.is_err(),
                     changed = ice.changed() => changed.is_err(),
                     changed = announced.changed() => changed.is_err(),

@@ -7,6 +7,7 @@ use crate::relay::engine::{AllocationView, PeerPolicy, Quotas, Settings, Transpo
 use crate::relay::ledger::RelayAddress;
 use crate::relay::{ClientStream, Listeners, RelayConfig, RelayHandle};
 use anyhow::Result;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
@@ -75,11 +76,15 @@ pub(super) fn address(announced: &Announced) -> RelayAddress {
 
 /// The part of the configuration that a running relay can take anew; `own` are the addresses on
 /// which relays live.
+/// The addresses of this machine's interfaces: what listens there is out of every relay's reach.
+pub(super) fn interfaces() -> BTreeSet<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    interfaces.iter().map(|interface| interface.ip()).collect()
+}
+
 pub(super) fn settings(config: &Config, own: impl IntoIterator<Item = IpAddr>) -> Settings {
     let turn = &config.turn;
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    let own = own.into_iter().chain(interfaces.iter().map(|i| i.ip()));
-    let own = own.collect();
+    let own = own.into_iter().chain(interfaces()).collect();
     Settings {
         realm: turn.realm.clone(),
         secrets: turn.secrets.clone(),

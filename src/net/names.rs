@@ -19,6 +19,8 @@ use tokio::time::sleep;
 
 /// `getaddrinfo` tells no TTL; names of dynamic DNS services live for one minute.
 const INTERVAL: Duration = Duration::from_secs(60);
+/// The same while the box knows no address at all: at boot, the resolver may be the slower one.
+const FIRST_INTERVAL: Duration = Duration::from_secs(5);
 /// Added at random, so that boxes that started together do not ask together.
 const JITTER: Duration = Duration::from_secs(15);
 
@@ -136,7 +138,11 @@ impl Names {
         }
         loop {
             let jitter = rand::rng().random_range(Duration::ZERO..JITTER);
-            sleep(INTERVAL + jitter).await;
+            let wait = match announced.borrow().is_empty() {
+                true => FIRST_INTERVAL,
+                false => INTERVAL + jitter,
+            };
+            sleep(wait).await;
             self.look_up().await;
             let before = announced.borrow().clone();
             let found = self.choose(&before);

@@ -368,6 +368,9 @@ impl Worker {
         for user in &orders.revoked {
             self.engine.revoke(user, now, &mut out);
         }
+        if orders.stop {
+            self.engine.stop(now, &mut out);
+        }
         out.finish();
         for new in orders.streams {
             self.take_stream(now, new);

@@ -4,10 +4,11 @@
 //! the order in which the hub gave them, which is what makes a session's frames arrive in order.
 //! Nothing is awaited under it. Sessions parse before they take it and write after it.
 
-use super::hub::{self, ConnId, Effect, Hub, Input, Now, Settings};
+use super::hub::{ConnId, Effect, Hub, Input, Now, Settings};
 use super::outbox::{Closing, Outbox, Outgoing, Pushed};
 use super::sent::SentByType;
 use crate::auth::credential::IceIssuer;
+use crate::network::network_of;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -145,7 +146,7 @@ impl Driver {
         if total >= state.limits.total {
             return Err(ConnectError::Total);
         }
-        let source = hub::network(client);
+        let source = network_of(client);
         let per_ip = state.limits.per_ip;
         let count = state.per_ip.entry(source).or_insert(0);
         if *count >= per_ip {

@@ -25,7 +25,6 @@ mod views;
 
 pub use admin::{PeerInfo, RoomInfo};
 pub use interface::{ConnId, Effect, Input, Loss, Now, Settings, UniqueIdentity};
-pub use rate::network;
 pub use stats::{Counters, Gauges};
 
 use crate::auth::credential::IceIssuer;

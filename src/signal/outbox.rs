@@ -187,6 +187,16 @@ impl Outbox {
         self.lock().bytes <= self.capacity / 2
     }
 
+    /// Drops what waits: nothing of it will be sent.
+    pub(super) fn abandon(&self) {
+        let mut queue = self.lock();
+        queue.frames = VecDeque::new();
+        queue.closing.get_or_insert(Closing {
+            code: CloseCode::Normal,
+            reason: "",
+        });
+    }
+
     /// How the connection is to end, where that is decided.
     pub(super) fn closing(&self) -> Option<Closing> {
         self.lock().closing.clone()

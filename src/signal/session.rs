@@ -23,7 +23,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 /// How long a connection that is being closed may take to say goodbye.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// The same for a consumer that fell behind: it has yet to read what the kernel holds for it.
+/// The same for one whose socket is full, or was: it has yet to read what the kernel holds for it.
 const SLOW_CLOSE_WAIT: Duration = Duration::from_secs(30);
 /// Pings and pongs that a client may send between two heartbeats. Browsers send none, libraries
 /// one in some seconds.
@@ -83,6 +83,7 @@ pub fn run<S: AsyncRead + AsyncWrite + Unpin>(
             session.driver().input(Input::Closed { conn, loss });
         }
         session.note(&end);
+        session.admission.outbox.abandon();
         session.say_goodbye(end).await;
     }
 }
@@ -187,7 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             // Who takes little is not listened to, or the answers would pile up. Nothing is missed:
             // it is asked again as soon as the socket has room.
-            if self.admission.outbox.is_light()
+            if self.listens()
                 && let Poll::Ready(read) = self.poll_read(cx)
             {
                 match read {
@@ -200,10 +201,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 timer.as_mut().reset(at);
             }
             ready!(timer.as_mut().poll(cx));
-            if let Err(end) = self.time_is_up(cx) {
+            if let Err(end) = self.time_is_up() {
                 return Poll::Ready(end);
             }
         }
+    }
+
+    /// Whether so little waits for the client that it may say more.
+    fn listens(&self) -> bool {
+        self.admission.outbox.is_light() && self.pipe.is_light()
     }
 
     /// A full socket is not pinged.
@@ -291,7 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Event::Close(code) => return Err(End::Left(code)),
         }
-        Ok(match self.admission.outbox.is_light() {
+        Ok(match self.listens() {
             true => Next::Go,
             false => Next::Pause,
         })
@@ -322,7 +328,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// The socket had no room for too long, or the heartbeat is due.
-    fn time_is_up(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    fn time_is_up(&mut self) -> Result<(), End> {
         let now = Instant::now();
         if self.pipe.blocked_until().is_some_and(|until| until <= now) {
             // A connection that was to end anyway ends as it was to.
@@ -336,11 +342,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             ));
         }
         if self.heartbeat.ping.is_some() {
-            // The pong may be there, unread since too much waits to be written.
-            if let Poll::Ready(Err(end)) = self.poll_read(cx) {
-                return Err(end);
+            if let Some(closing) = self.admission.outbox.closing() {
+                return Err(End::Close(closing));
             }
-            if self.heartbeat.ping.is_none() {
+            if !self.listens() {
+                // The pong may be there, unread; meanwhile the full socket has its own deadline.
+                self.heartbeat.at = now + self.settings.timeout;
                 return Ok(());
             }
             let closing = Closing {
@@ -393,9 +400,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             End::Close(Closing { code, reason }) | End::Lost(_, Some(Closing { code, reason })) => {
                 let reason = &reason[..reason.floor_char_boundary(MAX_CLOSE_REASON)];
                 let payload = [&(code as u16).to_be_bytes(), reason.as_bytes()].concat();
-                let patience = match code {
-                    CloseCode::SlowConsumer => SLOW_CLOSE_WAIT,
-                    _ => CLOSE_WAIT,
+                let patience = match self.pipe.blocked_until() {
+                    None if code != CloseCode::SlowConsumer => CLOSE_WAIT,
+                    _ => SLOW_CLOSE_WAIT,
                 };
                 (payload, patience, false)
             }

@@ -39,6 +39,8 @@ impl Reachable for Callbox {
 pub struct Process {
     child: Child,
     http: SocketAddr,
+    /// The line of the banner that lists ICE URLs.
+    ice: String,
 }
 
 impl Process {
@@ -57,18 +59,22 @@ impl Process {
             .spawn()
             .unwrap();
         let banner = BufReader::new(child.stdout.take().unwrap());
-        let http = banner
-            .lines()
-            .map_while(Result::ok)
-            .find_map(|line| {
-                line.split("http://")
-                    .nth(1)?
-                    .trim_end_matches('/')
-                    .parse::<SocketAddr>()
-                    .ok()
-            })
-            .expect("the banner names the page");
-        Self { child, http }
+        let mut lines = banner.lines().map_while(Result::ok);
+        let http = lines.find_map(|line| {
+            let url = line.split("http://").nth(1)?;
+            url.trim_end_matches('/').parse::<SocketAddr>().ok()
+        });
+        let ice = lines.find(|line| line.trim_start().starts_with("ice "));
+        let http = http.expect("the banner names the page");
+        let ice = ice.unwrap_or_default();
+        Self { child, http, ice }
+    }
+
+    /// Where TURN listens over UDP.
+    pub fn turn(&self) -> SocketAddr {
+        let urls = self.ice.split_whitespace();
+        let udp = urls.filter_map(|url| url.strip_prefix("turn:")?.strip_suffix("?transport=udp"));
+        udp.map(|address| address.parse().unwrap()).next().unwrap()
     }
 
     /// Sends a signal, named as kill(1) does.

@@ -1,11 +1,16 @@
 //! Running the box: what a reload changes under a call, what signals do, what the doctor says.
 
 use crate::harness::{Callbox, Client, PATIENCE, Process, Reachable};
+use crate::turn_client;
+use callbox::auth::credential::TurnSecrets;
 use callbox::cli::{DoctorArgs, Source, doctor};
 use callbox::config::Config;
 use callbox::http::unix_now;
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Instant;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 fn config(toml: &str) -> Config {
@@ -82,6 +87,41 @@ async fn a_second_signal_ends_a_drain_at_once_and_cleanly() {
     process.signal("TERM");
     assert_eq!(client.closed().await, CloseCode::Away);
     assert_eq!(process.exit_code(), Some(0));
+}
+
+fn is_ready(http: SocketAddr) -> bool {
+    let mut stream = TcpStream::connect(http).unwrap();
+    let request = b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request).unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    reply.split(' ').nth(1) == Some("200")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_waits_for_the_relays_of_other_programs() {
+    let mut process = Process::start(&[
+        ("CALLBOX_DRAIN__GRACE", "10m"),
+        ("CALLBOX_TURN__SECRETS", "north"),
+        ("CALLBOX_TURN__ALLOWED_PEERS", "127.0.0.0/8"),
+    ]);
+    let secrets = TurnSecrets::new(vec!["north".into()]).unwrap();
+    let credential = secrets.mint("elsewhere", unix_now() + 3_600);
+    let turn = process.turn();
+    let released = tokio::task::spawn_blocking(move || {
+        let mut turn = turn_client::udp(turn, credential);
+        let relayed = turn.allocate().unwrap();
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        turn.bind(0x4000, peer.local_addr().unwrap()).unwrap();
+        process.signal("TERM");
+        while is_ready(process.http()) {}
+        assert_eq!(process.exit_code_so_far(), None, "the relay is in use");
+        peer.send_to(b"hello", relayed).unwrap();
+        assert_eq!(turn.receive_channel(), (0x4000, b"hello".to_vec()));
+        turn.release().unwrap();
+        assert_eq!(process.exit_code(), Some(0));
+    });
+    timeout(PATIENCE, released).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,9 +10,10 @@ mod sniff;
 pub use sniff::Protocol;
 
 use super::certs::{ACME_ALPN, CertStore};
+use crate::network::network_of;
 use ipnet::IpNet;
 use socket2::SockRef;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -35,8 +36,9 @@ const MAX_SILENT: usize = 1024;
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes that may wait in the kernel, unsent, for a client of HTTP or WebSocket (tcp(7),
 /// TCP_NOTSENT_LOWAT): by itself it holds megabytes for one that does not read, and a session's own
-/// bound on what waits would come into play behind them.
-const MAX_NOT_SENT: u32 = 128 * 1024;
+/// bound on what waits would come into play behind them. A full socket has room again once half of it
+/// is gone, which is what a slow client has to manage within `signal.timeout`.
+const MAX_NOT_SENT: u32 = 32 * 1024;
 /// Pause after a failed `accept`: out of file descriptors, for one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes looked at before a connection is handed over. Small, as it stays beneath HTTP; reads that
@@ -113,37 +115,52 @@ impl Front {
                 }
             };
             if places.available_permits() == 0 {
-                silent.drop_oldest();
+                silent.drop_one();
             }
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                 return;
             };
             let greeter = Arc::clone(&greeter);
-            silent.push(tokio::spawn(async move {
+            let greeting = tokio::spawn(async move {
                 greeter.meet(stream, client).await;
                 drop(place);
-            }));
+            });
+            silent.push(client.ip(), greeting.abort_handle());
         }
     }
 }
 
 /// Connections that have not spoken, oldest first, among some that have since.
 #[derive(Default)]
-struct Silent(VecDeque<AbortHandle>);
+struct Silent(VecDeque<(IpAddr, AbortHandle)>);
 
 impl Silent {
-    fn push(&mut self, task: tokio::task::JoinHandle<()>) {
+    fn push(&mut self, client: IpAddr, task: AbortHandle) {
         if self.0.len() >= 2 * MAX_SILENT {
-            self.0.retain(|task| !task.is_finished());
+            self.0.retain(|(_, task)| !task.is_finished());
         }
-        self.0.push_back(task.abort_handle());
+        self.0.push_back((network_of(client), task));
     }
 
-    /// Who has been silent longest makes room: a client that means to speak does so within
+    /// The network that has most of them makes room, so that whoever opens many loses its own; the
+    /// one that has been silent longest goes, as a client that means to speak does so within
     /// fractions of a second.
-    fn drop_oldest(&mut self) {
-        self.0.retain(|task| !task.is_finished());
-        if let Some(task) = self.0.pop_front() {
+    fn drop_one(&mut self) {
+        self.0.retain(|(_, task)| !task.is_finished());
+        let mut shares = HashMap::new();
+        for (network, _) in &self.0 {
+            *shares.entry(*network).or_insert(0) += 1;
+        }
+        let shares: &HashMap<IpAddr, u32> = &shares;
+        // Of equal ones the first found, which is the oldest.
+        let greedy = self
+            .0
+            .iter()
+            .rev()
+            .max_by_key(|(network, _)| shares[network]);
+        let Some(&(greedy, _)) = greedy else { return };
+        let oldest = self.0.iter().position(|(network, _)| *network == greedy);
+        if let Some((_, task)) = oldest.and_then(|oldest| self.0.remove(oldest)) {
             task.abort();
         }
     }

@@ -141,3 +141,19 @@ async fn a_crowd_of_silent_clients_keeps_nobody_out() {
     assert_eq!(accepted.protocol, Protocol::Http1);
     assert!(is_closed(&mut crowd[0]).await, "the oldest made room");
 }
+
+#[tokio::test]
+async fn who_opens_many_makes_room_for_who_opens_one() {
+    let mut port = Port::open(&[]).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut slow = socket.connect(port.address).await.unwrap();
+    let mut crowd = vec![];
+    for _ in 0..MAX_SILENT {
+        crowd.push(TcpStream::connect(port.address).await.unwrap());
+    }
+    assert!(is_closed(&mut crowd[0]).await, "not the oldest of all");
+    slow.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let accepted = port.accepted.recv().await.unwrap();
+    assert_eq!(accepted.client, slow.local_addr().unwrap());
+}

@@ -3,7 +3,7 @@
 //! Plain values; this module knows no protocol.
 
 use std::hash::{Hash, Hasher};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 /// How a client talks to the server.
@@ -114,13 +114,4 @@ pub struct Now {
     pub instant: Instant,
     /// Unix seconds, for credentials and nonces.
     pub unix: u64,
-}
-
-/// What counts as one client for quotas and rate limits: an IPv4 address, or an IPv6 /64, which
-/// is what one subscriber has at least.
-pub(in crate::relay) fn client_block(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from(u128::from(ip) >> 64 << 64)),
-    }
 }

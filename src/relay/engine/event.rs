@@ -84,6 +84,8 @@ pub enum CloseReason {
     Revoked,
     /// The stream under it closed.
     Disconnected,
+    /// The box ended.
+    Stopped,
 }
 
 /// Which limit or rule refused a request.

@@ -23,7 +23,6 @@ mod settings;
 mod table;
 mod throttle;
 
-pub(in crate::relay) use addr::client_block;
 pub use addr::{Family, FiveTuple, Now, RelayKey, Transport, WorkerId};
 pub use event::{AllocationView, CloseReason, Dropped, Event, Flow, Refusal, RefusedByCode, Stats};
 pub use policy::{Denial, PeerPolicy, Range, Verdict};
@@ -226,6 +225,13 @@ impl<R: RelaySockets> Engine<R> {
     pub fn revoke<'a>(&mut self, user: &str, now: Now, out: &mut impl Output<'a, R::Socket>) {
         for slot in self.table.of_user(user) {
             self.end(slot, None, CloseReason::Revoked, now, out);
+        }
+    }
+
+    /// Ends every allocation.
+    pub fn stop<'a>(&mut self, now: Now, out: &mut impl Output<'a, R::Socket>) {
+        for slot in self.table.slots() {
+            self.end(slot, None, CloseReason::Stopped, now, out);
         }
     }
 

@@ -154,6 +154,10 @@ impl<S> Table<S> {
         self.by_user.range(range).map(|&(_, slot)| slot).collect()
     }
 
+    pub(super) fn slots(&self) -> Vec<u32> {
+        self.by_user.iter().map(|&(_, slot)| slot).collect()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Allocation<S>> {
         self.slots
             .iter()

@@ -1,7 +1,7 @@
 //! How many replies a source gets before it has proved anything: a table of fixed size, whatever
 //! the number of sources.
 
-use super::addr::client_block;
+use crate::network::network_of;
 use crate::relay::rate::Bucket;
 use foldhash::quality::FixedState;
 use std::hash::BuildHasher;
@@ -33,7 +33,7 @@ impl Throttle {
 
     /// Takes one reply to `source` at `now` nanoseconds, if there is one left.
     pub(super) fn admit(&mut self, source: IpAddr, now: u64) -> bool {
-        let block = client_block(source);
+        let block = network_of(source);
         let mut admitted = false;
         for (row, hasher) in self.buckets.iter_mut().zip(&self.hashers) {
             let bucket = &mut row[hasher.hash_one(block) as usize % BUCKETS];

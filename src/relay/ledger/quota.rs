@@ -1,7 +1,8 @@
 //! How many allocations there are: per user, per client address, in all.
 
 use super::{Ledger, lock};
-use crate::relay::engine::{Quotas, Refusal, client_block};
+use crate::network::network_of;
+use crate::relay::engine::{Quotas, Refusal};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
@@ -72,7 +73,7 @@ impl QuotaLease {
         ip: IpAddr,
         quotas: Quotas,
     ) -> Result<Self, Refusal> {
-        let block = client_block(ip);
+        let block = network_of(ip);
         let mut books = lock(&ledger.quotas);
         books.check(user, block, quotas)?;
         let entry = books.users.entry(Arc::clone(user)).or_default();

@@ -1,6 +1,6 @@
 //! The connections without an allocation: when each has to end, and how many come from where.
 
-use crate::relay::engine::client_block;
+use crate::network::network_of;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -24,13 +24,13 @@ pub(super) struct Waiting {
 impl Waiting {
     pub(super) fn insert(&mut self, client: IpAddr, deadline: Instant, slot: u32) {
         self.all.insert((deadline, slot));
-        let of_source = self.by_source.entry(client_block(client)).or_default();
+        let of_source = self.by_source.entry(network_of(client)).or_default();
         of_source.insert((deadline, slot));
     }
 
     pub(super) fn remove(&mut self, client: IpAddr, deadline: Instant, slot: u32) {
         self.all.remove(&(deadline, slot));
-        let source = client_block(client);
+        let source = network_of(client);
         if let Some(of_source) = self.by_source.get_mut(&source) {
             of_source.remove(&(deadline, slot));
             if of_source.is_empty() {
@@ -46,7 +46,7 @@ impl Waiting {
 
     /// The connection that has to go where one more of `client` would be too many.
     pub(super) fn surplus(&self, client: IpAddr) -> Option<u32> {
-        let of_source = self.by_source.get(&client_block(client));
+        let of_source = self.by_source.get(&network_of(client));
         let full = of_source
             .filter(|of_source| of_source.len() >= MAX_OF_SOURCE)
             .or_else(|| Some(&self.all).filter(|all| all.len() >= MAX))?;

@@ -1,11 +1,12 @@
 //! Who may come in: caps, names, passwords, locks.
 
 use super::interface::UniqueIdentity;
-use super::rate::{Guesser, network};
+use super::rate::Guesser;
 use super::requests::Asker;
 use super::timers::Timer;
 use super::{Cx, Hub};
 use crate::auth::{Grant, Role};
+use crate::network::network_of;
 use crate::protocol::{ErrorCode, PeerId, Refusal};
 use crate::signal::room::PasswordHash;
 use secrecy::SecretString;
@@ -25,7 +26,7 @@ impl Hub {
         if self.draining.is_some() {
             return Err(Refusal::new(ErrorCode::Draining, "the server shuts down"));
         }
-        let network = network(self.conns[&asker.conn].client);
+        let network = network_of(self.conns[&asker.conn].client);
         let full = self.sessions.len() >= self.settings.max_sessions
             || self.sessions.of_network(network) >= self.settings.sessions_per_network;
         if full && self.sessions.get(asker.peer).is_none() {
@@ -117,7 +118,7 @@ impl Hub {
         let Some(password) = password else {
             return refusal("the room has a password");
         };
-        let guesser: Guesser = (network(self.conns[&asker.conn].client), room);
+        let guesser: Guesser = (network_of(self.conns[&asker.conn].client), room);
         let now = cx.now.instant;
         self.attempts
             .check(now, &guesser)

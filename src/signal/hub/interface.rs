@@ -115,7 +115,7 @@ pub struct Settings {
     pub max_rooms: usize,
     /// Sessions at most, those away included.
     pub max_sessions: usize,
-    /// Sessions of one network ([`super::network`]) at most, those away included: connections are
+    /// Sessions of one network ([`network_of`](crate::network::network_of)) at most, those away included: connections are
     /// counted by the shell, but a session outlives its connection.
     pub sessions_per_network: usize,
     /// Direct calls at most, ringing or answered.

@@ -1,13 +1,13 @@
 //! Coming and going: register, join, leave, and the end of a session for whatever reason.
 
 use super::moderation::no_relay;
-use super::rate::network;
 use super::requests::{Answer, Asker};
 use super::ring::Ring;
 use super::session::{Link, Session};
 use super::timers::Timer;
 use super::{Cx, Effect, Hub};
 use crate::auth::{Grant, Role};
+use crate::network::network_of;
 use crate::protocol::{
     Body, CloseCode, ErrorCode, Join, LeaveReason, PeerId, Refusal, ResumeToken, RoomPatch,
     ServerMessage,
@@ -257,7 +257,7 @@ impl Hub {
             asker.peer,
             Session {
                 link: Link::Online(asker.conn),
-                network: network(conn.client),
+                network: network_of(conn.client),
                 identity: profile.identity,
                 room: profile.room,
                 may_call: grant.call,

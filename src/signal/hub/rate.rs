@@ -1,7 +1,7 @@
 //! Rates: token buckets as one instant each (the generic cell rate algorithm).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -115,14 +115,6 @@ impl Attempts {
     }
 }
 
-/// The network that limits count by: one IPv4 address, or one IPv6 /64 (what one subscriber gets).
-pub fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,13 +178,5 @@ mod tests {
             (attempts.len(), attempts.order.len()),
             (MAX_ATTEMPTS, MAX_ATTEMPTS)
         );
-    }
-
-    #[test]
-    fn networks_are_single_ipv4_addresses_and_ipv6_64s() {
-        let net = |s: &str| network(s.parse().unwrap()).to_string();
-        assert_eq!(net("192.0.2.7"), "192.0.2.7");
-        assert_eq!(net("::ffff:192.0.2.7"), "192.0.2.7");
-        assert_eq!(net("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
     }
 }

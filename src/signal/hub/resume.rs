@@ -1,10 +1,10 @@
 //! Losing a connection and coming back: away, replay, and the end of the window.
 
-use super::rate::network;
 use super::requests::{Answer, Asker};
 use super::session::{Away, Conn, Link};
 use super::timers::Timer;
 use super::{ConnId, Cx, Effect, Hub};
+use crate::network::network_of;
 use crate::protocol::{
     CloseCode, ErrorCode, LeaveReason, PeerId, Refusal, ResumeToken, Resumption,
 };
@@ -80,7 +80,7 @@ impl Hub {
             malformed: 0,
             ..lost
         };
-        self.sessions.relocate(peer, network(conn.client));
+        self.sessions.relocate(peer, network_of(conn.client));
         self.conns.insert(asker.conn, conn);
         self.sessions.confirm(peer, seq);
         self.counters.resumes += 1;

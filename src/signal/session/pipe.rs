@@ -78,6 +78,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         self.blocked.as_ref().map(|blocked| blocked.until)
     }
 
+    /// Whether what is unsent is no more than a batch leaves, most of all answers to pings.
+    pub(super) fn is_light(&self) -> bool {
+        self.unsent.len() <= 2 * WRITE_BATCH
+    }
+
     /// Puts a control frame before what waits in the outbox.
     pub(super) fn queue(&mut self, opcode: Opcode, payload: &[u8]) {
         websocket::write_frame(&mut self.unsent, opcode, payload);

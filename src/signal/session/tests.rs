@@ -102,6 +102,12 @@ impl Client {
         }
     }
 
+    /// Answers pings for a moment.
+    async fn until_quiet(&mut self) {
+        let quiet = Duration::from_millis(10);
+        while let Ok(Some(_)) = timeout(quiet, self.socket.next()).await {}
+    }
+
     /// The code that it is closed with; what comes before is passed over.
     async fn closed(&mut self) -> u16 {
         loop {
@@ -187,6 +193,29 @@ async fn who_is_kicked_while_it_does_not_read_hears_of_the_kick() {
     ann.until("ack").await;
     tokio::time::sleep(Duration::from_secs(11)).await;
     assert_eq!(ben.closed().await, CloseCode::Kicked as u16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_client_whose_pong_is_behind_is_not_dead() {
+    let callbox = Callbox::new(1 << 16);
+    let (mut ann, _) = callbox.join(WIDE, "").await;
+    let (mut ben, _) = callbox.join(NARROW, "").await;
+    // The ping comes first; then more than half of an outbox, and only then the pong.
+    tokio::time::sleep(Duration::from_secs(26)).await;
+    let content = "x".repeat(50_000);
+    ann.until_quiet().await;
+    ann.say(json!({"type": "message", "content": content, "id": "1"}))
+        .await;
+    ann.until("ack").await;
+    ben.say(json!({"type": "ping"})).await;
+    let stream = ben.socket.get_mut();
+    let (mut read, mut piece) = (0, [0; NARROW]);
+    while read < 45_000 {
+        read += stream.read(&mut piece).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    assert!(!ben.task.is_finished());
+    assert_eq!(callbox.gauges().away, 0);
 }
 
 #[tokio::test(start_paused = true)]
