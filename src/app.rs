@@ -362,12 +362,33 @@ mod tests {
     use futures_util::FutureExt;
     use tokio::time::timeout;
 
-    #[tokio::test]
-    async fn a_relay_worker_that_panics_is_the_end_of_the_box() {
+    async fn start() -> App {
         let keys = ["HTTP__LISTEN", "TURN__UDP", "TURN__TCP"];
         let env = keys.map(|key| (format!("CALLBOX_{key}"), "127.0.0.1:0".to_owned()));
         let config = Config::load(None, env.into_iter()).unwrap();
-        let app = App::start(config).await.unwrap();
+        App::start(config).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_watchdog_is_not_fed_while_a_relay_worker_hangs() {
+        let app = start().await;
+        let (free, hung) = std::sync::mpsc::channel::<()>();
+        let relay = app.relay.as_ref().unwrap();
+        relay.run_on_worker(move || {
+            let _ = hung.recv();
+        });
+        let status = app.status();
+        tokio::pin!(status);
+        let waited = timeout(Duration::from_millis(300), &mut status).await;
+        assert!(waited.is_err());
+        drop(free);
+        let status = timeout(Duration::from_secs(20), status).await;
+        assert!(status.unwrap().starts_with("serving"));
+    }
+
+    #[tokio::test]
+    async fn a_relay_worker_that_panics_is_the_end_of_the_box() {
+        let app = start().await;
         assert_eq!(app.failed().now_or_never(), None);
         let relay = app.relay.as_ref().unwrap();
         relay.run_on_worker(|| panic!("what no input should bring about"));

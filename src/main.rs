@@ -143,11 +143,11 @@ async fn attend(app: &App, signals: &mut Signals, source: &Source, log: &LogHand
         reload(app, source, log).await;
     }
     tracing::info!("draining; a second signal ends at once");
-    service::stopping(app.grace());
     let end = async { while signals.next().await == Told::Reload {} };
     tokio::select! {
         () = app.drain() => {}
         () = end => {}
+        () = service::stopping(app.grace()) => {}
     }
 }
 

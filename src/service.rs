@@ -3,10 +3,13 @@
 //! Without systemd every call does nothing.
 
 use sd_notify::NotifyState;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What closing listeners and relays may take after the drain, on a machine that is busy.
 const CLOSING: Duration = Duration::from_secs(15);
+
+/// How often systemd is asked to wait on.
+const EXTENSION: Duration = Duration::from_secs(600);
 
 /// Everything serves; `status` is what `systemctl status` shows.
 pub fn ready(status: &str) {
@@ -21,13 +24,17 @@ pub fn reloading() {
 }
 
 /// The drain begins, and takes `grace` at most: systemd is asked to wait that long, whatever
-/// TimeoutStopSec= says.
-pub fn stopping(grace: Duration) {
-    let micros = u32::try_from((grace + CLOSING).as_micros()).unwrap_or(u32::MAX);
-    tell(&[
-        NotifyState::Stopping,
-        NotifyState::ExtendTimeoutUsec(micros),
-    ]);
+/// TimeoutStopSec= says, and again, as one request reaches no further than 71 minutes. Never ends.
+pub async fn stopping(grace: Duration) {
+    let ends = Instant::now() + grace + CLOSING;
+    tell(&[NotifyState::Stopping]);
+    let mut turns = tokio::time::interval(EXTENSION);
+    loop {
+        turns.tick().await;
+        let left = ends.saturating_duration_since(Instant::now());
+        let micros = u32::try_from(left.as_micros()).unwrap_or(u32::MAX);
+        tell(&[NotifyState::ExtendTimeoutUsec(micros)]);
+    }
 }
 
 /// Feeds the watchdog for ever, as long as `status` comes back with the line to show: whoever

@@ -82,8 +82,9 @@ impl Examination {
         let addresses = match dial::resolve(&base.host, base.port).await {
             Ok(addresses) if !addresses.is_empty() => addresses,
             other => {
-                let Err(Fault::Unresolved(reason)) = other else {
-                    return None;
+                let reason = match other {
+                    Err(Fault::Unresolved(reason)) => reason,
+                    _ => "it has no address".to_owned(),
                 };
                 let diagnosis = diagnose::unresolved(&base.host, &reason);
                 self.fail("name", "no address", started, diagnosis);
