@@ -3,6 +3,7 @@
 use crate::harness::{Callbox, Client};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use callbox::config::Config;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -54,6 +55,43 @@ async fn a_token_says_who_one_is_and_where_one_may_go() {
             .await;
         assert_eq!(joined["identity"], "alice", "{joined}");
     }
+}
+
+#[tokio::test]
+async fn a_key_set_rotates_by_a_reload() {
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    let holds = |kid: &str, secret: &str| {
+        let k = BASE64_URL_SAFE_NO_PAD.encode(secret);
+        let set = json!({"keys": [{"kty": "oct", "k": k, "kid": kid, "alg": "HS256"}]});
+        std::fs::write(keys.path(), set.to_string()).unwrap();
+    };
+    let join = |kid: &str, secret: &str| {
+        let mut header = Header::new(Algorithm::HS256);
+        header.kid = Some(kid.into());
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        let token =
+            jsonwebtoken::encode(&header, &json!({"exp": now() + 60, "room": "r"}), &key).unwrap();
+        json!({"type": "join", "roomId": "r", "token": token})
+    };
+    let toml = format!("[auth]\nmode = \"jwt\"\njwks = {:?}", keys.path());
+    holds("2026-1", "north");
+    let callbox = Callbox::start(&toml).await;
+    let (old, new) = (join("2026-1", "north"), join("2026-2", "south"));
+    let mut client = Client::connect(&callbox).await;
+    assert_eq!(client.request(old.clone()).await["type"], "joined");
+    let mut early = Client::connect(&callbox).await;
+    assert_eq!(early.refused(new.clone()).await, "unauthorized");
+
+    holds("2026-2", "south");
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, toml.as_bytes()).unwrap();
+    callbox.reload(Config::load(Some(file.path()), std::iter::empty()).unwrap());
+    let mut newcomer = Client::connect(&callbox).await;
+    assert_eq!(newcomer.request(new).await["type"], "joined");
+    let mut late = Client::connect(&callbox).await;
+    assert_eq!(late.refused(old).await, "unauthorized");
+    let pong = client.request(json!({"type": "ping"})).await;
+    assert_eq!(pong["type"], "pong", "who is in stays in");
 }
 
 #[tokio::test]
