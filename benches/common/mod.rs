@@ -5,3 +5,4 @@ pub(crate) mod epoll;
 pub(crate) mod process;
 pub(crate) mod report;
 pub(crate) mod sched;
+pub(crate) mod setup;

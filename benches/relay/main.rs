@@ -20,10 +20,9 @@ mod turn;
 mod wire;
 mod workload;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
-use common::process::Cores;
-use common::sched;
+use common::setup::{Setup, target};
 use fleet::Fleet;
 use flow::{Peer, Run};
 use load::{Flow, Load};
@@ -31,7 +30,6 @@ use place::Place;
 use results::{Results, Sample};
 use servers::{Kind, Launcher, Server};
 use std::net::SocketAddrV4;
-use std::path::PathBuf;
 use std::time::Duration;
 use workload::{Task, Workload, catalogue};
 
@@ -40,27 +38,13 @@ use workload::{Task, Workload, catalogue};
 struct Arguments {
     #[command(subcommand)]
     server: Option<OwnServer>,
-    /// Passed by `cargo bench`.
-    #[arg(long, hide = true)]
-    bench: bool,
-    /// How often each server runs each workload.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Length of one measurement.
-    #[arg(long, default_value_t = 1.5)]
-    seconds: f64,
+    #[command(flatten)]
+    setup: Setup,
     /// Workloads, by key or the beginning of one; all by default.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     #[arg(long, value_delimiter = ',')]
     servers: Vec<Kind>,
-    #[arg(long, default_value_t = 0)]
-    generator_core: usize,
-    #[arg(long, default_value_t = 1)]
-    server_core: usize,
-    /// The binary under test; $CALLBOX_BIN or `target/release/callbox` by default.
-    #[arg(long)]
-    callbox: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -101,19 +85,9 @@ fn main() -> Result<()> {
 }
 
 fn compare(arguments: &Arguments) -> Result<()> {
-    let cores = Cores {
-        generator: arguments.generator_core,
-        server: arguments.server_core,
-    };
-    sched::raise_open_files().context("raising the limit on open files")?;
-    sched::pin_to_core(cores.generator)?;
-    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("..");
-    let callbox = arguments
-        .callbox
-        .clone()
-        .or_else(|| std::env::var_os("CALLBOX_BIN").map(PathBuf::from))
-        .unwrap_or_else(|| target.join("release/callbox"));
-    let launcher = Launcher::new(cores, target.join("bench-relay"), callbox)?;
+    let setup = &arguments.setup;
+    let folder = target().join("bench-relay");
+    let launcher = Launcher::new(setup.take_place()?, folder, setup.callbox())?;
     let servers = match arguments.servers.as_slice() {
         [] => Kind::ALL.to_vec(),
         chosen => chosen.to_vec(),
@@ -136,9 +110,9 @@ fn compare(arguments: &Arguments) -> Result<()> {
             Some(&loopback)
         };
         let Some(place) = place else { continue };
-        for _ in 0..arguments.rounds {
+        for _ in 0..setup.rounds {
             for &kind in servers.iter().filter(|&&kind| workload.suits(kind)) {
-                let length = Duration::from_secs_f64(arguments.seconds);
+                let length = Duration::from_secs_f64(setup.seconds);
                 match measure(&launcher, kind, place, workload, length) {
                     Ok(sample) => results.add(workload, kind, sample),
                     Err(error) => eprintln!("{} on {}: {error:#}", workload.key, kind.name()),

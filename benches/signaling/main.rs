@@ -11,14 +11,12 @@ mod scenarios;
 mod servers;
 mod socket;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
-use common::process::Cores;
 use common::report::{Spread, Table, figure, machine};
-use common::sched;
+use common::setup::Setup;
 use servers::{Kind, Launcher};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Cost of WebSocket signaling servers, side by side.
@@ -26,27 +24,13 @@ use std::time::Duration;
 struct Arguments {
     #[command(subcommand)]
     server: Option<OwnServer>,
-    /// Passed by `cargo bench`.
-    #[arg(long, hide = true)]
-    bench: bool,
-    /// How often each server runs each scenario (memory: once).
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Length of one measurement.
-    #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
+    #[command(flatten)]
+    setup: Setup,
     /// Scenarios; all by default.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Scenario>,
     #[arg(long, value_delimiter = ',')]
     servers: Vec<Kind>,
-    #[arg(long, default_value_t = 0)]
-    generator_core: usize,
-    #[arg(long, default_value_t = 1)]
-    server_core: usize,
-    /// The binary under test; $CALLBOX_BIN or `target/release/callbox` by default.
-    #[arg(long)]
-    callbox: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -126,13 +110,8 @@ fn main() -> Result<()> {
     reason = "the figures are what the program is run for"
 )]
 fn compare(arguments: &Arguments) -> Result<()> {
-    let cores = Cores {
-        generator: arguments.generator_core,
-        server: arguments.server_core,
-    };
-    sched::raise_open_files().context("raising the limit on open files")?;
-    sched::pin_to_core(cores.generator)?;
-    let launcher = Launcher::new(cores, arguments.callbox.clone())?;
+    let setup = &arguments.setup;
+    let launcher = Launcher::new(setup.take_place()?, setup.callbox())?;
     let servers: Vec<Kind> = match arguments.servers.as_slice() {
         [] => Kind::ALL
             .into_iter()
@@ -148,9 +127,9 @@ fn compare(arguments: &Arguments) -> Result<()> {
             continue;
         }
         let mut samples = vec![vec![vec![]; servers.len()]; scenario.titles().len()];
-        for _ in 0..scenario.rounds(arguments.rounds) {
+        for _ in 0..scenario.rounds(setup.rounds) {
             for (column, &kind) in servers.iter().enumerate() {
-                match measure(&launcher, kind, scenario, arguments.seconds) {
+                match measure(&launcher, kind, scenario, setup.seconds) {
                     Ok(values) => {
                         for (figure, value) in values.into_iter().enumerate() {
                             samples[figure][column].push(value);

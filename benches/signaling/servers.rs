@@ -4,6 +4,7 @@ use super::dialect::Dialect;
 use super::scenarios::Subject;
 use super::socket::Door;
 use crate::common::process::{Cores, ServerProcess};
+use crate::common::setup::target;
 use anyhow::{Result, bail};
 use rustls::{ClientConfig, RootCertStore};
 use std::cell::Cell;
@@ -72,18 +73,14 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    pub(crate) fn new(cores: Cores, callbox: Option<PathBuf>) -> Result<Self> {
-        let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("..");
-        let folder = target.join("bench-signaling");
+    pub(crate) fn new(cores: Cores, callbox: PathBuf) -> Result<Self> {
+        let folder = target().join("bench-signaling");
         std::fs::create_dir_all(&folder)?;
-        let callbox = callbox
-            .or_else(|| std::env::var_os("CALLBOX_BIN").map(PathBuf::from))
-            .unwrap_or_else(|| target.join("release/callbox"));
         Ok(Self {
             cores,
             folder,
             callbox,
-            matchbox: target.join("tools/bin/matchbox_server"),
+            matchbox: target().join("tools/bin/matchbox_server"),
             node: Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/signaling/peers"),
             next_port: Cell::new(FIRST_PORT),
         })

@@ -6,8 +6,6 @@
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
 
-use std::fmt;
-
 /// Longest payload of a control frame (RFC 6455 section 5.5).
 const MAX_CONTROL: usize = 125;
 /// Fragments of one message: more than any library makes of one, and empty ones hold no bytes.
@@ -84,13 +82,6 @@ pub(super) struct Decoder {
     partial: Vec<u8>,
     /// The fragments of a message so far. Clients of signaling send none, so it is boxed.
     fragments: Option<Box<Fragments>>,
-}
-
-/// Holds what a client said.
-impl fmt::Debug for Decoder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Decoder({} bytes wait)", self.partial.len())
-    }
 }
 
 #[derive(Default, PartialEq, Eq)]

@@ -174,6 +174,7 @@ async fn a_pipe_that_stands_still_is_given_up() {
     ann.say(json!({"type": "message", "content": "x".repeat(1000)}))
         .await;
     while callbox.driver.stats().slow_consumers.get() == 0 {
+        assert!(began.elapsed() < Duration::from_secs(60));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert!(began.elapsed() <= Duration::from_secs(11));
@@ -280,7 +281,6 @@ async fn a_task_that_is_cut_off_leaves_its_session_away() {
 async fn a_message_that_does_not_end_is_given_up() {
     let callbox = Callbox::new(1 << 16);
     let (mut client, _) = callbox.join(WIDE, "").await;
-    let began = Instant::now();
     // The first fragment of a text, masked with zero.
     let stream = client.socket.get_mut();
     stream
@@ -288,6 +288,6 @@ async fn a_message_that_does_not_end_is_given_up() {
         .await
         .unwrap();
     // The library answers pings meanwhile.
-    assert_eq!(client.closed().await, CloseCode::ProtocolError as u16);
-    assert!(began.elapsed() <= Duration::from_secs(51));
+    let closed = timeout(Duration::from_secs(51), client.closed()).await;
+    assert_eq!(closed, Ok(CloseCode::ProtocolError as u16));
 }
