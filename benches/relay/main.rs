@@ -30,6 +30,7 @@ use place::Place;
 use results::{Results, Sample};
 use servers::{Kind, Launcher, Server};
 use std::net::SocketAddrV4;
+use std::path::PathBuf;
 use std::time::Duration;
 use workload::{Task, Workload, catalogue};
 
@@ -45,6 +46,9 @@ struct Arguments {
     only: Vec<String>,
     #[arg(long, value_delimiter = ',')]
     servers: Vec<Kind>,
+    /// A second binary of callbox to measure as `beside`.
+    #[arg(long)]
+    beside: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -87,11 +91,13 @@ fn main() -> Result<()> {
 fn compare(arguments: &Arguments) -> Result<()> {
     let setup = &arguments.setup;
     let folder = target().join("bench-relay");
-    let launcher = Launcher::new(setup.take_place()?, folder, setup.callbox())?;
-    let servers = match arguments.servers.as_slice() {
+    let beside = arguments.beside.clone();
+    let launcher = Launcher::new(setup.take_place()?, folder, setup.callbox(), beside)?;
+    let mut servers = match arguments.servers.as_slice() {
         [] => Kind::ALL.to_vec(),
         chosen => chosen.to_vec(),
     };
+    servers.retain(|&kind| kind != Kind::Beside || arguments.beside.is_some());
     ensure!(
         !servers.contains(&Kind::Callbox) || launcher.callbox.is_file(),
         "{} is missing: `cargo build --release`, or give --callbox",
@@ -110,11 +116,11 @@ fn compare(arguments: &Arguments) -> Result<()> {
             Some(&loopback)
         };
         let Some(place) = place else { continue };
-        for _ in 0..setup.rounds {
+        for round in 0..setup.rounds {
             for &kind in servers.iter().filter(|&&kind| workload.suits(kind)) {
                 let length = Duration::from_secs_f64(setup.seconds);
                 match measure(&launcher, kind, place, workload, length) {
-                    Ok(sample) => results.add(workload, kind, sample),
+                    Ok(sample) => results.add(workload, kind, round, sample),
                     Err(error) => eprintln!("{} on {}: {error:#}", workload.key, kind.name()),
                 }
             }

@@ -4,6 +4,7 @@ use super::flow::Outcome;
 use super::servers::Kind;
 use super::workload::Workload;
 use crate::common::report::{Spread, Table, figure, machine};
+use std::collections::BTreeMap;
 
 /// One measurement: its cost, and what else there is to say of a relayed one.
 pub(crate) struct Sample {
@@ -33,7 +34,8 @@ impl From<Outcome> for Sample {
 struct Entry {
     key: &'static str,
     kind: Kind,
-    samples: Vec<Sample>,
+    /// By round; a measurement that failed is missing.
+    samples: BTreeMap<usize, Sample>,
 }
 
 impl Entry {
@@ -41,7 +43,7 @@ impl Entry {
         Spread::of(
             &self
                 .samples
-                .iter()
+                .values()
                 .map(|sample| sample.cost)
                 .collect::<Vec<_>>(),
         )
@@ -50,7 +52,7 @@ impl Entry {
     fn median_of(&self, read: impl Fn(&Outcome) -> f64) -> String {
         let values: Vec<f64> = self
             .samples
-            .iter()
+            .values()
             .filter_map(|s| s.outcome.as_ref())
             .map(read)
             .collect();
@@ -58,7 +60,7 @@ impl Entry {
     }
 
     fn loss(&self) -> String {
-        let outcomes = || self.samples.iter().filter_map(|s| s.outcome.as_ref());
+        let outcomes = || self.samples.values().filter_map(|s| s.outcome.as_ref());
         let sent: u64 = outcomes().map(|o| o.sent).sum();
         let lost: u64 = outcomes().map(|o| o.lost).sum();
         match (sent, lost) {
@@ -77,14 +79,14 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    pub(crate) fn add(&mut self, workload: &Workload, kind: Kind, sample: Sample) {
+    pub(crate) fn add(&mut self, workload: &Workload, kind: Kind, round: usize, sample: Sample) {
         let same = |entry: &&mut Entry| entry.key == workload.key && entry.kind == kind;
         match self.entries.iter_mut().find(same) {
-            Some(entry) => entry.samples.push(sample),
+            Some(entry) => drop(entry.samples.insert(round, sample)),
             None => self.entries.push(Entry {
                 key: workload.key,
                 kind,
-                samples: vec![sample],
+                samples: BTreeMap::from([(round, sample)]),
             }),
         }
     }
@@ -104,6 +106,7 @@ impl Results {
             unit,
             "min–max",
             "× coturn",
+            "× callbox",
             "packets/s",
             "core",
             "lost",
@@ -122,9 +125,8 @@ impl Results {
                 entry.kind.name().to_owned(),
                 figure(spread.median),
                 format!("{}–{}", figure(spread.min), figure(spread.max)),
-                self.ratio(workload.key, entry.kind)
-                    .map(figure)
-                    .unwrap_or_default(),
+                self.ratio(workload.key, entry.kind, Kind::Coturn),
+                self.ratio(workload.key, entry.kind, Kind::Callbox),
                 entry.median_of(|o| o.rate),
                 entry.median_of(|o| o.busy),
                 entry.loss(),
@@ -147,7 +149,7 @@ impl Results {
             .collect();
         let mut header = vec!["workload", "unit"];
         header.extend(servers.iter().map(|kind| kind.name()));
-        header.extend(["callbox × coturn", "goal"]);
+        header.extend(["callbox × coturn", "goal", "turn::server × callbox"]);
         let mut table = Table::new(&header);
         for &(key, title, unit, goal) in &self.workloads {
             let mut row = vec![title.to_owned(), unit.to_owned()];
@@ -156,30 +158,34 @@ impl Results {
                     .iter()
                     .map(|&kind| self.median(key, kind).map_or("–".into(), figure)),
             );
-            row.push(
-                self.ratio(key, Kind::Callbox)
-                    .map(figure)
-                    .unwrap_or_default(),
-            );
-            row.push(
-                goal.map(|goal| format!("≤ {}", figure(goal)))
-                    .unwrap_or_default(),
-            );
+            row.push(self.ratio(key, Kind::Callbox, Kind::Coturn));
+            row.push(goal.map_or_else(String::new, |goal| format!("≤ {}", figure(goal))));
+            row.push(self.ratio(key, Kind::TurnCrate, Kind::Callbox));
             table.row(row);
         }
         println!("\nMedians. {}.\n", machine());
         table.print();
     }
 
-    fn median(&self, key: &str, kind: Kind) -> Option<f64> {
-        let entry = self
-            .entries
-            .iter()
-            .find(|entry| entry.key == key && entry.kind == kind)?;
-        Some(entry.spread()?.median)
+    fn entry(&self, key: &str, kind: Kind) -> Option<&Entry> {
+        let mut entries = self.entries.iter();
+        entries.find(|entry| entry.key == key && entry.kind == kind)
     }
 
-    fn ratio(&self, key: &str, kind: Kind) -> Option<f64> {
-        Some(self.median(key, kind)? / self.median(key, Kind::Coturn)?)
+    fn median(&self, key: &str, kind: Kind) -> Option<f64> {
+        Some(self.entry(key, kind)?.spread()?.median)
+    }
+
+    /// The median of the rounds' own ratios: what slows a whole round down is in both sides of it.
+    /// Empty where there is none.
+    fn ratio(&self, key: &str, kind: Kind, to: Kind) -> String {
+        let (Some(ours), Some(theirs)) = (self.entry(key, kind), self.entry(key, to)) else {
+            return String::new();
+        };
+        let ratio = |(round, sample): (&usize, &Sample)| {
+            Some(sample.cost / theirs.samples.get(round)?.cost)
+        };
+        let ratios: Vec<f64> = ours.samples.iter().filter_map(ratio).collect();
+        Spread::of(&ratios).map_or_else(String::new, |spread| figure(spread.median))
     }
 }

@@ -7,7 +7,7 @@ use super::tls::Certificate;
 use super::turn::{self, Credential};
 use super::wire::Framing;
 use crate::common::process::{Cores, ServerProcess};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -24,6 +24,8 @@ const FIRST_PORT: u16 = 20_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
     Callbox,
+    /// A second binary of callbox, to tell what a change gives.
+    Beside,
     Coturn,
     TurnCrate,
     Floor,
@@ -31,8 +33,9 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Callbox,
+        Self::Beside,
         Self::Coturn,
         Self::TurnCrate,
         Self::Floor,
@@ -42,6 +45,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Callbox => "callbox",
+            Self::Beside => "callbox, beside",
             Self::Coturn => "coturn",
             Self::TurnCrate => "turn::server",
             Self::Floor => "floor",
@@ -62,7 +66,7 @@ impl Kind {
     }
 
     pub(crate) fn speaks(self, transport: Transport) -> bool {
-        transport == Transport::Udp || matches!(self, Self::Callbox | Self::Coturn)
+        transport == Transport::Udp || matches!(self, Self::Callbox | Self::Beside | Self::Coturn)
     }
 }
 
@@ -72,6 +76,7 @@ pub(crate) struct Launcher {
     /// For logs, certificates and what servers leave behind.
     pub(crate) folder: PathBuf,
     pub(crate) callbox: PathBuf,
+    beside: Option<PathBuf>,
     certificate: Certificate,
     credential: Credential,
     next_port: Cell<u16>,
@@ -83,7 +88,12 @@ pub(crate) struct Server {
 }
 
 impl Launcher {
-    pub(crate) fn new(cores: Cores, folder: PathBuf, callbox: PathBuf) -> Result<Self> {
+    pub(crate) fn new(
+        cores: Cores,
+        folder: PathBuf,
+        callbox: PathBuf,
+        beside: Option<PathBuf>,
+    ) -> Result<Self> {
         std::fs::create_dir_all(&folder)?;
         let certificate = Certificate::make(&folder)?;
         let expiry = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 86_400;
@@ -92,6 +102,7 @@ impl Launcher {
             cores,
             folder,
             callbox,
+            beside,
             certificate,
             credential,
             next_port: Cell::new(FIRST_PORT),
@@ -110,7 +121,11 @@ impl Launcher {
             credential: self.credential.clone(),
         };
         let mut command = match kind {
-            Kind::Callbox => self.callbox(place, &target, port + 2),
+            Kind::Callbox => self.callbox(&self.callbox, place, &target, port + 2),
+            Kind::Beside => {
+                let binary = self.beside.as_ref().context("--beside names no binary")?;
+                self.callbox(binary, place, &target, port + 2)
+            }
             Kind::Coturn => self.coturn(place, &target),
             Kind::TurnCrate | Kind::Floor | Kind::FloorBatched => self.own(place, kind, &target)?,
         };
@@ -122,8 +137,8 @@ impl Launcher {
         Ok(Server { process, target })
     }
 
-    fn callbox(&self, place: &Place, target: &Target, http_port: u16) -> Command {
-        let mut command = place.command(&self.callbox);
+    fn callbox(&self, binary: &Path, place: &Place, target: &Target, http_port: u16) -> Command {
+        let mut command = place.command(binary);
         let http = SocketAddrV4::new(Ipv4Addr::LOCALHOST, http_port);
         for (key, value) in [
             ("HTTP__LISTEN", http.to_string()),
