@@ -18,9 +18,13 @@ const IDLE: usize = 2_000;
 /// Clients that never finish allocating.
 const HALF_OPEN: usize = 2_000;
 
+/// Clients that ask for nothing but Bindings.
+pub(crate) fn binders(server: &Server) -> Result<Fleet> {
+    Fleet::connect(&server.target, Transport::Udp, CLIENTS, false)
+}
+
 /// CPU µs per STUN Binding request.
-pub(crate) fn binding(server: &Server, length: Duration) -> Result<f64> {
-    let mut fleet = Fleet::connect(&server.target, Transport::Udp, CLIENTS, false)?;
+pub(crate) fn binding(server: &Server, fleet: &mut Fleet, length: Duration) -> Result<f64> {
     per_unit(&server.process, length, || {
         exchange(&mut fleet.clients, |_| turn::binding())?;
         Ok(CLIENTS)

@@ -17,22 +17,20 @@ mod servers;
 mod sys;
 mod tls;
 mod turn;
+mod turns;
 mod wire;
 mod workload;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use common::setup::{Setup, target};
-use fleet::Fleet;
-use flow::{Peer, Run};
-use load::{Flow, Load};
 use place::Place;
-use results::{Results, Sample};
-use servers::{Kind, Launcher, Server};
+use results::Results;
+use servers::{Kind, Launcher};
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::time::Duration;
-use workload::{Task, Workload, catalogue};
+use workload::{Workload, catalogue};
 
 /// CPU cost of TURN servers, side by side.
 #[derive(Parser)]
@@ -116,12 +114,20 @@ fn compare(arguments: &Arguments) -> Result<()> {
             Some(&loopback)
         };
         let Some(place) = place else { continue };
-        for round in 0..setup.rounds {
-            for &kind in servers.iter().filter(|&&kind| workload.suits(kind)) {
-                let length = Duration::from_secs_f64(setup.seconds);
-                match measure(&launcher, kind, place, workload, length) {
-                    Ok(sample) => results.add(workload, kind, round, sample),
-                    Err(error) => eprintln!("{} on {}: {error:#}", workload.key, kind.name()),
+        let suited: Vec<Kind> = servers
+            .iter()
+            .copied()
+            .filter(|&kind| workload.suits(kind))
+            .collect();
+        let length = Duration::from_secs_f64(setup.seconds);
+        for _ in 0..setup.rounds {
+            for (kind, sample) in turns::round(&launcher, &suited, place, workload, length) {
+                match sample {
+                    Ok(sample) => results.add(workload, kind, Some(sample)),
+                    Err(error) => {
+                        eprintln!("{} on {}: {error:#}", workload.key, kind.name());
+                        results.add(workload, kind, None);
+                    }
                 }
             }
         }
@@ -139,42 +145,4 @@ impl Arguments {
                 .iter()
                 .any(|key| workload.key.starts_with(key.as_str()))
     }
-}
-
-/// One server, freshly started, under one workload.
-fn measure(
-    launcher: &Launcher,
-    kind: Kind,
-    place: &Place,
-    workload: &Workload,
-    length: Duration,
-) -> Result<Sample> {
-    let server = launcher.start(kind, place)?;
-    let gro = matches!(&workload.task, Task::Relay(load) if load.offload);
-    let peer = Peer::bind(place.peer, gro)?;
-    Ok(match &workload.task {
-        Task::Relay(load) => relay(&server, kind, &peer, *load, length)?.into(),
-        Task::Binding => control::binding(&server, length)?.into(),
-        Task::Allocation => control::allocation(&server, &peer, length)?.into(),
-        Task::IdleMemory => control::idle_memory(&server, &peer)?.into(),
-        Task::HalfOpen(transport) => control::half_open(&server, *transport)?.into(),
-    })
-}
-
-fn relay(
-    server: &Server,
-    kind: Kind,
-    peer: &Peer,
-    load: Load,
-    length: Duration,
-) -> Result<flow::Outcome> {
-    let framing = kind.framing(load.indications);
-    let mut fleet = Fleet::connect(&server.target, load.transport, load.clients, load.offload)?;
-    fleet.allocate(framing, &server.target.credential)?;
-    let relayed = fleet.relayed.clone();
-    fleet.open(framing, |client| match load.flow {
-        Flow::Pair => relayed[client ^ 1],
-        _ => peer.address,
-    })?;
-    Run::new(load, framing, &mut fleet.clients, &relayed, peer)?.measure(&server.process, length)
 }

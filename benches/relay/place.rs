@@ -1,19 +1,22 @@
 //! Where server, clients and peers live: on loopback, or with the server in a network namespace
 //! behind a veth pair, whose receive path has real GRO.
 
+use super::servers::Kind;
 use super::sys;
 use anyhow::{Context, Result, ensure};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 
+/// One address for each kind of server.
+const SERVERS: u8 = Kind::ALL.len() as u8;
 const NAMESPACE: &str = "callbox-bench";
 const INSIDE: &str = "cbbench-in";
 const OUTSIDE: &str = "cbbench-out";
 
-/// Addresses of the three parties. Each has its own, so that the ports of clients, relays and
-/// peers do not meet.
+/// Addresses of the three parties. Each has its own, and so has each server, so that the ports of
+/// clients, relays and peers do not meet.
 pub(crate) struct Place {
-    pub(crate) server: Ipv4Addr,
+    servers: Vec<Ipv4Addr>,
     /// Clients take them in turn, since servers limit what one source may ask.
     pub(crate) clients: Vec<Ipv4Addr>,
     pub(crate) peer: Ipv4Addr,
@@ -23,7 +26,9 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn loopback() -> Self {
         Self {
-            server: Ipv4Addr::LOCALHOST,
+            servers: (1..=SERVERS)
+                .map(|host| Ipv4Addr::new(127, 0, 4, host))
+                .collect(),
             clients: (1..=50)
                 .map(|host| Ipv4Addr::new(127, 0, 3, host))
                 .collect(),
@@ -37,16 +42,23 @@ impl Place {
     /// # Errors
     /// The caller may not make namespaces (it has to be root), or `ip` is missing.
     pub(crate) fn veth() -> Result<Self> {
-        let server = Ipv4Addr::new(198, 18, 77, 10);
+        let servers: Vec<_> = (1..=SERVERS)
+            .map(|host| Ipv4Addr::new(198, 18, 77, host))
+            .collect();
         let clients = vec![Ipv4Addr::new(198, 18, 77, 20)];
         let peer = Ipv4Addr::new(198, 18, 77, 30);
-        let namespace = Some(Veth::make(server, &[clients[0], peer])?);
+        let namespace = Some(Veth::make(&servers, &[clients[0], peer])?);
         Ok(Self {
-            server,
+            servers,
             clients,
             peer,
             namespace,
         })
+    }
+
+    /// Where a server of this kind listens and relays.
+    pub(crate) fn server(&self, kind: Kind) -> Ipv4Addr {
+        self.servers[kind as usize]
     }
 
     /// A command that runs where the server belongs.
@@ -65,7 +77,7 @@ impl Place {
 struct Veth;
 
 impl Veth {
-    fn make(inside: Ipv4Addr, outside: &[Ipv4Addr]) -> Result<Self> {
+    fn make(inside: &[Ipv4Addr], outside: &[Ipv4Addr]) -> Result<Self> {
         // What an interrupted run left behind is in the way.
         remove();
         ip(&["netns", "add", NAMESPACE])?;
@@ -82,8 +94,10 @@ impl Veth {
             ip(&["address", "add", &format!("{address}/24"), "dev", OUTSIDE])?;
         }
         ip(&["link", "set", OUTSIDE, "up"])?;
-        let address = format!("{inside}/24");
-        ip(&["-n", NAMESPACE, "address", "add", &address, "dev", INSIDE])?;
+        for address in inside {
+            let address = format!("{address}/24");
+            ip(&["-n", NAMESPACE, "address", "add", &address, "dev", INSIDE])?;
+        }
         ip(&["-n", NAMESPACE, "link", "set", INSIDE, "up"])?;
         ip(&["-n", NAMESPACE, "link", "set", "lo", "up"])?;
         Ok(made)

@@ -4,27 +4,28 @@ use super::flow::Outcome;
 use super::servers::Kind;
 use super::workload::Workload;
 use crate::common::report::{Spread, Table, figure, machine};
-use std::collections::BTreeMap;
 
-/// One measurement: its cost, and what else there is to say of a relayed one.
+/// What one round gave of one server.
 pub(crate) struct Sample {
     cost: f64,
+    /// The cost in each turn; a turn that says nothing is `None`.
+    turns: Vec<Option<f64>>,
     outcome: Option<Outcome>,
 }
 
-impl From<f64> for Sample {
-    fn from(cost: f64) -> Self {
+impl Sample {
+    pub(crate) fn of(cost: f64, turns: Vec<Option<f64>>) -> Self {
         Self {
             cost,
+            turns,
             outcome: None,
         }
     }
-}
 
-impl From<Outcome> for Sample {
-    fn from(outcome: Outcome) -> Self {
+    pub(crate) fn relayed(outcome: Outcome, turns: Vec<Option<f64>>) -> Self {
         Self {
             cost: outcome.cost,
+            turns,
             outcome: Some(outcome),
         }
     }
@@ -35,7 +36,7 @@ struct Entry {
     key: &'static str,
     kind: Kind,
     /// By round; a measurement that failed is missing.
-    samples: BTreeMap<usize, Sample>,
+    samples: Vec<Option<Sample>>,
 }
 
 impl Entry {
@@ -43,7 +44,8 @@ impl Entry {
         Spread::of(
             &self
                 .samples
-                .values()
+                .iter()
+                .flatten()
                 .map(|sample| sample.cost)
                 .collect::<Vec<_>>(),
         )
@@ -52,7 +54,8 @@ impl Entry {
     fn median_of(&self, read: impl Fn(&Outcome) -> f64) -> String {
         let values: Vec<f64> = self
             .samples
-            .values()
+            .iter()
+            .flatten()
             .filter_map(|s| s.outcome.as_ref())
             .map(read)
             .collect();
@@ -60,7 +63,12 @@ impl Entry {
     }
 
     fn loss(&self) -> String {
-        let outcomes = || self.samples.values().filter_map(|s| s.outcome.as_ref());
+        let outcomes = || {
+            self.samples
+                .iter()
+                .flatten()
+                .filter_map(|s| s.outcome.as_ref())
+        };
         let sent: u64 = outcomes().map(|o| o.sent).sum();
         let lost: u64 = outcomes().map(|o| o.lost).sum();
         match (sent, lost) {
@@ -79,14 +87,15 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    pub(crate) fn add(&mut self, workload: &Workload, kind: Kind, round: usize, sample: Sample) {
+    /// Adds what the next round gave of `kind`.
+    pub(crate) fn add(&mut self, workload: &Workload, kind: Kind, sample: Option<Sample>) {
         let same = |entry: &&mut Entry| entry.key == workload.key && entry.kind == kind;
         match self.entries.iter_mut().find(same) {
-            Some(entry) => drop(entry.samples.insert(round, sample)),
+            Some(entry) => entry.samples.push(sample),
             None => self.entries.push(Entry {
                 key: workload.key,
                 kind,
-                samples: BTreeMap::from([(round, sample)]),
+                samples: vec![sample],
             }),
         }
     }
@@ -176,16 +185,18 @@ impl Results {
         Some(self.entry(key, kind)?.spread()?.median)
     }
 
-    /// The median of the rounds' own ratios: what slows a whole round down is in both sides of it.
+    /// The median of all turns' own ratios: what slows a turn down is mostly in both sides of it.
     /// Empty where there is none.
     fn ratio(&self, key: &str, kind: Kind, to: Kind) -> String {
         let (Some(ours), Some(theirs)) = (self.entry(key, kind), self.entry(key, to)) else {
             return String::new();
         };
-        let ratio = |(round, sample): (&usize, &Sample)| {
-            Some(sample.cost / theirs.samples.get(round)?.cost)
-        };
-        let ratios: Vec<f64> = ours.samples.iter().filter_map(ratio).collect();
+        let rounds = ours.samples.iter().zip(&theirs.samples);
+        let ratios: Vec<f64> = rounds
+            .filter_map(|(ours, theirs)| Some((ours.as_ref()?, theirs.as_ref()?)))
+            .flat_map(|(ours, theirs)| ours.turns.iter().zip(&theirs.turns))
+            .filter_map(|(ours, theirs)| Some((*ours)? / (*theirs)?))
+            .collect();
         Spread::of(&ratios).map_or_else(String::new, |spread| figure(spread.median))
     }
 }

@@ -114,9 +114,9 @@ impl Launcher {
         let port = self.next_port.get();
         self.next_port.set(port + 4);
         let target = Target {
-            udp: SocketAddrV4::new(place.server, port),
-            tcp: SocketAddrV4::new(place.server, port),
-            tls: SocketAddrV4::new(place.server, port + 1),
+            udp: SocketAddrV4::new(place.server(kind), port),
+            tcp: SocketAddrV4::new(place.server(kind), port),
+            tls: SocketAddrV4::new(place.server(kind), port + 1),
             locals: place.clients.clone(),
             credential: self.credential.clone(),
         };
@@ -143,7 +143,7 @@ impl Launcher {
         for (key, value) in [
             ("HTTP__LISTEN", http.to_string()),
             ("AUTH__MODE", "open".to_owned()),
-            ("PUBLIC__ADDRESS", place.server.to_string()),
+            ("PUBLIC__ADDRESS", target.udp.ip().to_string()),
             ("LOG__LEVEL", "warn".to_owned()),
             ("TLS__LISTEN", target.tls.to_string()),
             ("TLS__CERT", self.certificate.chain.display().to_string()),
@@ -168,7 +168,7 @@ impl Launcher {
 
     fn coturn(&self, place: &Place, target: &Target) -> Command {
         let mut command = place.command(Path::new("turnserver"));
-        let ip = place.server;
+        let ip = target.udp.ip();
         command
             .args([
                 "-n",

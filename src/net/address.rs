@@ -93,7 +93,8 @@ pub async fn discover(
 
 /// `address` with the local one behind it, if this machine has any of the family.
 pub(super) fn announce(address: IpAddr, how: String) -> Option<Announced> {
-    let local = match interfaces().contains(&address) {
+    // All of 127.0.0.0/8 is this machine, though its interface has but one address.
+    let local = match address.is_loopback() || interfaces().contains(&address) {
         true => address,
         false => outbound(address.is_ipv4())?,
     };
@@ -210,12 +211,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_configured_address_is_announced_and_the_local_one_bound() {
-        let rule = AddressRule::Ip("127.0.0.1".parse().unwrap());
-        let public = public(vec![rule]);
-        let mut names = Names::new(&public.addresses);
-        let found = discover(&public, &mut names, false, |_| false).await;
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].local, found[0].address);
-        assert_eq!(found[0].how, "public.address");
+        for local in ["127.0.0.1", "127.0.7.1"] {
+            let public = public(vec![AddressRule::Ip(local.parse().unwrap())]);
+            let mut names = Names::new(&public.addresses);
+            let found = discover(&public, &mut names, false, |_| false).await;
+            assert_eq!(found.len(), 1);
+            assert_eq!(found[0].local, found[0].address);
+            assert_eq!(found[0].how, "public.address");
+        }
     }
 }

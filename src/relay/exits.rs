@@ -1,7 +1,7 @@
 //! Everything through which a worker's engine reaches the world: listeners, relay sockets,
 //! streams, other workers, the log.
 
-use super::engine::{Event, FiveTuple, Now, Output, RelayKey, WorkerId};
+use super::engine::{Event, FiveTuple, Now, Output, RelayKey, Run, WorkerId};
 use super::journal::Journal;
 use super::listener::Listener;
 use super::mailbox::{Mailbox, Parcel};
@@ -100,13 +100,14 @@ impl Out<'_, '_> {
 }
 
 impl<'a> Out<'_, 'a> {
-    fn queue_datagram(&mut self, to: &FiveTuple, head: &[u8], payload: &'a [u8], padding: usize) {
+    fn queue_datagrams(&mut self, to: &FiveTuple, head: &[u8], payloads: Run<'a>, padding: usize) {
         let listeners = &self.exits.listeners;
         let Some(listener) = listeners.iter().position(|l| l.serves(to.server)) else {
             return;
         };
+        let exit = (listener, &listeners[listener]);
         self.queue
-            .push_for_client((listener, &listeners[listener]), to, head, payload, padding);
+            .push_for_client(exit, to, head, payloads, padding);
         self.flush_if_full();
     }
 
@@ -131,15 +132,18 @@ impl<'a> Output<'a, Rc<RelaySocket>> for Out<'_, 'a> {
         if to.transport.is_stream() {
             self.queue_message(to, message, &[], 0, true);
         } else {
-            self.queue_datagram(to, message, &[], 0);
+            let nothing: &[u8] = &[];
+            self.queue_datagrams(to, message, nothing.into(), 0);
         }
     }
 
-    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payload: &'a [u8], padding: usize) {
+    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payloads: Run<'a>, padding: usize) {
         if to.transport.is_stream() {
-            self.queue_message(to, head, payload, padding, false);
+            for payload in payloads.payloads() {
+                self.queue_message(to, head, payload, padding, false);
+            }
         } else {
-            self.queue_datagram(to, head, payload, padding);
+            self.queue_datagrams(to, head, payloads, padding);
         }
     }
 
@@ -147,10 +151,10 @@ impl<'a> Output<'a, Rc<RelaySocket>> for Out<'_, 'a> {
         &mut self,
         from: &Rc<RelaySocket>,
         to: SocketAddr,
-        payload: &'a [u8],
+        payloads: Run<'a>,
         dont_fragment: bool,
     ) {
-        self.queue.push_for_peer(from, to, payload, dont_fragment);
+        self.queue.push_for_peer(from, to, payloads, dont_fragment);
         self.flush_if_full();
     }
 
@@ -159,13 +163,13 @@ impl<'a> Output<'a, Rc<RelaySocket>> for Out<'_, 'a> {
         worker: WorkerId,
         relay: RelayKey,
         from: SocketAddr,
-        payload: &'a [u8],
+        payloads: Run<'a>,
     ) {
         let worker = usize::from(worker.0);
         let Some(parcel) = self.exits.parcels.get_mut(worker) else {
             return;
         };
-        parcel.add(relay, from, payload);
+        parcel.add(relay, from, &payloads);
         if parcel.bytes() >= PARCEL_BYTES {
             deliver(&self.exits.mailboxes[worker], parcel, &mut self.exits.stats);
         }
@@ -188,8 +192,8 @@ impl<'a> Output<'a, Rc<RelaySocket>> for Out<'_, 'a> {
 }
 
 fn deliver(mailbox: &Mailbox, parcel: &mut Parcel, stats: &mut IoStats) {
-    let letters = parcel.len();
+    let payloads = parcel.len();
     let dropped = mailbox.deliver(parcel);
-    stats.handed_over += (letters - dropped) as u64;
+    stats.handed_over += (payloads - dropped) as u64;
     stats.hand_over_full += dropped as u64;
 }

@@ -1,7 +1,7 @@
 //! How a worker is reached from other threads: payload from other workers' relays by a lock-free
 //! queue, orders of the handle by a locked slip of paper, and one bell for both.
 
-use super::engine::{AllocationView, RelayKey, Settings};
+use super::engine::{AllocationView, RelayKey, Run, Settings};
 use super::stats::RelayStats;
 use super::stream::NewStream;
 use crossbeam_queue::ArrayQueue;
@@ -32,6 +32,7 @@ const QUERIES: usize = 64;
 #[derive(Default)]
 pub(super) struct Parcel {
     letters: Vec<Letter>,
+    payloads: usize,
     bytes: Vec<u8>,
 }
 
@@ -39,32 +40,39 @@ pub(super) struct Parcel {
 struct Letter {
     relay: RelayKey,
     from: SocketAddr,
+    /// Bytes of all its payloads, which lie back to back, and of each.
+    bytes: usize,
     length: usize,
 }
 
 impl Parcel {
-    pub(super) fn add(&mut self, relay: RelayKey, from: SocketAddr, payload: &[u8]) {
-        let length = payload.len();
+    pub(super) fn add(&mut self, relay: RelayKey, from: SocketAddr, payloads: &Run<'_>) {
         self.letters.push(Letter {
             relay,
             from,
-            length,
+            bytes: payloads.count() * payloads.length(),
+            length: payloads.length(),
         });
-        self.bytes.extend_from_slice(payload);
+        self.payloads += payloads.count();
+        for payload in payloads.payloads() {
+            self.bytes.extend_from_slice(payload);
+        }
     }
 
-    /// Receiver, sender and payload of each letter.
-    pub(super) fn letters(&self) -> impl Iterator<Item = (RelayKey, SocketAddr, &[u8])> {
+    /// Receiver, sender and payloads of each letter.
+    pub(super) fn letters(&self) -> impl Iterator<Item = (RelayKey, SocketAddr, Run<'_>)> {
         let mut rest = self.bytes.as_slice();
         self.letters.iter().map(move |letter| {
-            let (payload, others) = rest.split_at(letter.length);
+            let (payloads, others) = rest.split_at(letter.bytes);
             rest = others;
-            (letter.relay, letter.from, payload)
+            let run = Run::back_to_back(payloads, letter.length);
+            (letter.relay, letter.from, run)
         })
     }
 
+    /// Payloads in all letters.
     pub(super) fn len(&self) -> usize {
-        self.letters.len()
+        self.payloads
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -73,6 +81,7 @@ impl Parcel {
 
     fn clear(&mut self) {
         self.letters.clear();
+        self.payloads = 0;
         self.bytes.clear();
     }
 }
@@ -130,15 +139,15 @@ impl Mailbox {
         self.bell.as_fd()
     }
 
-    /// Hands `parcel` over and leaves an empty one in its place. Tells how many letters were
+    /// Hands `parcel` over and leaves an empty one in its place. Tells how many payloads were
     /// dropped because too much waits already.
     pub(super) fn deliver(&self, parcel: &mut Parcel) -> usize {
         let bytes = parcel.bytes();
-        let letters = parcel.len();
+        let payloads = parcel.len();
         if self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > PARCEL_BYTES {
             self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             parcel.clear();
-            return letters;
+            return payloads;
         }
         let full = std::mem::replace(parcel, self.spare.pop().unwrap_or_default());
         let dropped = self.parcels.push(full).is_err();
@@ -146,7 +155,7 @@ impl Mailbox {
             self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
         self.ring();
-        if dropped { letters } else { 0 }
+        if dropped { payloads } else { 0 }
     }
 
     /// Changes the orders and wakes the worker.
@@ -247,7 +256,7 @@ mod tests {
             index: 2,
             generation: 7,
         };
-        parcel.add(relay, "192.0.2.1:5".parse().unwrap(), payload);
+        parcel.add(relay, "192.0.2.1:5".parse().unwrap(), &payload.into());
         parcel
     }
 
@@ -259,7 +268,9 @@ mod tests {
         }
         let mut seen = vec![];
         while let Some(parcel) = mailbox.next_parcel() {
-            seen.extend(parcel.letters().map(|(_, _, payload)| payload.to_vec()));
+            for (_, _, payloads) in parcel.letters() {
+                seen.extend(payloads.payloads().map(<[u8]>::to_vec));
+            }
             mailbox.reuse(parcel);
         }
         assert_eq!(seen, [b"one".as_slice(), b"", b"three"]);

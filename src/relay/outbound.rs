@@ -2,14 +2,16 @@
 //! one message of many datagrams (UDP_SEGMENT).
 //!
 //! Within a flow (same socket, same destination) the order is kept; flows may overtake each other.
-//! Payloads are not copied: a [`Queue`] borrows them for the life of the receive batch.
+//! What goes to clients is copied behind its heads, for one slice costs the kernel less than two a
+//! datagram. What goes to peers is borrowed for the life of the receive batch.
 
-use super::engine::FiveTuple;
+use super::engine::{FiveTuple, Run};
 use super::listener::Listener;
 use super::stats::IoStats;
 use super::udp::{MAX_PAYLOAD, Message, RelaySocket, Sender};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 
@@ -18,7 +20,8 @@ const MAX_SEGMENTS: usize = 64;
 /// Datagrams after which a queue is flushed before its batch ends: as many as a few full
 /// super-datagrams hold.
 const FULL: usize = 1024;
-/// Bytes of copied heads and replies after which a queue is flushed.
+/// Bytes of copies after which a queue is flushed: what a second-level cache holds with room to
+/// spare.
 const FULL_BYTES: usize = 256 << 10;
 /// Slots of the table that finds the latest group of a flow. A collision costs a merge, nothing
 /// else.
@@ -30,8 +33,8 @@ const ZEROES: [u8; 4] = [0; 4];
 pub(super) struct Queue<'a> {
     entries: Vec<Entry<'a>>,
     groups: Vec<Group>,
-    /// Heads and replies, which the engine does not keep for `'a`.
     copied: Vec<u8>,
+    datagrams: usize,
     latest: Box<[u32; FLOWS]>,
     order: Vec<u32>,
     messages: Vec<Message>,
@@ -40,23 +43,21 @@ pub(super) struct Queue<'a> {
     merge: bool,
 }
 
+/// Datagrams of one length, and where their group goes on.
 struct Entry<'a> {
-    head: std::ops::Range<usize>,
-    payload: &'a [u8],
-    padding: usize,
+    part: Part<'a>,
     next: u32,
 }
 
-impl Entry<'_> {
-    fn length(&self) -> usize {
-        self.head.len() + self.payload.len() + self.padding
-    }
+enum Part<'a> {
+    /// Where in `copied` they lie back to back.
+    Copied(Range<usize>),
+    Borrowed(Run<'a>),
 }
 
 struct Group {
     flow: Flow,
     exit: Exit,
-    parts: usize,
     segment: usize,
     bytes: usize,
     datagrams: usize,
@@ -87,6 +88,7 @@ impl<'a> Queue<'a> {
             entries: vec![],
             groups: vec![],
             copied: vec![],
+            datagrams: 0,
             latest: Box::new([NONE; FLOWS]),
             order: vec![],
             messages: vec![],
@@ -101,6 +103,7 @@ impl<'a> Queue<'a> {
             entries: recycle(self.entries),
             groups: self.groups,
             copied: self.copied,
+            datagrams: self.datagrams,
             latest: self.latest,
             order: self.order,
             messages: self.messages,
@@ -111,17 +114,17 @@ impl<'a> Queue<'a> {
 
     /// Tells whether it is time to flush.
     pub(super) fn is_full(&self) -> bool {
-        self.entries.len() >= FULL || self.copied.len() >= FULL_BYTES
+        self.datagrams >= FULL || self.copied.len() >= FULL_BYTES
     }
 
-    /// Queues `head`, `payload` and `padding` zeroes for a client of a listener, which comes with
-    /// its index.
+    /// Queues `payloads`, each between `head` and `padding` zeroes, for a client of a listener,
+    /// which comes with its index.
     pub(super) fn push_for_client(
         &mut self,
         (index, listener): (usize, &Listener),
         to: &FiveTuple,
         head: &[u8],
-        payload: &'a [u8],
+        payloads: Run<'a>,
         padding: usize,
     ) {
         let flow = Flow {
@@ -130,24 +133,25 @@ impl<'a> Queue<'a> {
             source: listener.source(to.server),
             dont_fragment: false,
         };
-        let start = self.copied.len();
-        self.copied.extend_from_slice(head);
-        let entry = Entry {
-            head: start..self.copied.len(),
-            payload,
-            padding,
-            next: NONE,
+        let length = head.len() + payloads.length() + padding;
+        let copy = |copied: &mut Vec<u8>, payloads: Run<'a>| {
+            let start = copied.len();
+            for payload in payloads.payloads() {
+                copied.extend_from_slice(head);
+                copied.extend_from_slice(payload);
+                copied.extend_from_slice(&ZEROES[..padding]);
+            }
+            Part::Copied(start..copied.len())
         };
-        let parts = if padding == 0 { 2 } else { 3 };
-        self.push(flow, parts, entry, || Exit::Listener(index));
+        self.push(flow, length, payloads, || Exit::Listener(index), copy);
     }
 
-    /// Queues `payload` for a peer.
+    /// Queues `payloads` for a peer.
     pub(super) fn push_for_peer(
         &mut self,
         socket: &Rc<RelaySocket>,
         to: SocketAddr,
-        payload: &'a [u8],
+        payloads: Run<'a>,
         dont_fragment: bool,
     ) {
         let flow = Flow {
@@ -156,48 +160,54 @@ impl<'a> Queue<'a> {
             source: None,
             dont_fragment,
         };
-        let entry = Entry {
-            head: 0..0,
-            payload,
-            padding: 0,
-            next: NONE,
-        };
-        self.push(flow, 1, entry, || Exit::Relay(Rc::clone(socket)));
+        let exit = || Exit::Relay(Rc::clone(socket));
+        let borrow = |_: &mut Vec<u8>, payloads| Part::Borrowed(payloads);
+        self.push(flow, payloads.length(), payloads, exit, borrow);
     }
 
-    fn push(&mut self, flow: Flow, parts: usize, entry: Entry<'a>, exit: impl FnOnce() -> Exit) {
-        let index = self.entries.len() as u32;
-        let length = entry.length();
-        self.entries.push(entry);
+    /// Queues datagrams of `length` bytes, in as many groups as they take.
+    fn push(
+        &mut self,
+        flow: Flow,
+        length: usize,
+        payloads: Run<'a>,
+        exit: impl Fn() -> Exit,
+        part: impl Fn(&mut Vec<u8>, Run<'a>) -> Part<'a>,
+    ) {
         let slot = flow.slot();
-        if let Some(group) = self.latest_of(&flow, slot)
-            && group.takes(parts, length)
-        {
-            let last = std::mem::replace(&mut group.last, index);
-            group.datagrams += 1;
-            group.bytes += length;
-            group.ended = length < group.segment;
-            self.entries[last as usize].next = index;
-            return;
+        let mut rest = Some(payloads);
+        while let Some(run) = rest {
+            let entry = self.entries.len() as u32;
+            // A slot that another flow has taken since hides a group.
+            let latest = self.groups.get_mut(self.latest[slot] as usize);
+            let (group, room) = match latest.filter(|group| group.flow == flow) {
+                Some(group) if group.room(length) > 0 => {
+                    self.entries[group.last as usize].next = entry;
+                    let room = group.room(length);
+                    (group, room)
+                }
+                _ => {
+                    self.latest[slot] = self.groups.len() as u32;
+                    self.groups.push(Group::new(flow, exit(), length, entry));
+                    let group = self.groups.last_mut().expect("just pushed");
+                    let room = if self.merge { group.room(length) } else { 1 };
+                    // What is too long for any message is the kernel's to refuse.
+                    (group, room.max(1))
+                }
+            };
+            let (chunk, others) = run.split_at(room);
+            rest = others;
+            let Some(chunk) = chunk else { return };
+            group.last = entry;
+            group.datagrams += chunk.count();
+            group.bytes += chunk.count() * length;
+            group.ended = !self.merge || length < group.segment;
+            self.datagrams += chunk.count();
+            self.entries.push(Entry {
+                part: part(&mut self.copied, chunk),
+                next: NONE,
+            });
         }
-        self.latest[slot] = self.groups.len() as u32;
-        self.groups.push(Group {
-            flow,
-            exit: exit(),
-            parts,
-            segment: length,
-            bytes: length,
-            datagrams: 1,
-            first: index,
-            last: index,
-            ended: !self.merge || length == 0,
-        });
-    }
-
-    /// The newest group of `flow`: a slot that another flow has taken since hides it.
-    fn latest_of(&mut self, flow: &Flow, slot: usize) -> Option<&mut Group> {
-        let index = self.latest[slot] as usize;
-        self.groups.get_mut(index).filter(|g| g.flow == *flow)
     }
 
     /// Sends everything and forgets it.
@@ -227,25 +237,15 @@ impl<'a> Queue<'a> {
             slices.clear();
             for index in run {
                 let group = &groups[*index as usize];
+                let first = slices.len();
+                lay_out(group, &self.entries, &self.copied, &mut slices);
                 self.messages.push(Message {
                     to: group.flow.to,
                     source: group.flow.source,
                     datagrams: group.datagrams,
                     segment: group.segment as u16,
-                    parts: group.parts,
-                    slices: slices.len(),
+                    slices: first..slices.len(),
                 });
-                let mut next = group.first;
-                while let Some(entry) = self.entries.get(next as usize) {
-                    if group.parts > 1 {
-                        slices.push(IoSlice::new(&self.copied[entry.head.clone()]));
-                    }
-                    slices.push(IoSlice::new(entry.payload));
-                    if group.parts > 2 {
-                        slices.push(IoSlice::new(&ZEROES[..entry.padding]));
-                    }
-                    next = entry.next;
-                }
             }
             let socket = match &groups[run[0] as usize].exit {
                 Exit::Listener(index) => listeners[*index].as_fd(),
@@ -261,17 +261,39 @@ impl<'a> Queue<'a> {
         self.entries.clear();
         self.groups.clear();
         self.copied.clear();
+        self.datagrams = 0;
         self.latest.fill(NONE);
     }
 }
 
 impl Group {
-    fn takes(&self, parts: usize, length: usize) -> bool {
-        !self.ended
-            && self.parts == parts
-            && (1..=self.segment).contains(&length)
-            && self.datagrams < MAX_SEGMENTS
-            && self.bytes + length <= MAX_PAYLOAD
+    fn new(flow: Flow, exit: Exit, segment: usize, entry: u32) -> Self {
+        Self {
+            flow,
+            exit,
+            segment,
+            bytes: 0,
+            datagrams: 0,
+            first: entry,
+            last: entry,
+            ended: false,
+        }
+    }
+
+    /// How many more datagrams of `length` bytes it takes. A shorter one is its last.
+    fn room(&self, length: usize) -> usize {
+        if self.ended || !(1..=self.segment).contains(&length) {
+            return 0;
+        }
+        let bytes = MAX_PAYLOAD.saturating_sub(self.bytes);
+        let most = if length < self.segment {
+            1
+        } else {
+            MAX_SEGMENTS
+        };
+        (MAX_SEGMENTS - self.datagrams)
+            .min(bytes / length)
+            .min(most)
     }
 }
 
@@ -286,6 +308,29 @@ impl Flow {
             .wrapping_mul(0x9e37_79b9);
         mixed as usize >> 24 & (FLOWS - 1)
     }
+}
+
+/// Appends the bytes of a group to `slices`, as few as they fit in.
+fn lay_out<'s>(
+    group: &Group,
+    entries: &[Entry<'s>],
+    copied: &'s [u8],
+    slices: &mut Vec<IoSlice<'s>>,
+) {
+    let mut whole = 0..0;
+    let mut next = group.first;
+    while let Some(entry) = entries.get(next as usize) {
+        match &entry.part {
+            Part::Copied(range) if range.start == whole.end => whole.end = range.end,
+            Part::Copied(range) => {
+                let before = std::mem::replace(&mut whole, range.clone());
+                slices.extend((!before.is_empty()).then(|| IoSlice::new(&copied[before])));
+            }
+            Part::Borrowed(payloads) => slices.extend(payloads.payloads().map(IoSlice::new)),
+        }
+        next = entry.next;
+    }
+    slices.extend((!whole.is_empty()).then(|| IoSlice::new(&copied[whole])));
 }
 
 /// An empty vector of another lifetime in the same memory: collecting in place keeps it.
@@ -369,7 +414,7 @@ mod tests {
             let mut queue = Queue::new(merge);
             for (index, step) in steps.iter().enumerate() {
                 let to = self.receivers[step.receiver].local_addr().unwrap();
-                let payload = &bytes[index..index + step.length];
+                let payload = Run::from(&bytes[index..index + step.length]);
                 match step.relay {
                     Some(relay) => {
                         queue.push_for_peer(&self.relays[relay], to, payload, step.padding == 0);

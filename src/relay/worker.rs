@@ -290,7 +290,8 @@ impl Worker {
         loop {
             match deframer.next_message() {
                 Ok(Some(message)) => {
-                    self.engine.from_client(now, &five_tuple, message, &mut out);
+                    self.engine
+                        .from_client(now, &five_tuple, message.into(), &mut out);
                 }
                 Ok(None) => break,
                 Err(_) => {
@@ -345,8 +346,9 @@ impl Worker {
                 break;
             };
             let mut out = self.exits.open(now);
-            for (relay, from, payload) in parcel.letters() {
-                self.engine.from_worker(now, relay, from, payload, &mut out);
+            for (relay, from, payloads) in parcel.letters() {
+                self.engine
+                    .from_worker(now, relay, from, payloads, &mut out);
             }
             out.finish();
             mailbox.reuse(parcel);
@@ -425,10 +427,8 @@ fn from_listener<'a>(
             client: received.from,
             server: out.exits.listeners[index].asked(received.local),
         };
-        for datagram in received.datagrams() {
-            out.exits.stats.received += 1;
-            engine.from_client(now, &five_tuple, datagram, out);
-        }
+        out.exits.stats.received += received.datagrams.count() as u64;
+        engine.from_client(now, &five_tuple, received.datagrams, out);
     }
 }
 
@@ -458,10 +458,8 @@ fn from_relay<'a>(
         Err(error) => return out.exits.stats.not_received(&error),
     };
     for received in batch {
-        for datagram in received.datagrams() {
-            out.exits.stats.received += 1;
-            engine.from_peer(now, key, received.from, datagram, out);
-        }
+        out.exits.stats.received += received.datagrams.count() as u64;
+        engine.from_peer(now, key, received.from, received.datagrams, out);
     }
 }
 

@@ -5,7 +5,8 @@
 
 use super::addr::{Family, FiveTuple, Now, RelayKey};
 use super::allocation::Route;
-use super::message::{self, CHANNELS, Message};
+use super::message::{self, CHANNEL_HEADER, CHANNELS, Message};
+use super::train::Run;
 use super::{Engine, Output, RelaySockets, reply};
 use rand::Rng;
 use std::net::SocketAddr;
@@ -19,25 +20,27 @@ pub(super) enum Arrival {
 }
 
 impl<R: RelaySockets> Engine<R> {
+    /// Takes ChannelData messages whose headers are the same.
     pub(super) fn channel_data<'a>(
         &mut self,
         now: Now,
         five_tuple: &FiveTuple,
-        datagram: &'a [u8],
+        messages: Run<'a>,
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        let data = message::channel_data(datagram).filter(|(number, _)| CHANNELS.contains(number));
-        let Some((number, payload)) = data else {
-            self.stats.dropped.malformed += 1;
+        let data = message::channel_data(messages.first());
+        let Some((number, payload)) = data.filter(|(number, _)| CHANNELS.contains(number)) else {
+            self.stats.dropped.malformed += messages.count() as u64;
             return;
         };
+        let payloads = messages.narrow(CHANNEL_HEADER, payload.len());
         let bound = self
             .table
             .slot_of(five_tuple)
             .and_then(|slot| Some((slot, self.table.get(slot).channel(number, now.instant)?)));
         match bound {
-            Some((slot, peer)) => self.relay_out(now, slot, peer, payload, false, out),
-            None => self.stats.dropped.no_allocation += 1,
+            Some((slot, peer)) => self.relay_out(now, slot, peer, payloads, false, out),
+            None => self.stats.dropped.no_allocation += payloads.count() as u64,
         }
     }
 
@@ -61,7 +64,7 @@ impl<R: RelaySockets> Engine<R> {
         }
         let dont_fragment = indication.get(ATTR_DONT_FRAGMENT).is_some();
         match self.table.slot_of(five_tuple) {
-            Some(slot) => self.relay_out(now, slot, peer, payload, dont_fragment, out),
+            Some(slot) => self.relay_out(now, slot, peer, payload.into(), dont_fragment, out),
             None => self.stats.dropped.no_allocation += 1,
         }
     }
@@ -71,25 +74,25 @@ impl<R: RelaySockets> Engine<R> {
         now: Now,
         slot: u32,
         peer: SocketAddr,
-        payload: &'a [u8],
+        payloads: Run<'a>,
         dont_fragment: bool,
         out: &mut impl Output<'a, R::Socket>,
     ) {
         let allocation = self.table.get(slot);
         let Some(route) = allocation.permission(peer.ip(), now.instant) else {
-            self.stats.dropped.no_permission += 1;
+            self.stats.dropped.no_permission += payloads.count() as u64;
             return;
         };
         let family = Family::of(peer.ip());
         if allocation.relay(family, now.instant).is_none() {
-            self.stats.dropped.no_allocation += 1;
+            self.stats.dropped.no_allocation += payloads.count() as u64;
             return;
         }
-        if !self.admits(now, slot, payload) {
+        if !self.admits(now, slot, &payloads) {
             return;
         }
         let allocation = self.table.get_mut(slot);
-        allocation.sent.count(payload);
+        allocation.sent.count(&payloads);
         let Some(relay) = &allocation.relays[family as usize] else {
             return;
         };
@@ -100,17 +103,19 @@ impl<R: RelaySockets> Engine<R> {
         match hairpin {
             Some((worker, key)) => {
                 let from = relay.announced;
-                self.stats.hairpinned.count(payload);
+                self.stats.hairpinned.count(&payloads);
                 if worker == self.id {
-                    self.relay_in(now, key, from, payload, Arrival::Hairpin, out);
+                    self.relay_in(now, key, from, payloads, Arrival::Hairpin, out);
                 } else {
-                    out.to_worker(worker, key, from, payload);
+                    out.to_worker(worker, key, from, payloads);
                 }
             }
-            None if route == Route::Hairpin => self.stats.dropped.own_address += 1,
+            None if route == Route::Hairpin => {
+                self.stats.dropped.own_address += payloads.count() as u64;
+            }
             None => {
-                self.stats.to_peers.count(payload);
-                out.to_peer(&relay.socket, peer, payload, dont_fragment);
+                self.stats.to_peers.count(&payloads);
+                out.to_peer(&relay.socket, peer, payloads, dont_fragment);
             }
         }
     }
@@ -120,7 +125,7 @@ impl<R: RelaySockets> Engine<R> {
         now: Now,
         key: RelayKey,
         from: SocketAddr,
-        payload: &'a [u8],
+        payloads: Run<'a>,
         arrival: Arrival,
         out: &mut impl Output<'a, R::Socket>,
     ) {
@@ -128,48 +133,50 @@ impl<R: RelaySockets> Engine<R> {
         let Some(slot) =
             slot.filter(|&s| self.table.get(s).relay(key.family(), now.instant).is_some())
         else {
-            self.stats.dropped.no_allocation += 1;
+            self.stats.dropped.no_allocation += payloads.count() as u64;
             return;
         };
         match self.table.get(slot).permission(from.ip(), now.instant) {
             None => {
-                self.stats.dropped.no_permission += 1;
+                self.stats.dropped.no_permission += payloads.count() as u64;
                 return;
             }
             // A service of this box must not reach a client that was let near its relays only.
             Some(Route::Hairpin) if arrival == Arrival::Socket => {
-                self.stats.dropped.own_address += 1;
+                self.stats.dropped.own_address += payloads.count() as u64;
                 return;
             }
             Some(_) => {}
         }
-        if !self.admits(now, slot, payload) {
+        if !self.admits(now, slot, &payloads) {
             return;
         }
         let allocation = self.table.get_mut(slot);
         let to = &allocation.five_tuple;
-        let channel = allocation.channel_to(from, now.instant);
-        let padding = payload.len().next_multiple_of(4) - payload.len();
-        if let Some(number) = channel {
-            let Ok(length) = u16::try_from(payload.len()) else {
-                self.stats.dropped.malformed += 1;
+        let length = payloads.length();
+        let padding = length.next_multiple_of(4) - length;
+        if let Some(number) = allocation.channel_to(from, now.instant) {
+            let Ok(length) = u16::try_from(length) else {
+                self.stats.dropped.malformed += payloads.count() as u64;
                 return;
             };
             let ([n0, n1], [l0, l1]) = (number.to_be_bytes(), length.to_be_bytes());
             let padding = if to.transport.is_stream() { padding } else { 0 };
-            out.to_client(to, &[n0, n1, l0, l1], payload, padding);
+            out.to_client(to, &[n0, n1, l0, l1], payloads, padding);
         } else {
-            let mut transaction = [0; 12];
-            self.rng.fill_bytes(&mut transaction);
-            let head = &mut self.scratch;
-            if reply::write_data_head(head, &transaction, from, payload.len()).is_none() {
-                self.stats.dropped.malformed += 1;
-                return;
+            for payload in payloads.singles() {
+                let mut transaction = [0; 12];
+                self.rng.fill_bytes(&mut transaction);
+                let head = &mut self.scratch;
+                if reply::write_data_head(head, &transaction, from, length).is_none() {
+                    self.stats.dropped.malformed += payloads.count() as u64;
+                    return;
+                }
+                out.to_client(to, head, payload, padding);
             }
-            out.to_client(to, head, payload, padding);
         }
-        allocation.received.count(payload);
-        self.stats.to_clients.count(payload);
+        allocation.received.count(&payloads);
+        self.stats.to_clients.count(&payloads);
     }
 
     /// Reports an ICMP error to the client (RFC 8656 section 11.5).
@@ -203,12 +210,14 @@ impl<R: RelaySockets> Engine<R> {
         let error_data = if too_big { error_data } else { 0 };
         let kind = (icmp_type, icmp_code);
         reply::write_icmp(&mut self.scratch, &transaction, peer, kind, error_data);
-        out.to_client(&allocation.five_tuple, &self.scratch, &[], 0);
+        let nothing: &[u8] = &[];
+        out.to_client(&allocation.five_tuple, &self.scratch, nothing.into(), 0);
     }
 
-    /// Charges `payload` to the rates that are configured.
-    fn admits(&mut self, now: Now, slot: u32, payload: &[u8]) -> bool {
-        let bytes = payload.len() as u64;
+    /// Charges `payloads` to the rates that are configured. Where there are any, every payload is
+    /// judged by itself.
+    fn admits(&mut self, now: Now, slot: u32, payloads: &Run<'_>) -> bool {
+        let bytes = payloads.length() as u64;
         if let Some(rate) = self.settings.max_rate {
             let nanos = self.nanos(now);
             let bucket = &mut self.table.get_mut(slot).bucket;

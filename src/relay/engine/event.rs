@@ -4,6 +4,7 @@
 
 use super::addr::FiveTuple;
 use super::policy::Denial;
+use super::train::Run;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +19,9 @@ pub struct Flow {
 }
 
 impl Flow {
-    pub(super) fn count(&mut self, payload: &[u8]) {
-        self.packets += 1;
-        self.bytes += payload.len() as u64;
+    pub(super) fn count(&mut self, payloads: &Run<'_>) {
+        self.packets += payloads.count() as u64;
+        self.bytes += (payloads.count() * payloads.length()) as u64;
     }
 }
 

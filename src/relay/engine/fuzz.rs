@@ -97,17 +97,19 @@ impl<'a> Output<'a, ()> for Sink {
         );
     }
 
-    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payload: &'a [u8], padding: usize) {
-        let whole = [head, payload, &[0; 3][..padding]].concat();
-        assert!(message::channel_data(&whole).is_some() || Message::parse(&whole).is_some());
-        assert!(!to.transport.is_stream() || whole.len().is_multiple_of(4));
+    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payloads: Run<'a>, padding: usize) {
+        for payload in payloads.payloads() {
+            let whole = [head, payload, &[0; 3][..padding]].concat();
+            assert!(message::channel_data(&whole).is_some() || Message::parse(&whole).is_some());
+            assert!(!to.transport.is_stream() || whole.len().is_multiple_of(4));
+        }
     }
 
-    fn to_peer(&mut self, (): &(), to: SocketAddr, _: &'a [u8], _: bool) {
+    fn to_peer(&mut self, (): &(), to: SocketAddr, _: Run<'a>, _: bool) {
         assert_eq!(self.0.judge(to.ip()), Verdict::Allow);
     }
 
-    fn to_worker(&mut self, _: WorkerId, _: RelayKey, _: SocketAddr, _: &'a [u8]) {
+    fn to_worker(&mut self, _: WorkerId, _: RelayKey, _: SocketAddr, _: Run<'a>) {
         panic!("there is one worker");
     }
 
@@ -192,10 +194,20 @@ impl World {
         match op & 0xf {
             0..=6 => {
                 let bytes = self.request(op & 0xf, five_tuple.client, input);
-                self.engine
-                    .from_client(self.now, &five_tuple, &bytes, &mut self.sink);
+                self.engine.from_client(
+                    self.now,
+                    &five_tuple,
+                    bytes.as_slice().into(),
+                    &mut self.sink,
+                );
             }
-            7..=9 => engine.from_client(self.now, &five_tuple, input.slice(), sink),
+            7..=8 => engine.from_client(self.now, &five_tuple, input.slice().into(), sink),
+            9 => {
+                let bytes = input.slice();
+                // As long as the first ChannelData message.
+                let segment = 4 + usize::from(bytes.get(3).copied().unwrap_or(0));
+                engine.from_client(self.now, &five_tuple, Train::new(bytes, segment), sink);
+            }
             10 => engine.client_closed(self.now, &five_tuple, sink),
             11 => {
                 let seconds = u64::from(input.byte().unwrap_or(0));
@@ -212,7 +224,7 @@ impl World {
                     return;
                 };
                 if op & 0xf == 14 {
-                    engine.from_peer(self.now, key, peer, input.slice(), sink);
+                    engine.from_peer(self.now, key, peer, input.slice().into(), sink);
                 } else {
                     let icmp = (input.byte().unwrap_or(3), input.byte().unwrap_or(3));
                     engine.peer_unreachable(self.now, key, peer, icmp, 1_400, sink);

@@ -22,6 +22,8 @@ pub(super) const ATTR_ICMP: AttrType = AttrType(0x8004);
 pub(super) const HEADER: usize = 20;
 /// Bytes before the value of an attribute.
 pub(super) const ATTRIBUTE_HEADER: usize = 4;
+/// Bytes before the payload of a ChannelData message.
+pub(super) const CHANNEL_HEADER: usize = 4;
 /// Bytes of FINGERPRINT with its header.
 const FINGERPRINT_SIZE: usize = 8;
 
@@ -248,9 +250,17 @@ impl<'a> Iterator for Attributes<'a> {
 
 /// Number and payload of a ChannelData message. Bytes behind the payload are padding.
 pub(super) fn channel_data(datagram: &[u8]) -> Option<(u16, &[u8])> {
-    let (&[n0, n1, l0, l1], rest) = datagram.split_first_chunk::<4>()?;
+    let (&[n0, n1, l0, l1], rest) = datagram.split_first_chunk::<CHANNEL_HEADER>()?;
     let payload = rest.get(..usize::from(u16::from_be_bytes([l0, l1])))?;
     Some((u16::from_be_bytes([n0, n1]), payload))
+}
+
+/// Tells whether both begin as ChannelData messages of one channel and one length.
+pub(super) fn same_channel(one: &[u8], other: &[u8]) -> bool {
+    match one.first_chunk::<CHANNEL_HEADER>() {
+        Some(head @ [0x40..=0x7f, ..]) => other.starts_with(head),
+        _ => false,
+    }
 }
 
 /// The FINGERPRINT value of a message of which `before` comes before that attribute.

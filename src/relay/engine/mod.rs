@@ -22,11 +22,13 @@ mod requests;
 mod settings;
 mod table;
 mod throttle;
+mod train;
 
 pub use addr::{Family, FiveTuple, Now, RelayKey, Transport, WorkerId};
 pub use event::{AllocationView, CloseReason, Dropped, Event, Flow, Refusal, RefusedByCode, Stats};
 pub use policy::{Denial, PeerPolicy, Range, Verdict};
 pub use settings::{Quotas, Settings};
+pub use train::{Run, Train};
 
 use super::ledger::Ledger;
 use data::Arrival;
@@ -58,21 +60,22 @@ pub trait RelaySockets {
 }
 
 /// Where the engine's datagrams go. `'a` is the life of the receive batch, so that payloads need
-/// no copy.
+/// no copy. Each payload of a [`Run`] becomes a datagram of its own.
 pub trait Output<'a, S> {
     /// A whole message of the server: a control reply or a Binding response.
     fn reply(&mut self, to: &FiveTuple, message: &[u8]);
 
-    /// Payload for a client: `head` (a ChannelData header or the front of a Data indication),
-    /// `payload`, then `padding` (0 to 3) zero bytes. A UDP ChannelData message has none.
-    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payload: &'a [u8], padding: usize);
+    /// Payloads for a client, each behind `head` (a ChannelData header or the front of a Data
+    /// indication) and followed by `padding` (0 to 3) zero bytes. A UDP ChannelData message has
+    /// none.
+    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payloads: Run<'a>, padding: usize);
 
-    /// Payload for a peer through the socket of a relayed address.
-    fn to_peer(&mut self, from: &S, to: SocketAddr, payload: &'a [u8], dont_fragment: bool);
+    /// Payloads for a peer through the socket of a relayed address.
+    fn to_peer(&mut self, from: &S, to: SocketAddr, payloads: Run<'a>, dont_fragment: bool);
 
-    /// Payload for a relayed address of another worker, which hands it to its engine with
+    /// Payloads for a relayed address of another worker, which hands them to its engine with
     /// [`Engine::from_worker`]. `from` is the sender's announced relayed address.
-    fn to_worker(&mut self, worker: WorkerId, relay: RelayKey, from: SocketAddr, payload: &'a [u8]);
+    fn to_worker(&mut self, worker: WorkerId, relay: RelayKey, from: SocketAddr, payloads: Run<'a>);
 
     /// Something for logs and dashboards.
     fn event(&mut self, event: Event);
@@ -120,47 +123,63 @@ impl<R: RelaySockets> Engine<R> {
         }
     }
 
-    /// Takes one datagram, or one deframed message of a stream, from a client.
+    /// Takes datagrams, or one deframed message of a stream, from a client.
     pub fn from_client<'a>(
         &mut self,
         now: Now,
         five_tuple: &FiveTuple,
-        datagram: &'a [u8],
+        mut datagrams: Train<'a>,
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        // The first byte tells the protocols apart (RFC 7983).
-        match datagram.first() {
-            Some(0x40..=0x7f) => self.channel_data(now, five_tuple, datagram, out),
-            Some(0..=3) => match Message::parse(datagram) {
-                Some(message) => self.stun(now, five_tuple, &message, out),
-                None => self.stats.dropped.malformed += 1,
-            },
-            _ => self.stats.dropped.malformed += 1,
+        let runs = self.takes_runs();
+        let alike = |one: &[u8], other: &[u8]| runs && message::same_channel(one, other);
+        while let Some(run) = datagrams.next_run(alike) {
+            let datagram = run.first();
+            // The first byte tells the protocols apart (RFC 7983).
+            match datagram.first() {
+                Some(0x40..=0x7f) => self.channel_data(now, five_tuple, run, out),
+                Some(0..=3) => match Message::parse(datagram) {
+                    Some(message) => self.stun(now, five_tuple, &message, out),
+                    None => self.stats.dropped.malformed += 1,
+                },
+                _ => self.stats.dropped.malformed += 1,
+            }
         }
     }
 
-    /// Takes one datagram that arrived on the socket of a relayed address.
+    /// Takes datagrams that arrived on the socket of a relayed address.
     pub fn from_peer<'a>(
         &mut self,
         now: Now,
         relay: RelayKey,
         peer: SocketAddr,
-        datagram: &'a [u8],
+        mut datagrams: Train<'a>,
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        self.relay_in(now, relay, plain(peer), datagram, Arrival::Socket, out);
+        let peer = plain(peer);
+        let runs = self.takes_runs();
+        while let Some(run) = datagrams.next_run(|_, _| runs) {
+            self.relay_in(now, relay, peer, run, Arrival::Socket, out);
+        }
     }
 
-    /// Takes one payload handed over by another worker's [`Output::to_worker`].
+    /// Takes payloads handed over by another worker's [`Output::to_worker`].
     pub fn from_worker<'a>(
         &mut self,
         now: Now,
         relay: RelayKey,
         from: SocketAddr,
-        payload: &'a [u8],
+        payloads: Run<'a>,
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        self.relay_in(now, relay, plain(from), payload, Arrival::Hairpin, out);
+        let from = plain(from);
+        if self.takes_runs() {
+            self.relay_in(now, relay, from, payloads, Arrival::Hairpin, out);
+        } else {
+            for payload in payloads.singles() {
+                self.relay_in(now, relay, from, payload, Arrival::Hairpin, out);
+            }
+        }
     }
 
     /// Takes an ICMP error for a datagram that `relay` sent to `peer`: type, code, and the
@@ -316,6 +335,12 @@ impl<R: RelaySockets> Engine<R> {
             lived: now.instant.saturating_duration_since(allocation.opened),
             reason,
         });
+    }
+
+    /// Tells whether payloads that are alike are judged together. Not where a rate has to be shared
+    /// out: the way out of one relay would use up what the way into the next one needs.
+    fn takes_runs(&self) -> bool {
+        self.settings.max_rate.is_none() && self.settings.total_rate.is_none()
     }
 
     fn nanos(&self, now: Now) -> u64 {

@@ -2,6 +2,7 @@
 
 use super::BATCH;
 use super::ancillary::{CONTROL, Control, address, read_control};
+use crate::relay::engine::Train;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, SocketAddr};
@@ -188,8 +189,7 @@ impl<'a> Iterator for Batch<'_, 'a> {
                     Received {
                         from,
                         local,
-                        data,
-                        segment: segment.unwrap_or(data.len()).max(1),
+                        datagrams: Train::new(data, segment.unwrap_or(data.len())),
                     }
                 })
             };
@@ -212,14 +212,5 @@ pub(in crate::relay) struct Received<'a> {
     pub(in crate::relay) from: SocketAddr,
     /// The address that was asked, where the socket tells it.
     pub(in crate::relay) local: Option<IpAddr>,
-    data: &'a [u8],
-    segment: usize,
-}
-
-impl<'a> Received<'a> {
-    /// The datagrams in the order in which they were sent.
-    pub(in crate::relay) fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let (first, rest) = self.data.split_at(self.segment.min(self.data.len()));
-        std::iter::once(first).chain(rest.chunks(self.segment))
-    }
+    pub(in crate::relay) datagrams: Train<'a>,
 }

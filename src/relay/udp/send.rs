@@ -6,21 +6,21 @@ use crate::relay::stats::IoStats;
 use std::io::{self, IoSlice};
 use std::mem::zeroed;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{from_mut, null_mut};
 
-/// One message to send: `datagrams` of `parts` slices each, to one destination, all but the last
-/// of `segment` bytes.
-#[derive(Debug, Clone, Copy)]
+/// One message to send: `datagrams` to one destination, all but the last of `segment` bytes. Each
+/// lies in one slice, and a slice may hold several.
+#[derive(Debug, Clone)]
 pub(in crate::relay) struct Message {
     pub(in crate::relay) to: SocketAddr,
     /// The address to send from, on a socket bound to a wildcard.
     pub(in crate::relay) source: Option<IpAddr>,
     pub(in crate::relay) datagrams: usize,
     pub(in crate::relay) segment: u16,
-    pub(in crate::relay) parts: usize,
-    /// Index of its first slice.
-    pub(in crate::relay) slices: usize,
+    /// Where among the slices its own are.
+    pub(in crate::relay) slices: Range<usize>,
 }
 
 /// Sends messages, with segmentation offload as long as the kernel plays along.
@@ -130,18 +130,23 @@ impl Sender {
         if refusal.raw_os_error() == Some(libc::EIO) {
             self.gso = false;
         }
-        let singles: Vec<Message> = (0..message.datagrams)
+        let cut: Vec<IoSlice<'_>> = slices[message.slices.clone()]
+            .iter()
+            .flat_map(|slice| slice.chunks(usize::from(message.segment)))
+            .map(IoSlice::new)
+            .collect();
+        let singles: Vec<Message> = (0..cut.len())
             .map(|index| Message {
                 datagrams: 1,
-                slices: message.slices + index * message.parts,
+                slices: index..index + 1,
                 ..*message
             })
             .collect();
-        self.send(socket, &singles, slices, stats);
+        self.send(socket, &singles, &cut, stats);
     }
 
     fn prepare(&mut self, index: usize, message: &Message, slices: &[IoSlice<'_>]) {
-        let slices = &slices[message.slices..message.slices + message.datagrams * message.parts];
+        let slices = &slices[message.slices.clone()];
         assert!(index < BATCH, "as many extras as messages in a batch");
         // SAFETY: in bounds; through the raw pointer, so that those that other headers hold into
         // the same allocation stay valid.
@@ -161,11 +166,7 @@ impl Sender {
     }
 
     /// Submits prepared headers; returns how many messages the kernel took.
-    fn submit(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        range: std::ops::Range<usize>,
-    ) -> io::Result<usize> {
+    fn submit(&mut self, socket: BorrowedFd<'_>, range: Range<usize>) -> io::Result<usize> {
         let fd = socket.as_raw_fd();
         let headers = &mut self.headers[range];
         // SAFETY: `prepare` has just made each header point to its extra, which `self` owns and

@@ -2,8 +2,8 @@
 
 use callbox::auth::credential::{Credential, TurnSecrets};
 use callbox::relay::engine::{
-    Engine, Event, FiveTuple, Now, Output, PeerPolicy, Quotas, RelayKey, RelaySockets, Settings,
-    Stats, Transport, WorkerId,
+    Engine, Event, FiveTuple, Now, Output, PeerPolicy, Quotas, RelayKey, RelaySockets, Run,
+    Settings, Stats, Transport, WorkerId,
 };
 use callbox::relay::ledger::{Ledger, RelayAddress};
 use secrecy::SecretString;
@@ -108,9 +108,11 @@ fn serve(engine: &mut Engine<Sockets>, out: &mut Wire, mail: &mpsc::Receiver<Mai
                     client,
                     server: SERVER,
                 };
-                engine.from_client(now(), &five_tuple, &bytes, out);
+                engine.from_client(now(), &five_tuple, bytes.as_slice().into(), out);
             }
-            Mail::ToRelay(relay, peer, bytes) => engine.from_peer(now(), relay, peer, &bytes, out),
+            Mail::ToRelay(relay, peer, bytes) => {
+                engine.from_peer(now(), relay, peer, bytes.as_slice().into(), out);
+            }
             Mail::Stats(answer) => {
                 let _ = answer.send(engine.stats().clone());
             }
@@ -200,16 +202,20 @@ impl<'a> Output<'a, Socket> for Wire {
         self.0.send(to.client, message);
     }
 
-    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payload: &'a [u8], padding: usize) {
+    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payloads: Run<'a>, padding: usize) {
         let padding = &[0; 3][..padding];
-        self.0.send(to.client, &[head, payload, padding].concat());
+        for payload in payloads.payloads() {
+            self.0.send(to.client, &[head, payload, padding].concat());
+        }
     }
 
-    fn to_peer(&mut self, from: &Socket, to: SocketAddr, payload: &'a [u8], _: bool) {
-        from.send(to, payload);
+    fn to_peer(&mut self, from: &Socket, to: SocketAddr, payloads: Run<'a>, _: bool) {
+        payloads
+            .payloads()
+            .for_each(|payload| from.send(to, payload));
     }
 
-    fn to_worker(&mut self, _: WorkerId, _: RelayKey, _: SocketAddr, _: &'a [u8]) {
+    fn to_worker(&mut self, _: WorkerId, _: RelayKey, _: SocketAddr, _: Run<'a>) {
         panic!("there is one worker");
     }
 

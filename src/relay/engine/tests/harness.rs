@@ -93,22 +93,22 @@ impl<'a> Output<'a, FakeSocket> for Collector {
         self.outs.push(Out::Reply(*to, message.to_vec()));
     }
 
-    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payload: &'a [u8], padding: usize) {
+    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payloads: Run<'a>, padding: usize) {
         assert!(padding < 4);
-        self.outs.push(Out::ToClient(
-            *to,
-            [head, payload, &vec![0; padding]].concat(),
-        ));
+        let whole = |payload| [head, payload, &vec![0; padding]].concat();
+        let outs = payloads.payloads().map(|p| Out::ToClient(*to, whole(p)));
+        self.outs.extend(outs);
     }
 
-    fn to_peer(&mut self, from: &FakeSocket, to: SocketAddr, payload: &'a [u8], df: bool) {
+    fn to_peer(&mut self, from: &FakeSocket, to: SocketAddr, payloads: Run<'a>, df: bool) {
         let from = from.address;
-        self.outs.push(Out::ToPeer {
+        let outs = payloads.payloads().map(|payload| Out::ToPeer {
             from,
             to,
             payload: payload.to_vec(),
             dont_fragment: df,
         });
+        self.outs.extend(outs);
     }
 
     fn to_worker(
@@ -116,10 +116,12 @@ impl<'a> Output<'a, FakeSocket> for Collector {
         worker: WorkerId,
         relay: RelayKey,
         from: SocketAddr,
-        payload: &'a [u8],
+        payloads: Run<'a>,
     ) {
-        self.hand_overs
-            .push((worker, relay, from, payload.to_vec()));
+        let letters = payloads
+            .payloads()
+            .map(|p| (worker, relay, from, p.to_vec()));
+        self.hand_overs.extend(letters);
     }
 
     fn event(&mut self, event: Event) {
@@ -259,7 +261,13 @@ impl TestBox {
         for (worker, key, from, payload) in collector.hand_overs {
             let mut collector = Collector::default();
             let engine = &mut self.engines[usize::from(worker.0)];
-            engine.from_worker(self.now, key, from, &payload, &mut collector);
+            engine.from_worker(
+                self.now,
+                key,
+                from,
+                payload.as_slice().into(),
+                &mut collector,
+            );
             assert!(collector.hand_overs.is_empty(), "a hand-over goes one way");
             outs.extend(collector.outs);
         }
@@ -278,18 +286,42 @@ impl TestBox {
     ) -> Vec<Out> {
         let now = self.now;
         self.run(worker, |engine, out| {
-            engine.from_client(now, five_tuple, bytes, out)
+            engine.from_client(now, five_tuple, bytes.into(), out)
+        })
+    }
+
+    /// A train of datagrams of `segment` bytes arrives from a client.
+    pub(super) fn client_sends_train(
+        &mut self,
+        five_tuple: &FiveTuple,
+        bytes: &[u8],
+        segment: usize,
+    ) -> Vec<Out> {
+        let now = self.now;
+        self.run(0, |engine, out| {
+            engine.from_client(now, five_tuple, Train::new(bytes, segment), out)
         })
     }
 
     /// A datagram from `peer` arrives at the relayed address `at`.
     pub(super) fn peer_sends(&mut self, at: SocketAddr, peer: SocketAddr, data: &[u8]) -> Vec<Out> {
+        self.peer_sends_train(at, peer, data, data.len())
+    }
+
+    /// As [`peer_sends`](Self::peer_sends): a train of datagrams of `segment` bytes.
+    pub(super) fn peer_sends_train(
+        &mut self,
+        at: SocketAddr,
+        peer: SocketAddr,
+        data: &[u8],
+        segment: usize,
+    ) -> Vec<Out> {
         let Some((worker, key)) = self.ledger.find(at) else {
             return Vec::new();
         };
         let now = self.now;
         self.run(worker.0.into(), |engine, out| {
-            engine.from_peer(now, key, peer, data, out)
+            engine.from_peer(now, key, peer, Train::new(data, segment), out)
         })
     }
 

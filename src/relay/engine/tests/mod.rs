@@ -16,4 +16,5 @@ mod model;
 mod permissions;
 mod readdress;
 mod refresh;
+mod trains;
 mod wire;

@@ -1,0 +1,150 @@
+//! A train of datagrams does what its datagrams do one by one.
+
+use super::harness::*;
+use crate::relay::engine::*;
+use proptest::prelude::*;
+use std::net::SocketAddr;
+
+const UNPERMITTED: &str = "8.8.9.9:4000";
+/// Of every channel: a peer, a client of this worker, one of the other, one bound to nothing.
+const CHANNELS: [u16; 4] = [0x4000, 0x4001, 0x4002, 0x4003];
+
+/// Two boxes made alike: one gets trains, the other the same datagrams one by one.
+struct World {
+    boxed: TestBox,
+    client: Client,
+    relayed: SocketAddr,
+}
+
+impl World {
+    fn new(max_rate: Option<u64>, total_rate: Option<u64>) -> Self {
+        let mut boxed = TestBox::with(Options {
+            settings: Settings {
+                max_rate,
+                total_rate,
+                ..settings()
+            },
+            workers: 2,
+            ..Options::default()
+        });
+        let (mut client, relayed) = Client::allocated(&mut boxed, "198.51.100.7:5000", "a");
+        client.bind(&mut boxed, CHANNELS[0], PEER).success();
+        // One has a channel to answer through, the other gets Data indications.
+        let others = [(0, CHANNELS[1]), (1, CHANNELS[2])];
+        // Between workers, who draws first on the total rate is a matter of batches.
+        for (worker, channel) in &others[..if total_rate.is_some() { 1 } else { 2 }] {
+            let mut other = Client::new(&format!("198.51.100.8:{channel}"), "b");
+            other.worker = *worker;
+            other.challenge(&mut boxed);
+            let at = other.allocate(&mut boxed).to_string();
+            client.bind(&mut boxed, *channel, &at).success();
+            if *worker == 0 {
+                other
+                    .bind(&mut boxed, 0x4abc, &relayed.to_string())
+                    .success();
+            } else {
+                other.permit(&mut boxed, &relayed.to_string()).success();
+            }
+        }
+        client.permit(&mut boxed, "8.8.8.9:1").success();
+        Self {
+            boxed,
+            client,
+            relayed,
+        }
+    }
+
+    fn stats(&self) -> (Stats, Stats) {
+        let [one, other] = &self.boxed.engines[..] else {
+            unreachable!("two workers")
+        };
+        (one.stats().clone(), other.stats().clone())
+    }
+}
+
+/// Datagrams of one length: ChannelData, Send indications to all sorts of peers, garbage.
+fn datagram(length: usize) -> impl Strategy<Value = Vec<u8>> {
+    let channel = (prop::sample::select(&CHANNELS[..]), any::<u8>(), 0..3_usize).prop_map(
+        move |(number, mark, slack)| {
+            let payload = vec![mark; (length - 4).saturating_sub(slack)];
+            let mut message = channel_data(number, &payload);
+            message.resize(length, 0);
+            message
+        },
+    );
+    let garbage = prop::collection::vec(any::<u8>(), length);
+    prop_oneof![8 => channel, 1 => garbage]
+}
+
+/// The bytes of a train and its segment size.
+fn train() -> impl Strategy<Value = (Vec<u8>, usize)> {
+    (4..300_usize, 1..20_usize)
+        .prop_flat_map(|(length, count)| {
+            let datagrams = prop::collection::vec(datagram(length), count);
+            (datagrams, 4..=length, Just(length))
+        })
+        .prop_map(|(datagrams, last, length)| {
+            let mut bytes = datagrams.concat();
+            bytes.truncate(bytes.len() - length + last);
+            // What is cut off at the end is what its header says, or broken.
+            (bytes, length)
+        })
+}
+
+proptest! {
+    #[test]
+    fn of_a_client(
+        trains in prop::collection::vec(train(), 1..6),
+        max_rate in prop::option::of(500_u64..5_000),
+        total_rate in prop::option::of(500_u64..5_000),
+    ) {
+        let mut together = World::new(max_rate, total_rate);
+        let mut one_by_one = World::new(max_rate, total_rate);
+        for (bytes, segment) in &trains {
+            let client = together.client.five_tuple;
+            let whole = together.boxed.client_sends_train(&client, bytes, *segment);
+            let mut parts = vec![];
+            for datagram in bytes.chunks(*segment) {
+                parts.extend(one_by_one.boxed.client_sends(&client, datagram));
+            }
+            prop_assert_eq!(by_flow(whole), by_flow(parts));
+        }
+        prop_assert_eq!(together.stats(), one_by_one.stats());
+    }
+
+    #[test]
+    fn of_a_peer(
+        trains in prop::collection::vec((0..4_usize, 1..200_usize, 0..2_000_usize), 1..6),
+        max_rate in prop::option::of(500_u64..5_000),
+    ) {
+        let mut together = World::new(max_rate, None);
+        let mut one_by_one = World::new(max_rate, None);
+        for (peer, segment, length) in trains {
+            // Bound to a channel, permitted, of another port, and a stranger.
+            let peer = addr([PEER, "8.8.8.9:7", "8.8.8.8:9", UNPERMITTED][peer]);
+            let bytes: Vec<u8> = (0..length).map(|index| index as u8).collect();
+            let at = together.relayed;
+            let whole = together.boxed.peer_sends_train(at, peer, &bytes, segment);
+            let mut parts = vec![];
+            for datagram in bytes.chunks(segment) {
+                parts.extend(one_by_one.boxed.peer_sends(at, peer, datagram));
+            }
+            if bytes.is_empty() {
+                parts = one_by_one.boxed.peer_sends(at, peer, &[]);
+            }
+            prop_assert_eq!(whole, parts);
+        }
+        prop_assert_eq!(together.stats(), one_by_one.stats());
+    }
+}
+
+/// What goes to other workers is handed over at the end of a batch, so only the order within a
+/// flow is promised.
+fn by_flow(mut outs: Vec<Out>) -> Vec<Out> {
+    outs.sort_by_key(|out| match out {
+        Out::Reply(to, _) | Out::ToClient(to, _) => to.client,
+        Out::ToPeer { to, .. } => *to,
+        Out::Event(_) => PEER.parse().unwrap(),
+    });
+    outs
+}
