@@ -107,6 +107,7 @@ pub struct Turn {
     pub udp: Listen,
     pub tcp: Listen,
     pub workers: usize,
+    pub coalesce: Duration,
     pub alternate: Vec<SocketAddr>,
     pub relay_ports: Ports,
     pub allowed_peers: Vec<IpNet>,

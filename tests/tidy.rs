@@ -17,6 +17,7 @@ const PURE: &[&str] = &[
     "src/signal/sdp",
     "src/signal/websocket",
     "src/relay/engine/",
+    "src/relay/coalesce.rs",
 ];
 
 /// What a pure module may not name.

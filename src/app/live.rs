@@ -156,6 +156,7 @@ fn merge(config: &mut Config, new: Config) {
         tcp: old.tcp,
         relay_ports: old.relay_ports,
         workers: old.workers,
+        coalesce: old.coalesce,
         ..new.turn
     };
     config.drain_grace = new.drain_grace;

@@ -61,6 +61,7 @@ impl Bound {
             addresses: announced.iter().map(address).collect(),
             ports: config.turn.relay_ports.0.clone(),
             workers: config.turn.workers,
+            coalesce: config.turn.coalesce,
         };
         RelayHandle::start(relay_config, self.listeners)
     }

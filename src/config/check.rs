@@ -25,6 +25,8 @@ const LONGEST_SPAN: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// RFC 8656 section 18 (and RFC 8489): the default port of TURN and STUN over UDP and TCP.
 const TURN_PORT: u16 = 3478;
+/// The longest pause of a relay worker: what nobody hears.
+const MAX_COALESCE: Duration = Duration::from_millis(5);
 /// More threads than any machine has use for; workers are numbered in a byte.
 const MAX_WORKERS: usize = 256;
 
@@ -304,6 +306,14 @@ impl Check<'_> {
             self.problem("turn.workers", workers, "is no number of threads")
                 .set_mend("leave it out: one a core is what fits");
         }
+        if turn.coalesce.0 > MAX_COALESCE {
+            self.problem(
+                "turn.coalesce",
+                &turn.coalesce,
+                "is a delay that calls would feel",
+            )
+            .set_mend("\"200us\" is what pays; \"0s\" switches it off");
+        }
         Turn {
             enabled: turn.enabled,
             realm: turn.realm.clone(),
@@ -314,6 +324,7 @@ impl Check<'_> {
             udp,
             tcp,
             workers,
+            coalesce: turn.coalesce.0,
             alternate: turn.alternate.clone(),
             relay_ports: turn.relay_ports.clone(),
             allowed_peers: turn.allowed_peers.clone(),

@@ -18,7 +18,7 @@ const PARCEL_BYTES: usize = 64 << 10;
 
 /// The exits of one worker.
 pub(super) struct Exits {
-    pub(super) listeners: Vec<Listener>,
+    pub(super) listeners: Rc<[Listener]>,
     pub(super) streams: Streams,
     pub(super) journal: Journal,
     pub(super) stats: IoStats,
@@ -38,7 +38,7 @@ impl Exits {
         offload: Offload,
     ) -> Self {
         Self {
-            listeners,
+            listeners: listeners.into(),
             streams,
             journal: Journal::default(),
             stats: IoStats::default(),

@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
@@ -34,6 +34,9 @@ pub struct RelayConfig {
     pub ports: RangeInclusive<u16>,
     /// Threads; at least one is started.
     pub workers: usize,
+    /// The longest that a worker with time to spare lets datagrams come together before it looks
+    /// again; zero means never.
+    pub coalesce: Duration,
 }
 
 /// Bound sockets to serve clients on.
@@ -133,6 +136,7 @@ impl RelayHandle {
                 listeners,
                 mailboxes: Arc::clone(&intake.mailboxes),
                 offload,
+                coalesce: config.coalesce,
                 seed: seed(),
                 ended: Arc::clone(&handle.ended),
             })?;

@@ -2,6 +2,7 @@
 //! shells around them.
 
 mod accept;
+mod coalesce;
 pub mod engine;
 mod exits;
 pub mod framing;
@@ -12,6 +13,7 @@ mod listener;
 mod mailbox;
 mod outbound;
 mod rate;
+mod readiness;
 mod source;
 mod stats;
 mod stream;

@@ -3,6 +3,7 @@
 //! A turn waits for events, reads the clock once, lets the engine see everything that has come in,
 //! and sends what the engine wants sent. Other threads reach a worker through its [`Mailbox`] only.
 
+use super::coalesce::Coalescing;
 use super::engine::{
     Engine, FiveTuple, Now, RelayKey, RelaySockets, Settings, Transport, WorkerId,
 };
@@ -11,25 +12,25 @@ use super::framing::Deframer;
 use super::ledger::Ledger;
 use super::listener::Listener;
 use super::mailbox::{Mailbox, Orders, Query};
+use super::readiness::Readiness;
 use super::source::Source;
 use super::stats::{RelayStats, WorkerLoad};
 use super::stream::{Input, NewStream, ReadBuffers, StreamKey, Streams};
 use super::udp::{Arena, BATCH, Offload, RelaySocket, Round};
-use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::thread::set_current_timer_slack;
 use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
-/// Events of one turn: enough to fill a receive batch several times over.
-const EVENTS: usize = 256;
 /// Parcels of other workers that are opened in one turn, so that they do not starve the sockets.
 const PARCELS_A_TURN: usize = 64;
 /// ICMP errors read in one turn from one relayed address.
@@ -44,6 +45,8 @@ pub(super) struct Plan {
     /// By worker.
     pub(super) mailboxes: Arc<[Mailbox]>,
     pub(super) offload: Offload,
+    /// The longest pause in which datagrams come together.
+    pub(super) coalesce: Duration,
     pub(super) seed: [u8; 32],
     /// Told when the worker ends, however it does.
     pub(super) ended: Arc<Notify>,
@@ -55,17 +58,9 @@ pub(super) struct Plan {
 /// The system refuses an epoll instance or a thread.
 pub(super) fn start(plan: Plan) -> io::Result<JoinHandle<()>> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    for (index, listener) in plan.listeners.iter().enumerate() {
-        watch(
-            &epoll,
-            listener,
-            Source::Listener(index as u32),
-            EventFlags::IN,
-        )?;
-    }
     let bell = plan.mailboxes[usize::from(plan.id.0)].bell();
     watch(&epoll, bell, Source::Bell, EventFlags::IN | EventFlags::ET)?;
-    std::thread::Builder::new()
+    thread::Builder::new()
         .name(format!("relay-{}", plan.id.0))
         .spawn(move || {
             let _end = End {
@@ -86,7 +81,7 @@ struct End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             tracing::error!("relay worker {} ends by a panic", self.id.0);
         }
         self.mailboxes[usize::from(self.id.0)].close();
@@ -128,26 +123,23 @@ struct Worker {
     buffers: ReadBuffers,
     mailboxes: Arc<[Mailbox]>,
     offload: Offload,
+    coalescing: Coalescing,
     /// Counts turns of the loop.
     turn: u32,
+    /// Messages received in this turn.
+    heard: u32,
 }
 
 impl Worker {
     fn new(plan: Plan, epoll: Rc<OwnedFd>) -> Self {
+        let now = Instant::now();
         let relays = Relays {
             epoll: Rc::clone(&epoll),
             offload: plan.offload,
         };
         Self {
             id: plan.id,
-            engine: Engine::new(
-                plan.id,
-                plan.settings,
-                plan.ledger,
-                relays,
-                plan.seed,
-                Instant::now(),
-            ),
+            engine: Engine::new(plan.id, plan.settings, plan.ledger, relays, plan.seed, now),
             exits: Exits::new(
                 plan.listeners,
                 Streams::new(Rc::clone(&epoll)),
@@ -159,49 +151,60 @@ impl Worker {
             buffers: ReadBuffers::new(),
             mailboxes: plan.mailboxes,
             offload: plan.offload,
+            coalescing: Coalescing::new(plan.coalesce, now),
             turn: 0,
+            heard: 0,
         }
     }
 
     fn run(mut self) {
-        let mut events = Vec::with_capacity(EVENTS);
+        // A pause is over when it is over, not up to 50 µs later.
+        let _ = set_current_timer_slack(NonZero::new(1));
+        let epoll = Rc::clone(&self.epoll);
+        let listeners = Rc::clone(&self.exits.listeners);
+        let mut readiness = Readiness::new(&epoll, listeners.iter().map(Listener::as_fd));
+        let mut done = Instant::now();
         loop {
-            let timeout = self.timeout();
-            events.clear();
-            let waited = epoll::wait(&*self.epoll, spare_capacity(&mut events), timeout.as_ref());
-            if let Err(error) = waited
-                && error != rustix::io::Errno::INTR
-            {
-                tracing::error!("relay worker {} ends: epoll: {error}", self.id.0);
+            let timeout = self.timeout(done);
+            let ready = match readiness.wait(timeout.as_ref()) {
+                Ok(ready) => ready,
+                Err(error) => {
+                    tracing::error!("relay worker {} ends: epoll: {error}", self.id.0);
+                    return;
+                }
+            };
+            let now = read_clocks();
+            self.heard = 0;
+            if !self.turn(now, ready) {
                 return;
             }
-            if !self.turn(read_clocks(), &events) {
-                return;
+            done = Instant::now();
+            if let Some(pause) = self.coalescing.after(now.instant, done, self.heard) {
+                thread::sleep(pause);
+                done += pause;
             }
         }
     }
 
     /// How long nothing is due.
-    fn timeout(&self) -> Option<Timespec> {
+    fn timeout(&self, now: Instant) -> Option<Timespec> {
         let due = [
             self.engine.next_timeout(),
             self.exits.streams.next_deadline(),
             self.exits.journal.next_report(),
         ];
         let due = due.into_iter().flatten().min()?;
-        let wait = due.saturating_duration_since(Instant::now());
-        Timespec::try_from(wait).ok()
+        Timespec::try_from(due.saturating_duration_since(now)).ok()
     }
 
     /// Returns whether to go on.
-    fn turn(&mut self, now: Now, events: &[Event]) -> bool {
+    fn turn(&mut self, now: Now, ready: &[(Source, EventFlags)]) -> bool {
         self.turn = self.turn.wrapping_add(1);
         self.timers(now);
-        self.datagrams(now, events);
+        self.datagrams(now, ready);
         let mut rung = false;
-        for event in events {
-            let flags = event.flags;
-            match Source::from_token(event.data.u64()) {
+        for &(source, flags) in ready {
+            match source {
                 Source::Stream(key) => self.stream(now, key, flags),
                 Source::Bell => rung = true,
                 Source::Listener(_) | Source::Relay(_) => {}
@@ -244,10 +247,10 @@ impl Worker {
     }
 
     /// Lets the engine see all datagrams that wait, a receive arena at a time.
-    fn datagrams(&mut self, now: Now, events: &[Event]) {
-        let mut ready = events
+    fn datagrams(&mut self, now: Now, ready: &[(Source, EventFlags)]) {
+        let mut ready = ready
             .iter()
-            .map(|event| (Source::from_token(event.data.u64()), event.flags))
+            .copied()
             .filter(|(source, _)| matches!(source, Source::Listener(_) | Source::Relay(_)))
             .peekable();
         while ready.peek().is_some() {
@@ -268,6 +271,7 @@ impl Worker {
                 }
             }
             out.finish();
+            self.heard += round.used();
         }
     }
 
@@ -284,6 +288,7 @@ impl Worker {
         let Some((five_tuple, limit)) = self.exits.streams.peer(key) else {
             return;
         };
+        self.heard += 1;
         let Input { bytes, mut ended } = self.exits.streams.read(key, &mut self.buffers);
         let mut out = self.exits.open(now);
         let mut deframer = Deframer::new(bytes, limit);

@@ -53,6 +53,7 @@ impl Relay {
             // Below the ports that the kernel hands out by itself.
             ports: 10_000..=32_000,
             workers,
+            coalesce: Duration::from_micros(200),
         };
         let addresses = (
             udp.local_addr().unwrap(),

@@ -118,6 +118,11 @@ pub(in crate::relay) struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
+    /// Messages received so far.
+    pub(in crate::relay) fn used(&self) -> u32 {
+        self.used as u32
+    }
+
     /// Messages that can still be received.
     pub(in crate::relay) fn room(&self) -> usize {
         BATCH - self.used
