@@ -145,15 +145,19 @@ impl<'a> Round<'a> {
         }
         // SAFETY: `first < BATCH`.
         let headers = unsafe { self.arena.headers.add(first) }.as_ptr();
+        // Past libc's own functions, as in `Sender::submit`.
         // SAFETY: the headers `first..first + limit` are valid and point to the arena's slots,
         // of which none with such an index has been handed out in this round.
         let count = unsafe {
             if limit == 1 {
-                let length = libc::recvmsg(fd, &raw mut (*headers).msg_hdr, libc::MSG_DONTWAIT);
+                let header = &raw mut (*headers).msg_hdr;
+                let length = libc::syscall(libc::SYS_recvmsg, fd, header, libc::MSG_DONTWAIT);
                 (*headers).msg_len = length.max(0) as _;
                 if length < 0 { -1 } else { 1 }
             } else {
-                libc::recvmmsg(fd, headers, limit as _, libc::MSG_DONTWAIT, null_mut())
+                let timeout = null_mut::<libc::timespec>();
+                let flags = libc::MSG_DONTWAIT;
+                libc::syscall(libc::SYS_recvmmsg, fd, headers, limit, flags, timeout)
             }
         };
         if count < 0 {

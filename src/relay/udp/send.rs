@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::mem::zeroed;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::{from_mut, null_mut};
 
 /// One message to send: `datagrams` to one destination, all but the last of `segment` bytes. Each
@@ -169,25 +169,44 @@ impl Sender {
     fn submit(&mut self, socket: BorrowedFd<'_>, range: Range<usize>) -> io::Result<usize> {
         let fd = socket.as_raw_fd();
         let headers = &mut self.headers[range];
+        // Past libc's own functions: those are points of cancellation, which takes two calls more
+        // and up to 3 % of a relayed datagram.
         // SAFETY: `prepare` has just made each header point to its extra, which `self` owns and
         // which has not moved, and to slices that the caller still borrows.
         let sent = unsafe {
             match headers {
-                [only] => match libc::sendmsg(fd, &raw const only.msg_hdr, libc::MSG_DONTWAIT) {
+                [only] => match send_one(fd, &only.msg_hdr) {
                     ..0 => -1,
                     _ => 1,
                 },
-                _ => libc::sendmmsg(
-                    fd,
-                    headers.as_mut_ptr(),
-                    headers.len() as _,
-                    libc::MSG_DONTWAIT,
-                ),
+                _ => {
+                    let flags = libc::MSG_DONTWAIT;
+                    let (first, count) = (headers.as_mut_ptr(), headers.len());
+                    libc::syscall(libc::SYS_sendmmsg, fd, first, count, flags)
+                }
             }
         };
         match sent {
             ..0 => Err(io::Error::last_os_error()),
             sent => Ok(sent as usize),
+        }
+    }
+}
+
+/// # Safety
+/// What `header` points to is there.
+unsafe fn send_one(fd: RawFd, header: &libc::msghdr) -> libc::c_long {
+    let flags = libc::MSG_DONTWAIT;
+    // SAFETY: as the caller promises; a header with one slice has it, and what is named is read.
+    unsafe {
+        if header.msg_iovlen == 1 && header.msg_controllen == 0 {
+            // Saves the kernel reading a header.
+            let libc::iovec { iov_base, iov_len } = *header.msg_iov;
+            let (name, length) = (header.msg_name, header.msg_namelen);
+            libc::syscall(libc::SYS_sendto, fd, iov_base, iov_len, flags, name, length)
+        } else {
+            let header: *const libc::msghdr = header;
+            libc::syscall(libc::SYS_sendmsg, fd, header, flags)
         }
     }
 }
