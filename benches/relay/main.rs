@@ -88,6 +88,11 @@ fn main() -> Result<()> {
 
 fn compare(arguments: &Arguments) -> Result<()> {
     let setup = &arguments.setup;
+    // With all servers in turn, permissions would run out: they live five minutes.
+    ensure!(
+        (0.1..=30.0).contains(&setup.seconds),
+        "--seconds takes 0.1 to 30; --rounds repeats"
+    );
     let folder = target().join("bench-relay");
     let beside = arguments.beside.clone();
     let launcher = Launcher::new(setup.take_place()?, folder, setup.callbox(), beside)?;

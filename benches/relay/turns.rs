@@ -14,8 +14,29 @@ use std::time::Duration;
 
 const TURN: Duration = Duration::from_millis(150);
 
+/// Clients of one server beyond which its fleet is alone: with five such fleets, open files run out.
+const CROWD: usize = 2_000;
+
 /// One round of `workload`: every server of `kinds` freshly started, and measured for `length`.
 pub(crate) fn round(
+    launcher: &Launcher,
+    kinds: &[Kind],
+    place: &Place,
+    workload: &Workload,
+    length: Duration,
+) -> Vec<(Kind, Result<Sample>)> {
+    let together = match &workload.task {
+        Task::Relay(load) if load.clients > CROWD => 1,
+        Task::Relay(_) | Task::Binding => kinds.len(),
+        _ => return one_by_one(launcher, kinds, place, workload, length),
+    };
+    kinds
+        .chunks(together.max(1))
+        .flat_map(|kinds| in_turn(launcher, kinds, place, workload, length))
+        .collect()
+}
+
+fn in_turn(
     launcher: &Launcher,
     kinds: &[Kind],
     place: &Place,
@@ -27,10 +48,7 @@ pub(crate) fn round(
         let work = Work::prepare(&server, kind, place, &workload.task)?;
         Ok((server, work))
     };
-    let mut contenders: Vec<_> = match workload.task {
-        Task::Relay(_) | Task::Binding => kinds.iter().map(|&k| (k, start(k), vec![])).collect(),
-        _ => return one_by_one(launcher, kinds, place, workload, length),
-    };
+    let mut contenders: Vec<_> = kinds.iter().map(|&k| (k, start(k), vec![])).collect();
     for _ in 0..length.div_duration_f64(TURN).ceil() as usize {
         for (_, contender, turns) in &mut contenders {
             let turn = match contender {

@@ -172,6 +172,10 @@ fn turn_listens_on_tcp_beside_udp_with_a_worker_a_core() {
             .unwrap_err()
             .contains("turn.workers = 0")
     );
+    let error = load("[turn]\ncoalesce = \"20ms\"", &[]).unwrap_err();
+    assert!(error.contains("turn.coalesce = 20ms"), "{error}");
+    let never = load("[turn]\ncoalesce = \"0s\"", &[]).unwrap();
+    assert_eq!(never.turn.coalesce, std::time::Duration::ZERO);
     let outside = load("[turn]\ntcp = [\"0.0.0.0:3478\"]", &[]).unwrap();
     assert!(outside.warnings[0].starts_with("turn.tcp listens on 0.0.0.0:3478"));
 }

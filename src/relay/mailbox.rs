@@ -40,9 +40,9 @@ pub(super) struct Parcel {
 struct Letter {
     relay: RelayKey,
     from: SocketAddr,
-    /// Bytes of all its payloads, which lie back to back, and of each.
+    /// Bytes of all its payloads, which lie back to back.
     bytes: usize,
-    length: usize,
+    payloads: usize,
 }
 
 impl Parcel {
@@ -51,7 +51,7 @@ impl Parcel {
             relay,
             from,
             bytes: payloads.count() * payloads.length(),
-            length: payloads.length(),
+            payloads: payloads.count(),
         });
         self.payloads += payloads.count();
         for payload in payloads.payloads() {
@@ -65,7 +65,7 @@ impl Parcel {
         self.letters.iter().map(move |letter| {
             let (payloads, others) = rest.split_at(letter.bytes);
             rest = others;
-            let run = Run::back_to_back(payloads, letter.length);
+            let run = Run::back_to_back(payloads, letter.payloads);
             (letter.relay, letter.from, run)
         })
     }
@@ -196,11 +196,13 @@ impl Mailbox {
         self.rung.store(false, Ordering::SeqCst);
     }
 
-    /// Rings for what was left in the mailbox.
-    pub(super) fn ring_unless_empty(&self) {
-        if !self.parcels.is_empty() {
+    /// Rings for what was left in the mailbox; tells whether there was anything.
+    pub(super) fn ring_unless_empty(&self) -> bool {
+        let left = !self.parcels.is_empty();
+        if left {
             self.ring();
         }
+        left
     }
 
     /// The parcel that waits longest.
@@ -249,14 +251,16 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::engine::Train;
+
+    const RELAY: RelayKey = RelayKey {
+        index: 2,
+        generation: 7,
+    };
 
     fn parcel(payload: &[u8]) -> Parcel {
         let mut parcel = Parcel::default();
-        let relay = RelayKey {
-            index: 2,
-            generation: 7,
-        };
-        parcel.add(relay, "192.0.2.1:5".parse().unwrap(), &payload.into());
+        parcel.add(RELAY, "192.0.2.1:5".parse().unwrap(), &payload.into());
         parcel
     }
 
@@ -274,6 +278,30 @@ mod tests {
             mailbox.reuse(parcel);
         }
         assert_eq!(seen, [b"one".as_slice(), b"", b"three"]);
+    }
+
+    #[test]
+    fn a_letter_holds_all_payloads_of_a_run_empty_ones_too() {
+        let bytes: Vec<u8> = (0..12).collect();
+        let mut parcel = parcel(b"before");
+        let from = "192.0.2.1:6".parse().unwrap();
+        for (start, length) in [(0, 4), (1, 2), (4, 0)] {
+            let mut train = Train::new(&bytes, 4);
+            let run = train.next_run(|_, _| true).unwrap();
+            parcel.add(RELAY, from, &run.narrow(start, length));
+        }
+        assert_eq!(parcel.len(), 10);
+        let letters: Vec<Vec<&[u8]>> = parcel
+            .letters()
+            .map(|(_, _, payloads)| payloads.payloads().collect())
+            .collect();
+        let expected: [&[&[u8]]; 4] = [
+            &[b"before"],
+            &[&[0, 1, 2, 3], &[4, 5, 6, 7], &[8, 9, 10, 11]],
+            &[&[1, 2], &[5, 6], &[9, 10]],
+            &[&[], &[], &[]],
+        ];
+        assert_eq!(letters, expected);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rustix::io::{Errno, Result};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Events of one turn: enough to fill a receive batch several times over.
-const EVENTS: usize = 256;
+pub(super) const EVENTS: usize = 256;
 const AT_ONCE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 0,

@@ -12,7 +12,7 @@ use super::framing::Deframer;
 use super::ledger::Ledger;
 use super::listener::Listener;
 use super::mailbox::{Mailbox, Orders, Query};
-use super::readiness::Readiness;
+use super::readiness::{self, Readiness};
 use super::source::Source;
 use super::stats::{RelayStats, WorkerLoad};
 use super::stream::{Input, NewStream, ReadBuffers, StreamKey, Streams};
@@ -128,6 +128,10 @@ struct Worker {
     turn: u32,
     /// Messages received in this turn.
     heard: u32,
+    /// Whether something is known to wait at the end of this turn.
+    more: bool,
+    /// Whether this turn follows a pause, in which datagrams have come together.
+    paused: bool,
 }
 
 impl Worker {
@@ -154,6 +158,8 @@ impl Worker {
             coalescing: Coalescing::new(plan.coalesce, now),
             turn: 0,
             heard: 0,
+            more: false,
+            paused: false,
         }
     }
 
@@ -175,13 +181,17 @@ impl Worker {
             };
             let now = read_clocks();
             self.heard = 0;
+            self.more = ready.len() >= readiness::EVENTS;
             if !self.turn(now, ready) {
                 return;
             }
             done = Instant::now();
-            if let Some(pause) = self.coalescing.after(now.instant, done, self.heard) {
+            let pause = self.coalescing.after(now.instant, done, self.heard);
+            self.paused = pause.is_some();
+            // What is known to wait has waited already.
+            if let Some(pause) = pause.filter(|_| !self.more) {
                 thread::sleep(pause);
-                done += pause;
+                done = Instant::now();
             }
         }
     }
@@ -261,11 +271,13 @@ impl Worker {
             {
                 match source {
                     Source::Relay(key) => {
-                        let ready = (key, flags, self.turn);
-                        from_relay(&mut self.engine, now, ready, &mut round, &mut out);
+                        let ready = (key, flags, (!self.paused).then_some(self.turn));
+                        self.more |= from_relay(&mut self.engine, now, ready, &mut round, &mut out);
                     }
                     Source::Listener(index) => {
-                        from_listener(&mut self.engine, now, index as usize, &mut round, &mut out);
+                        let index = index as usize;
+                        self.more |=
+                            from_listener(&mut self.engine, now, index, &mut round, &mut out);
                     }
                     Source::Bell | Source::Stream(_) => {}
                 }
@@ -358,7 +370,7 @@ impl Worker {
             out.finish();
             mailbox.reuse(parcel);
         }
-        mailbox.ring_unless_empty();
+        self.more |= mailbox.ring_unless_empty();
         mailbox
             .take_orders()
             .is_none_or(|orders| self.obey(now, orders))
@@ -415,17 +427,20 @@ impl Worker {
     }
 }
 
+/// Returns whether more may wait.
 fn from_listener<'a>(
     engine: &mut Engine<Relays>,
     now: Now,
     index: usize,
     round: &mut Round<'a>,
     out: &mut Out<'_, 'a>,
-) {
-    let batch = match round.receive(&out.exits.listeners[index], BATCH) {
-        Ok(batch) => batch,
-        Err(error) => return out.exits.stats.not_received(&error),
+) -> bool {
+    let room = round.room();
+    let batch = round.receive(&out.exits.listeners[index], BATCH);
+    let Ok(batch) = batch.inspect_err(|error| out.exits.stats.not_received(error)) else {
+        return false;
     };
+    let more = batch.len() == room;
     for received in batch {
         let five_tuple = FiveTuple {
             transport: Transport::Udp,
@@ -435,18 +450,20 @@ fn from_listener<'a>(
         out.exits.stats.received += received.datagrams.count() as u64;
         engine.from_client(now, &five_tuple, received.datagrams, out);
     }
+    more
 }
 
+/// As [`from_listener`]. Without the number of the turn, a batch is asked for.
 fn from_relay<'a>(
     engine: &mut Engine<Relays>,
     now: Now,
-    (key, flags, turn): (RelayKey, EventFlags, u32),
+    (key, flags, turn): (RelayKey, EventFlags, Option<u32>),
     round: &mut Round<'a>,
     out: &mut Out<'_, 'a>,
-) {
+) -> bool {
     // Gone since the event was reported: nobody waits for what it has received.
     let Some(socket) = engine.socket(key).map(Rc::clone) else {
-        return;
+        return false;
     };
     if flags.contains(EventFlags::ERR) {
         for error in std::iter::from_fn(|| socket.take_icmp_error()).take(ICMP_A_TURN) {
@@ -456,16 +473,20 @@ fn from_relay<'a>(
         }
     }
     if !flags.contains(EventFlags::IN) {
-        return;
+        return false;
     }
-    let batch = match round.receive(&*socket, socket.appetite(turn)) {
-        Ok(batch) => batch,
-        Err(error) => return out.exits.stats.not_received(&error),
+    let room = round.room();
+    let limit = turn.map_or(BATCH, |turn| socket.appetite(turn));
+    let batch = round.receive(&*socket, limit);
+    let Ok(batch) = batch.inspect_err(|error| out.exits.stats.not_received(error)) else {
+        return false;
     };
+    let more = batch.len() == room;
     for received in batch {
         out.exits.stats.received += received.datagrams.count() as u64;
         engine.from_peer(now, key, received.from, received.datagrams, out);
     }
+    more
 }
 
 fn read_clocks() -> Now {

@@ -23,7 +23,10 @@ impl<'a> Train<'a> {
 
     /// How many datagrams there are.
     pub fn count(&self) -> usize {
-        self.bytes.len().div_ceil(self.segment).max(1)
+        match self.ended {
+            true => 0,
+            false => self.bytes.len().div_ceil(self.segment).max(1),
+        }
     }
 
     /// Takes the next datagram off the front, and with it those behind it that are as long and
@@ -106,14 +109,15 @@ impl<'a> Run<'a> {
         (part(front, count), part(back, self.count - count))
     }
 
-    /// Payloads of `length` bytes, back to back; nothing at all is one empty payload.
-    pub(in crate::relay) fn back_to_back(bytes: &'a [u8], length: usize) -> Self {
+    /// `count` payloads of one length, which `bytes` holds back to back.
+    pub(in crate::relay) fn back_to_back(bytes: &'a [u8], count: usize) -> Self {
+        let length = bytes.len() / count;
         Self {
             bytes,
             stride: length,
             start: 0,
             length,
-            count: bytes.len().checked_div(length).unwrap_or(1),
+            count,
         }
     }
 
@@ -123,7 +127,7 @@ impl<'a> Run<'a> {
     }
 
     /// Of each payload only what begins at `start` and is `length` bytes long.
-    pub(super) fn narrow(self, start: usize, length: usize) -> Self {
+    pub(in crate::relay) fn narrow(self, start: usize, length: usize) -> Self {
         Self {
             start: self.start + start,
             length,
@@ -134,7 +138,7 @@ impl<'a> Run<'a> {
 
 impl<'a> From<&'a [u8]> for Run<'a> {
     fn from(payload: &'a [u8]) -> Self {
-        Self::back_to_back(payload, payload.len())
+        Self::back_to_back(payload, 1)
     }
 }
 

@@ -85,7 +85,10 @@ impl RelaySockets for FakeSockets {
 #[derive(Default)]
 struct Collector {
     outs: Vec<Out>,
-    hand_overs: Vec<(WorkerId, RelayKey, SocketAddr, Vec<u8>)>,
+    /// Of each, the payloads back to back and how many there are.
+    hand_overs: Vec<(WorkerId, RelayKey, SocketAddr, Vec<u8>, usize)>,
+    /// Runs that went out to clients, peers and workers.
+    runs: usize,
 }
 
 impl<'a> Output<'a, FakeSocket> for Collector {
@@ -95,12 +98,14 @@ impl<'a> Output<'a, FakeSocket> for Collector {
 
     fn to_client(&mut self, to: &FiveTuple, head: &[u8], payloads: Run<'a>, padding: usize) {
         assert!(padding < 4);
+        self.runs += 1;
         let whole = |payload| [head, payload, &vec![0; padding]].concat();
         let outs = payloads.payloads().map(|p| Out::ToClient(*to, whole(p)));
         self.outs.extend(outs);
     }
 
     fn to_peer(&mut self, from: &FakeSocket, to: SocketAddr, payloads: Run<'a>, df: bool) {
+        self.runs += 1;
         let from = from.address;
         let outs = payloads.payloads().map(|payload| Out::ToPeer {
             from,
@@ -118,10 +123,10 @@ impl<'a> Output<'a, FakeSocket> for Collector {
         from: SocketAddr,
         payloads: Run<'a>,
     ) {
-        let letters = payloads
-            .payloads()
-            .map(|p| (worker, relay, from, p.to_vec()));
-        self.hand_overs.extend(letters);
+        self.runs += 1;
+        let bytes = payloads.payloads().collect::<Vec<_>>().concat();
+        let letter = (worker, relay, from, bytes, payloads.count());
+        self.hand_overs.push(letter);
     }
 
     fn event(&mut self, event: Event) {
@@ -188,6 +193,8 @@ pub(super) struct TestBox {
     pub(super) ledger: Arc<Ledger>,
     pub(super) ports: Rc<RefCell<Ports>>,
     pub(super) now: Now,
+    /// Runs that went out, hand-overs between workers included.
+    pub(super) runs: usize,
     started: Instant,
 }
 
@@ -229,6 +236,7 @@ impl TestBox {
                 instant: started,
                 unix: UNIX,
             },
+            runs: 0,
             started,
         }
     }
@@ -258,17 +266,14 @@ impl TestBox {
         let mut collector = Collector::default();
         call(&mut self.engines[worker], &mut collector);
         let mut outs = collector.outs;
-        for (worker, key, from, payload) in collector.hand_overs {
+        self.runs += collector.runs;
+        for (worker, key, from, bytes, count) in collector.hand_overs {
             let mut collector = Collector::default();
             let engine = &mut self.engines[usize::from(worker.0)];
-            engine.from_worker(
-                self.now,
-                key,
-                from,
-                payload.as_slice().into(),
-                &mut collector,
-            );
+            let payloads = Run::back_to_back(&bytes, count);
+            engine.from_worker(self.now, key, from, payloads, &mut collector);
             assert!(collector.hand_overs.is_empty(), "a hand-over goes one way");
+            self.runs += collector.runs;
             outs.extend(collector.outs);
         }
         outs

@@ -78,7 +78,10 @@ fn datagram(length: usize) -> impl Strategy<Value = Vec<u8>> {
 
 /// The bytes of a train and its segment size.
 fn train() -> impl Strategy<Value = (Vec<u8>, usize)> {
-    (4..300_usize, 1..20_usize)
+    (
+        prop_oneof![1 => Just(4_usize), 9 => 4..300_usize],
+        1..20_usize,
+    )
         .prop_flat_map(|(length, count)| {
             let datagrams = prop::collection::vec(datagram(length), count);
             (datagrams, 4..=length, Just(length))
@@ -89,6 +92,32 @@ fn train() -> impl Strategy<Value = (Vec<u8>, usize)> {
             // What is cut off at the end is what its header says, or broken.
             (bytes, length)
         })
+}
+
+#[test]
+fn like_datagrams_go_together() {
+    let mut world = World::new(None, None);
+    let client = world.client.five_tuple;
+    // To a peer, to a relay of this worker, and to one of the other: there by a hand-over, and by
+    // Data indications, which are one by one.
+    for (channel, runs) in [(CHANNELS[0], 1), (CHANNELS[1], 1), (CHANNELS[2], 1 + 9)] {
+        let train = channel_data(channel, &[7; 100]).repeat(9);
+        let before = world.boxed.runs;
+        let outs = world.boxed.client_sends_train(&client, &train, 104);
+        assert_eq!((outs.len(), world.boxed.runs - before), (9, runs));
+    }
+    let mixed =
+        [CHANNELS[0], CHANNELS[0], CHANNELS[1], CHANNELS[0]].map(|c| channel_data(c, b"four"));
+    let mut mixed = mixed.concat();
+    // A shorter one at the end.
+    mixed.extend(channel_data(CHANNELS[0], b"two"));
+    let before = world.boxed.runs;
+    let outs = world.boxed.client_sends_train(&client, &mixed, 8);
+    assert_eq!((outs.len(), world.boxed.runs - before), (5, 4));
+    let before = world.boxed.runs;
+    let at = world.relayed;
+    let outs = world.boxed.peer_sends_train(at, addr(PEER), &[1; 450], 100);
+    assert_eq!((outs.len(), world.boxed.runs - before), (5, 2));
 }
 
 proptest! {
