@@ -309,7 +309,7 @@ impl Check<'_> {
         if turn.coalesce.0 > MAX_COALESCE {
             self.problem(
                 "turn.coalesce",
-                &turn.coalesce,
+                turn.coalesce,
                 "is a delay that calls would feel",
             )
             .set_mend("\"200us\" is what pays; \"0s\" switches it off");

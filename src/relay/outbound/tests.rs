@@ -147,7 +147,7 @@ fn a_run_takes_as_many_messages_as_the_kernel_wants() {
                 count,
                 padding: 0,
             };
-            let (seen, stats) = world.send(&[step.clone()], &bytes, true);
+            let (seen, stats) = world.send(std::slice::from_ref(&step), &bytes, true);
             assert_eq!((stats.sent, stats.gso_sends), (count as u64, messages));
             let expected: Vec<&[u8]> = bytes.chunks(length).take(count).collect();
             let head = if relay.is_none() { 4 } else { 0 };
