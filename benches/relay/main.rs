@@ -30,6 +30,7 @@ use servers::{Kind, Launcher};
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::time::Duration;
+use turns::Round;
 use workload::{Workload, catalogue};
 
 /// CPU cost of TURN servers, side by side.
@@ -124,9 +125,14 @@ fn compare(arguments: &Arguments) -> Result<()> {
             .copied()
             .filter(|&kind| workload.suits(kind))
             .collect();
-        let length = Duration::from_secs_f64(setup.seconds);
+        let round = Round {
+            launcher: &launcher,
+            place,
+            workload,
+            length: Duration::from_secs_f64(setup.seconds),
+        };
         for _ in 0..setup.rounds {
-            for (kind, sample) in turns::round(&launcher, &suited, place, workload, length) {
+            for (kind, sample) in round.measure(&suited) {
                 match sample {
                     Ok(sample) => results.add(workload, kind, Some(sample)),
                     Err(error) => {

@@ -17,75 +17,63 @@ const TURN: Duration = Duration::from_millis(150);
 /// Clients of one server beyond which its fleet is alone: with five such fleets, open files run out.
 const CROWD: usize = 2_000;
 
-/// One round of `workload`: every server of `kinds` freshly started, and measured for `length`.
-pub(crate) fn round(
-    launcher: &Launcher,
-    kinds: &[Kind],
-    place: &Place,
-    workload: &Workload,
-    length: Duration,
-) -> Vec<(Kind, Result<Sample>)> {
-    let together = match &workload.task {
-        Task::Relay(load) if load.clients > CROWD => 1,
-        Task::Relay(_) | Task::Binding => kinds.len(),
-        _ => return one_by_one(launcher, kinds, place, workload, length),
-    };
-    kinds
-        .chunks(together.max(1))
-        .flat_map(|kinds| in_turn(launcher, kinds, place, workload, length))
-        .collect()
+/// What a round measures, and how.
+pub(crate) struct Round<'a> {
+    pub(crate) launcher: &'a Launcher,
+    pub(crate) place: &'a Place,
+    pub(crate) workload: &'a Workload,
+    /// The time that each server is measured.
+    pub(crate) length: Duration,
 }
 
-fn in_turn(
-    launcher: &Launcher,
-    kinds: &[Kind],
-    place: &Place,
-    workload: &Workload,
-    length: Duration,
-) -> Vec<(Kind, Result<Sample>)> {
-    let start = |kind| -> Result<(Server, Work)> {
-        let server = launcher.start(kind, place)?;
-        let work = Work::prepare(&server, kind, place, &workload.task)?;
-        Ok((server, work))
-    };
-    let mut contenders: Vec<_> = kinds.iter().map(|&k| (k, start(k), vec![])).collect();
-    for _ in 0..length.div_duration_f64(TURN).ceil() as usize {
-        for (_, contender, turns) in &mut contenders {
-            let turn = match contender {
-                Ok((server, work)) => work.turn(server, TURN),
-                Err(_) => continue,
-            };
-            match turn {
-                Ok(cost) => turns.push(cost),
-                Err(error) => *contender = Err(error),
+impl Round<'_> {
+    /// Starts every server of `kinds` afresh and measures it.
+    pub(crate) fn measure(&self, kinds: &[Kind]) -> Vec<(Kind, Result<Sample>)> {
+        let together = match &self.workload.task {
+            Task::Relay(load) if load.clients > CROWD => 1,
+            Task::Relay(_) | Task::Binding => kinds.len().max(1),
+            _ => return kinds.iter().map(|&kind| (kind, self.alone(kind))).collect(),
+        };
+        let groups = kinds.chunks(together);
+        groups.flat_map(|kinds| self.in_turn(kinds)).collect()
+    }
+
+    fn in_turn(&self, kinds: &[Kind]) -> Vec<(Kind, Result<Sample>)> {
+        let start = |kind| -> Result<(Server, Work)> {
+            let server = self.launcher.start(kind, self.place)?;
+            let work = Work::prepare(&server, kind, self.place, &self.workload.task)?;
+            Ok((server, work))
+        };
+        let mut contenders: Vec<_> = kinds.iter().map(|&k| (k, start(k), vec![])).collect();
+        for _ in 0..self.length.div_duration_f64(TURN).ceil() as usize {
+            for (_, contender, turns) in &mut contenders {
+                let turn = match contender {
+                    Ok((server, work)) => work.turn(server, TURN),
+                    Err(_) => continue,
+                };
+                match turn {
+                    Ok(cost) => turns.push(cost),
+                    Err(error) => *contender = Err(error),
+                }
             }
         }
+        contenders
+            .into_iter()
+            .map(|(kind, contender, turns)| (kind, contender.and_then(|(_, w)| w.sample(turns))))
+            .collect()
     }
-    contenders
-        .into_iter()
-        .map(|(kind, contender, turns)| (kind, contender.and_then(|(_, w)| w.sample(turns))))
-        .collect()
-}
 
-/// What has no turns: memory, and allocations, which want fresh ports.
-fn one_by_one(
-    launcher: &Launcher,
-    kinds: &[Kind],
-    place: &Place,
-    workload: &Workload,
-    length: Duration,
-) -> Vec<(Kind, Result<Sample>)> {
-    let measure = |kind| -> Result<Sample> {
-        let server = launcher.start(kind, place)?;
-        let peer = Peer::bind(place.peer, false)?;
-        let cost = match workload.task {
+    /// What has no turns: memory, and allocations, which want fresh ports.
+    fn alone(&self, kind: Kind) -> Result<Sample> {
+        let server = self.launcher.start(kind, self.place)?;
+        let peer = Peer::bind(self.place.peer, false)?;
+        let cost = match self.workload.task {
             Task::IdleMemory => control::idle_memory(&server, &peer)?,
             Task::HalfOpen(transport) => control::half_open(&server, transport)?,
-            _ => control::allocation(&server, &peer, length)?,
+            _ => control::allocation(&server, &peer, self.length)?,
         };
         Ok(Sample::of(cost, vec![Some(cost)]))
-    };
-    kinds.iter().map(|&kind| (kind, measure(kind))).collect()
+    }
 }
 
 enum Work {

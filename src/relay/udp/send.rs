@@ -169,8 +169,7 @@ impl Sender {
     fn submit(&mut self, socket: BorrowedFd<'_>, range: Range<usize>) -> io::Result<usize> {
         let fd = socket.as_raw_fd();
         let headers = &mut self.headers[range];
-        // Past libc's own functions: those are points of cancellation, which takes two calls more
-        // and up to 3 % of a relayed datagram.
+        // Past libc's own functions: those are points of cancellation, which takes two calls more.
         // SAFETY: `prepare` has just made each header point to its extra, which `self` owns and
         // which has not moved, and to slices that the caller still borrows.
         let sent = unsafe {
