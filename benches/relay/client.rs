@@ -39,7 +39,9 @@ enum Link {
 struct Stream {
     socket: TcpStream,
     tls: Option<ClientConnection>,
+    /// What has arrived, in front of room for one read that is not cleared again each time.
     incoming: Vec<u8>,
+    filled: usize,
 }
 
 impl Client {
@@ -75,6 +77,7 @@ impl Client {
                 socket,
                 tls,
                 incoming: vec![],
+                filled: 0,
             })),
         })
     }
@@ -191,34 +194,41 @@ impl Stream {
 
     /// One read; an interrupted TLS record simply stays buffered.
     fn fill(&mut self) -> Result<()> {
-        let start = self.incoming.len();
+        if self.incoming.len() < self.filled + READ {
+            self.incoming.resize(self.filled + READ, 0);
+        }
         let Some(tls) = &mut self.tls else {
-            self.incoming.resize(start + READ, 0);
-            let read = self.socket.read(&mut self.incoming[start..]);
-            self.incoming.truncate(start + *read.as_ref().unwrap_or(&0));
-            if read? == 0 {
-                bail!("the server closed a connection");
-            }
-            return Ok(());
+            let read = self.socket.read(&mut self.incoming[self.filled..])?;
+            self.filled += read;
+            return if read > 0 { Ok(()) } else { closed() };
         };
         if tls.read_tls(&mut self.socket)? == 0 {
-            bail!("the server closed a connection");
+            return closed();
         }
         tls.process_new_packets()?;
-        match tls.reader().read_to_end(&mut self.incoming) {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error.into()),
-            _ => Ok(()),
+        loop {
+            match tls.reader().read(&mut self.incoming[self.filled..]) {
+                Ok(0) => return Ok(()),
+                Ok(read) => self.filled += read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 
     fn drain(&mut self, mut each: impl FnMut(&[u8])) {
         let mut start = 0;
-        while let Some(length) = wire::stream_message(&self.incoming[start..]) {
+        while let Some(length) = wire::stream_message(&self.incoming[start..self.filled]) {
             each(&self.incoming[start..start + length]);
             start += length;
         }
-        self.incoming.drain(..start);
+        self.incoming.copy_within(start..self.filled, 0);
+        self.filled -= start;
     }
+}
+
+fn closed<T>() -> Result<T> {
+    bail!("the server closed a connection")
 }
 
 fn read_answer(message: &[u8], request: &Message) -> Option<Message> {

@@ -23,6 +23,8 @@ pub(super) struct Exits {
     pub(super) journal: Journal,
     pub(super) stats: IoStats,
     pub(super) sender: Sender,
+    /// What has passed through the listeners, in and out: trains count once.
+    pub(super) passed: u64,
     /// Away while a batch is open.
     queue: Option<Queue<'static>>,
     /// By worker; the own one's stays empty.
@@ -43,6 +45,7 @@ impl Exits {
             journal: Journal::default(),
             stats: IoStats::default(),
             sender: Sender::new(offload),
+            passed: 0,
             queue: None,
             parcels: mailboxes.iter().map(|_| Parcel::default()).collect(),
             mailboxes,
@@ -105,6 +108,7 @@ impl<'a> Out<'_, 'a> {
         let Some(listener) = listeners.iter().position(|l| l.serves(to.server)) else {
             return;
         };
+        self.exits.passed += 1;
         let exit = (listener, &listeners[listener]);
         self.queue
             .push_for_client(exit, to, head, payloads, padding);

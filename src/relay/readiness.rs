@@ -1,16 +1,17 @@
-//! What a worker waits for: its listeners by poll, everything else by epoll.
+//! What a worker waits for: everything by epoll, but busy listeners by poll.
 //!
 //! A socket that epoll watches tells epoll of every datagram that it has sent, and of every one
 //! that arrives, whether anybody waits or not. For the sockets of listeners, which carry half of
 //! all traffic, that is one part in twenty of a relayed datagram. poll watches them only while the
-//! worker sleeps.
+//! worker sleeps, but is one more system call a turn: it pays where many datagrams pass in a turn.
 
+use super::listener::Listener;
 use super::source::Source;
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, Event, EventFlags};
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, Result};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Events of one turn: enough to fill a receive batch several times over.
 pub(super) const EVENTS: usize = 256;
@@ -22,52 +23,155 @@ const AT_ONCE: Timespec = Timespec {
 /// Where a worker's events come from.
 pub(super) struct Readiness<'w> {
     epoll: &'w OwnedFd,
+    listeners: &'w [Listener],
     /// That of epoll, then those of the listeners.
     polled: Vec<PollFd<'w>>,
+    habit: Habit,
     events: Vec<Event>,
     ready: Vec<(Source, EventFlags)>,
 }
 
+/// Has epoll watch the listeners of a worker, as [`Readiness`] expects them to be at first.
+///
+/// # Errors
+/// epoll refuses one.
+pub(super) fn watch(epoll: &OwnedFd, listeners: &[Listener]) -> Result<()> {
+    for (index, socket) in listeners.iter().enumerate() {
+        let data = EventData::new_u64(listener(index).to_token());
+        epoll::add(epoll, socket, data, EventFlags::IN)?;
+    }
+    Ok(())
+}
+
 impl<'w> Readiness<'w> {
-    pub(super) fn new(epoll: &'w OwnedFd, listeners: impl Iterator<Item = BorrowedFd<'w>>) -> Self {
+    pub(super) fn new(epoll: &'w OwnedFd, listeners: &'w [Listener]) -> Self {
         let polled = std::iter::once(epoll.as_fd())
-            .chain(listeners)
+            .chain(listeners.iter().map(Listener::as_fd))
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         Self {
             epoll,
+            listeners,
             polled,
+            habit: Habit::default(),
             events: Vec::with_capacity(EVENTS),
             ready: Vec::with_capacity(EVENTS),
         }
     }
 
-    /// Waits until something is ready or `timeout` is over; `None` waits without end.
+    /// Waits until something is ready or `timeout` is over; `None` waits without end. `passed`
+    /// counts what has passed through the listeners since the start.
     ///
     /// # Errors
     /// What the kernel says, a signal aside.
-    pub(super) fn wait(&mut self, timeout: Option<&Timespec>) -> Result<&[(Source, EventFlags)]> {
+    pub(super) fn wait(
+        &mut self,
+        passed: u64,
+        mut timeout: Option<&Timespec>,
+    ) -> Result<&[(Source, EventFlags)]> {
+        let by_poll = self.by_poll(passed)?;
         self.ready.clear();
-        match poll(&mut self.polled, timeout) {
-            Ok(0) | Err(Errno::INTR) => return Ok(&self.ready),
-            Ok(_) => {}
-            Err(error) => return Err(error),
-        }
-        let is_ready = |polled: &PollFd<'_>| !polled.revents().is_empty();
-        let (epoll, listeners) = self.polled.split_first().expect("epoll is polled");
-        let ready = listeners.iter().enumerate().filter(|(_, l)| is_ready(l));
-        self.ready
-            .extend(ready.map(|(index, _)| (Source::Listener(index as u32), EventFlags::IN)));
-        if is_ready(epoll) {
-            self.events.clear();
-            match epoll::wait(self.epoll, spare_capacity(&mut self.events), Some(&AT_ONCE)) {
-                Ok(_) | Err(Errno::INTR) => {}
+        if by_poll {
+            match poll(&mut self.polled, timeout) {
+                Ok(0) | Err(Errno::INTR) => return Ok(&self.ready),
+                Ok(_) => {}
                 Err(error) => return Err(error),
             }
-            let events = self.events.iter();
-            self.ready
-                .extend(events.map(|e| (Source::from_token(e.data.u64()), e.flags)));
+            let is_ready = |polled: &PollFd<'_>| !polled.revents().is_empty();
+            let (epoll, listeners) = self.polled.split_first().expect("epoll is polled");
+            let ready = listeners.iter().enumerate().filter(|(_, l)| is_ready(l));
+            let ready = ready.map(|(index, _)| (listener(index), EventFlags::IN));
+            self.ready.extend(ready);
+            if !is_ready(epoll) {
+                return Ok(&self.ready);
+            }
+            timeout = Some(&AT_ONCE);
         }
+        self.events.clear();
+        match epoll::wait(self.epoll, spare_capacity(&mut self.events), timeout) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+        let events = self.events.iter();
+        self.ready
+            .extend(events.map(|e| (Source::from_token(e.data.u64()), e.flags)));
         Ok(&self.ready)
+    }
+
+    /// Whether the listeners are to be polled; moves them where that has changed.
+    fn by_poll(&mut self, passed: u64) -> Result<bool> {
+        let before = self.habit.by_poll;
+        let by_poll = self.habit.after_turn(passed);
+        match (before, by_poll) {
+            (false, true) => {
+                for listener in self.listeners {
+                    epoll::delete(self.epoll, listener)?;
+                }
+            }
+            (true, false) => watch(self.epoll, self.listeners)?,
+            _ => {}
+        }
+        Ok(by_poll)
+    }
+}
+
+fn listener(index: usize) -> Source {
+    Source::Listener(index as u32)
+}
+
+/// Turns after which the way is chosen anew.
+const WINDOW: u32 = 256;
+/// Messages through the listeners in a turn from which on poll is cheaper, and below which it is
+/// not any more.
+const BUSY: u64 = 8;
+const QUIET: u64 = 4;
+
+/// How busy the listeners usually are. Pure.
+#[derive(Debug, Default)]
+struct Habit {
+    by_poll: bool,
+    turns: u32,
+    /// What had passed at the beginning of the window.
+    since: u64,
+}
+
+impl Habit {
+    /// Notes a turn after which `passed` messages have passed in all. Returns whether to poll.
+    fn after_turn(&mut self, passed: u64) -> bool {
+        self.turns += 1;
+        if self.turns == WINDOW {
+            let enough = if self.by_poll { QUIET } else { BUSY };
+            self.by_poll = passed - self.since >= enough * u64::from(WINDOW);
+            self.turns = 0;
+            self.since = passed;
+        }
+        self.by_poll
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The way after each of four windows with so many messages a turn.
+    fn ways(habit: &mut Habit, passed: &mut u64, a_turn: u64) -> [bool; 4] {
+        std::array::from_fn(|_| {
+            for _ in 0..WINDOW {
+                *passed += a_turn;
+                habit.after_turn(*passed);
+            }
+            habit.by_poll
+        })
+    }
+
+    #[test]
+    fn busy_listeners_are_polled_and_do_not_waver() {
+        let (mut habit, mut passed) = (Habit::default(), 0);
+        let mut ways = |a_turn| ways(&mut habit, &mut passed, a_turn);
+        assert_eq!(ways(BUSY - 1), [false; 4]);
+        assert_eq!(ways(BUSY), [true; 4]);
+        assert_eq!(ways(QUIET), [true; 4]);
+        assert_eq!(ways(QUIET - 1), [false; 4]);
+        assert_eq!(ways(BUSY - 1), [false; 4]);
     }
 }

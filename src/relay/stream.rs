@@ -76,6 +76,8 @@ pub(super) struct Streams {
     waiting: Waiting,
     /// Connections with something to write, or to end.
     dirty: Vec<u32>,
+    /// Connections with something to read that epoll has told of before.
+    unread: Vec<StreamKey>,
     pool: Pool,
     epoll: Rc<OwnedFd>,
 }
@@ -96,13 +98,24 @@ struct Stream {
     deadline: Option<Instant>,
     waits_for_room: bool,
     dirty: bool,
+    unread: bool,
 }
 
-/// What a read brought: bytes from the beginning of a message on, and whether the connection is at
-/// its end.
+/// What a read brought: bytes from the beginning of a message on.
 pub(super) struct Input<'b> {
     pub(super) bytes: &'b [u8],
-    pub(super) ended: bool,
+    pub(super) rest: Rest,
+}
+
+/// What a connection may still have to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Nothing yet: epoll tells.
+    Later,
+    /// More than one read takes.
+    Now,
+    /// Nothing ever again.
+    Never,
 }
 
 impl Streams {
@@ -113,6 +126,7 @@ impl Streams {
             by_five_tuple: HashMap::default(),
             waiting: Waiting::default(),
             dirty: vec![],
+            unread: vec![],
             pool: Pool::default(),
             epoll,
         }
@@ -157,7 +171,9 @@ impl Streams {
         let _ = new.socket.set_nodelay(true);
         let _ = SockRef::from(&new.socket).set_tcp_notsent_lowat(UNSENT);
         let data = EventData::new_u64(token(key));
-        if let Err(error) = epoll::add(&*self.epoll, &new.socket, data, EventFlags::IN) {
+        // Told once of what comes: epoll need not look again whether it has been read.
+        let told = EventFlags::IN | EventFlags::RDHUP | EventFlags::OUT | EventFlags::ET;
+        if let Err(error) = epoll::add(&*self.epoll, &new.socket, data, told) {
             self.free.push(slot);
             return Err(error.into());
         }
@@ -174,6 +190,7 @@ impl Streams {
             deadline: Some(deadline),
             waits_for_room: false,
             dirty: false,
+            unread: false,
         });
         Ok(key)
     }
@@ -212,12 +229,12 @@ impl Streams {
         let Some(stream) = self.get_mut(key) else {
             return Input {
                 bytes: &[],
-                ended: true,
+                rest: Rest::Never,
             };
         };
         let kept = stream.partial.len();
         buffers.plain[..kept].copy_from_slice(&stream.partial);
-        let (read, ended) = match &mut stream.tls {
+        let (read, rest) = match &mut stream.tls {
             None => read_plain(&mut stream.socket, &mut buffers.plain[kept..kept + READ]),
             Some(tls) => read_tls(
                 &mut stream.socket,
@@ -232,8 +249,33 @@ impl Streams {
         }
         Input {
             bytes: &buffers.plain[..kept + read],
-            ended,
+            rest,
         }
+    }
+
+    /// Notes that a connection has more to say than was read, or has hung up behind it.
+    pub(super) fn come_back(&mut self, key: StreamKey) {
+        if let Some(stream) = self.get_mut(key)
+            && !std::mem::replace(&mut stream.unread, true)
+        {
+            self.unread.push(key);
+        }
+    }
+
+    /// The connections to come back to, once.
+    pub(super) fn unread(&mut self) -> Vec<StreamKey> {
+        let unread = std::mem::take(&mut self.unread);
+        for key in &unread {
+            if let Some(stream) = self.get_mut(*key) {
+                stream.unread = false;
+            }
+        }
+        unread
+    }
+
+    /// Whether there are connections to come back to.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
     }
 
     /// Keeps the front of a message until its rest arrives.
@@ -299,20 +341,16 @@ impl Streams {
         (deadline <= now).then_some(StreamKey { slot, generation })
     }
 
-    /// The socket of `key` has room again.
+    /// The socket of `key` has room.
     pub(super) fn writable(&mut self, key: StreamKey) {
-        if self.get_mut(key).is_some() {
+        if self.get_mut(key).is_some_and(|stream| stream.waits_for_room) {
             self.mark(key.slot);
         }
     }
 
     /// Writes what is queued, as far as sockets take it. Returns a connection that has to end, as
     /// long as there is one.
-    pub(super) fn flush(
-        &mut self,
-        stats: &mut IoStats,
-        token: impl Fn(StreamKey) -> u64,
-    ) -> Option<StreamKey> {
+    pub(super) fn flush(&mut self, stats: &mut IoStats) -> Option<StreamKey> {
         while let Some(slot) = self.dirty.pop() {
             let generation = self.slots[slot as usize].generation;
             let Some(stream) = &mut self.slots[slot as usize].stream else {
@@ -328,24 +366,16 @@ impl Streams {
                 Some(tls) => stream.outbox.write_tls(tls, &mut stream.socket),
             };
             self.pool.written(waiting - stream.outbox.waiting());
-            let full = match written {
-                Ok(written) => written == Written::Part,
+            match written {
+                // Room makes epoll tell.
+                Ok(written) => stream.waits_for_room = written == Written::Part,
                 Err(_) => {
                     stats.streams_refused += u64::from(overrun);
                     return Some(key);
                 }
-            };
-            if !full {
-                self.pool.put(std::mem::take(&mut stream.outbox));
             }
-            if full != stream.waits_for_room {
-                stream.waits_for_room = full;
-                let mut interest = EventFlags::IN;
-                interest.set(EventFlags::OUT, full);
-                let data = EventData::new_u64(token(key));
-                if epoll::modify(&*self.epoll, &stream.socket, data, interest).is_err() {
-                    return Some(key);
-                }
+            if !stream.waits_for_room {
+                self.pool.put(std::mem::take(&mut stream.outbox));
             }
         }
         None
@@ -377,12 +407,17 @@ impl Stream {
     }
 }
 
-/// Returns how much was read, and whether that was all.
-fn read_plain(socket: &mut TcpStream, buffer: &mut [u8]) -> (usize, bool) {
+/// Returns how much was read. A read that fills less than its buffer has emptied the socket.
+fn read_plain(socket: &mut TcpStream, buffer: &mut [u8]) -> (usize, Rest) {
     match socket.read(buffer) {
-        Ok(0) => (0, true),
-        Ok(read) => (read, false),
-        Err(error) => (0, is_fatal(&error)),
+        Ok(0) => (0, Rest::Never),
+        Ok(read) if read == buffer.len() => (read, Rest::Now),
+        Ok(read) => (read, Rest::Later),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock => (0, Rest::Later),
+            io::ErrorKind::Interrupted => (0, Rest::Now),
+            _ => (0, Rest::Never),
+        },
     }
 }
 
@@ -392,8 +427,8 @@ fn read_tls(
     tls: &mut ServerConnection,
     wire: &mut [u8],
     plain: &mut [u8],
-) -> (usize, bool) {
-    let (read, mut ended) = read_plain(socket, wire);
+) -> (usize, Rest) {
+    let (read, mut rest) = read_plain(socket, wire);
     let mut wire = &wire[..read];
     let mut length = 0;
     loop {
@@ -401,24 +436,18 @@ fn read_tls(
             length += read;
         }
         if wire.is_empty() {
-            return (length, ended);
+            return (length, rest);
         }
         let fed = tls.read_tls(&mut wire).is_ok_and(|fed| fed > 0);
         match tls.process_new_packets() {
-            Ok(state) if fed => ended |= state.peer_has_closed(),
+            Ok(state) if fed && !state.peer_has_closed() => {}
+            Ok(_) if fed => rest = Rest::Never,
             _ => {
-                ended = true;
+                rest = Rest::Never;
                 wire = &[];
             }
         }
     }
-}
-
-fn is_fatal(error: &io::Error) -> bool {
-    !matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
 }
 
 impl NewStream {

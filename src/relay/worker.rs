@@ -15,7 +15,7 @@ use super::mailbox::{Mailbox, Orders, Query};
 use super::readiness::{self, Readiness};
 use super::source::Source;
 use super::stats::{RelayStats, WorkerLoad};
-use super::stream::{Input, NewStream, ReadBuffers, StreamKey, Streams};
+use super::stream::{Input, NewStream, ReadBuffers, Rest, StreamKey, Streams};
 use super::udp::{Arena, BATCH, Offload, RelaySocket, Round};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -28,7 +28,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Parcels of other workers that are opened in one turn, so that they do not starve the sockets.
@@ -60,6 +60,7 @@ pub(super) fn start(plan: Plan) -> io::Result<JoinHandle<()>> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let bell = plan.mailboxes[usize::from(plan.id.0)].bell();
     watch(&epoll, bell, Source::Bell, EventFlags::IN | EventFlags::ET)?;
+    readiness::watch(&epoll, &plan.listeners)?;
     thread::Builder::new()
         .name(format!("relay-{}", plan.id.0))
         .spawn(move || {
@@ -168,11 +169,11 @@ impl Worker {
         let _ = set_current_timer_slack(NonZero::new(1));
         let epoll = Rc::clone(&self.epoll);
         let listeners = Rc::clone(&self.exits.listeners);
-        let mut readiness = Readiness::new(&epoll, listeners.iter().map(Listener::as_fd));
+        let mut readiness = Readiness::new(&epoll, &listeners);
         let mut done = Instant::now();
         loop {
             let timeout = self.timeout(done);
-            let ready = match readiness.wait(timeout.as_ref()) {
+            let ready = match readiness.wait(self.exits.passed, timeout.as_ref()) {
                 Ok(ready) => ready,
                 Err(error) => {
                     tracing::error!("relay worker {} ends: epoll: {error}", self.id.0);
@@ -203,7 +204,9 @@ impl Worker {
             self.exits.streams.next_deadline(),
             self.exits.journal.next_report(),
         ];
-        let due = due.into_iter().flatten().min()?;
+        let due = due.into_iter().flatten().min();
+        // What is known to wait may not be told of again.
+        let due = if self.more { Some(now) } else { due }?;
         Timespec::try_from(due.saturating_duration_since(now)).ok()
     }
 
@@ -212,6 +215,9 @@ impl Worker {
         self.turn = self.turn.wrapping_add(1);
         self.timers(now);
         self.datagrams(now, ready);
+        for key in self.exits.streams.unread() {
+            self.read_stream(now, key);
+        }
         let mut rung = false;
         for &(source, flags) in ready {
             match source {
@@ -221,13 +227,10 @@ impl Worker {
             }
         }
         let go_on = !rung || self.mail(now);
-        while let Some(key) = self
-            .exits
-            .streams
-            .flush(&mut self.exits.stats, stream_token)
-        {
+        while let Some(key) = self.exits.streams.flush(&mut self.exits.stats) {
             self.end_stream(now, key);
         }
+        self.more |= self.exits.streams.has_unread();
         self.exits.post();
         go_on
     }
@@ -291,8 +294,13 @@ impl Worker {
         if flags.contains(EventFlags::OUT) {
             self.exits.streams.writable(key);
         }
-        if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+        let end = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+        if flags.intersects(EventFlags::IN | end) {
             self.read_stream(now, key);
+        }
+        // The end lies behind what was just read, and is told of once.
+        if flags.intersects(end) {
+            self.exits.streams.come_back(key);
         }
     }
 
@@ -301,7 +309,7 @@ impl Worker {
             return;
         };
         self.heard += 1;
-        let Input { bytes, mut ended } = self.exits.streams.read(key, &mut self.buffers);
+        let Input { bytes, mut rest } = self.exits.streams.read(key, &mut self.buffers);
         let mut out = self.exits.open(now);
         let mut deframer = Deframer::new(bytes, limit);
         loop {
@@ -313,15 +321,17 @@ impl Worker {
                 Ok(None) => break,
                 Err(_) => {
                     out.exits.stats.streams_refused += 1;
-                    ended = true;
+                    rest = Rest::Never;
                     break;
                 }
             }
         }
         out.exits.streams.keep(key, deframer.rest());
         out.finish();
-        if ended {
-            self.end_stream(now, key);
+        match rest {
+            Rest::Later => {}
+            Rest::Now => self.exits.streams.come_back(key),
+            Rest::Never => self.end_stream(now, key),
         }
     }
 
@@ -441,6 +451,7 @@ fn from_listener<'a>(
         return false;
     };
     let more = batch.len() == room;
+    out.exits.passed += batch.len() as u64;
     for received in batch {
         let five_tuple = FiveTuple {
             transport: Transport::Udp,
@@ -490,11 +501,10 @@ fn from_relay<'a>(
 }
 
 fn read_clocks() -> Now {
+    // Seconds are all that is wanted of it.
+    let unix = clock_gettime(ClockId::RealtimeCoarse);
     Now {
         instant: Instant::now(),
-        unix: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO)
-            .as_secs(),
+        unix: unix.tv_sec.try_into().unwrap_or(0),
     }
 }

@@ -91,15 +91,15 @@ fn what_was_read_before_and_what_was_left_over_come_first() {
     let mut world = World::new();
     let (mut client, _, key) = world.connect(b"pre");
     let input = world.streams.read(key, &mut world.buffers);
-    assert_eq!((input.bytes, input.ended), (&b"pre"[..], false));
+    assert_eq!((input.bytes, input.rest), (&b"pre"[..], Rest::Later));
     world.streams.keep(key, b"re");
     client.write_all(b"st").unwrap();
     let input = world.streams.read(key, &mut world.buffers);
-    assert_eq!((input.bytes, input.ended), (&b"rest"[..], false));
+    assert_eq!((input.bytes, input.rest), (&b"rest"[..], Rest::Later));
     world.streams.keep(key, b"");
     drop(client);
     let input = world.streams.read(key, &mut world.buffers);
-    assert_eq!((input.bytes, input.ended), (&b""[..], true));
+    assert_eq!((input.bytes, input.rest), (&b""[..], Rest::Never));
 }
 
 #[test]
@@ -111,7 +111,8 @@ fn names_of_connections_that_are_gone_name_nothing() {
     assert_eq!(next.slot, key.slot);
     assert_eq!(world.streams.remove(key), None);
     assert!(world.streams.peer(key).is_none());
-    assert!(world.streams.read(key, &mut world.buffers).ended);
+    let input = world.streams.read(key, &mut world.buffers);
+    assert_eq!(input.rest, Rest::Never);
     assert!(!world.streams.push(&five_tuple, b"lost", b"", 0, true));
 }
 
@@ -124,7 +125,7 @@ fn a_client_that_reads_no_replies_either_is_cut_off() {
     // More than both kernel buffers and the outbox hold.
     for _ in 0..8192 {
         world.streams.push(&five_tuple, &reply, b"", 0, true);
-        if let Some(ended) = world.streams.flush(&mut stats, |_| 0) {
+        if let Some(ended) = world.streams.flush(&mut stats) {
             assert_eq!((ended, stats.streams_refused), (key, 1));
             return;
         }
