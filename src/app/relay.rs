@@ -75,14 +75,14 @@ pub(super) fn address(announced: &Announced) -> RelayAddress {
     }
 }
 
-/// The part of the configuration that a running relay can take anew; `own` are the addresses on
-/// which relays live.
 /// The addresses of this machine's interfaces: what listens there is out of every relay's reach.
 pub(super) fn interfaces() -> BTreeSet<IpAddr> {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     interfaces.iter().map(|interface| interface.ip()).collect()
 }
 
+/// The part of the configuration that a running relay can take anew; `own` are the addresses on
+/// which relays live.
 pub(super) fn settings(config: &Config, own: impl IntoIterator<Item = IpAddr>) -> Settings {
     let turn = &config.turn;
     let own = own.into_iter().chain(interfaces()).collect();
@@ -185,4 +185,49 @@ fn each<T>(
         }
     }
     Ok(sockets)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::app::App;
+    use crate::config::Config;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpStream};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn the_end_of_a_stream_is_heard_behind_its_last_words() {
+        let env = ["HTTP__LISTEN", "TURN__UDP", "TURN__TCP"]
+            .map(|key| (format!("CALLBOX_{key}"), "127.0.0.1:0".to_owned()));
+        let config = Config::load(None, env.into_iter()).unwrap();
+        let app = App::start(config).await.unwrap();
+        let (server, relay) = (app.tcp[0], app.relay.clone().unwrap());
+        let request = b"\0\x01\0\0\x21\x12\xa4\x42last words..";
+        let story = tokio::task::spawn_blocking(move || {
+            let mut client = TcpStream::connect(server).unwrap();
+            // Sooner than a connection without an allocation is ended anyway.
+            let patience = Some(Duration::from_secs(8));
+            client.set_read_timeout(patience).unwrap();
+            let mut reply = [0; 64];
+            client.write_all(request).unwrap();
+            let length = client.read(&mut reply).unwrap();
+
+            // Words and end wait for the worker together.
+            let (stands, stood) = mpsc::channel();
+            let (go_on, waits) = mpsc::channel::<()>();
+            relay.run_on_worker(move || {
+                stands.send(()).unwrap();
+                let _ = waits.recv();
+            });
+            stood.recv().unwrap();
+            client.write_all(request).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            drop(go_on);
+            let mut rest = vec![];
+            client.read_to_end(&mut rest).unwrap();
+            assert_eq!(rest, reply[..length]);
+        });
+        story.await.unwrap();
+    }
 }

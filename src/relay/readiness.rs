@@ -152,6 +152,10 @@ impl Habit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::listener;
+    use crate::relay::udp::Offload;
+    use rustix::event::epoll::CreateFlags;
+    use std::net::UdpSocket;
 
     /// The way after each of four windows with so many messages a turn.
     fn ways(habit: &mut Habit, passed: &mut u64, a_turn: u64) -> [bool; 4] {
@@ -173,5 +177,31 @@ mod tests {
         assert_eq!(ways(QUIET), [true; 4]);
         assert_eq!(ways(QUIET - 1), [false; 4]);
         assert_eq!(ways(BUSY - 1), [false; 4]);
+    }
+
+    #[test]
+    fn a_datagram_is_told_of_on_either_way_and_after_each_change() {
+        let bound = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = bound.local_addr().unwrap();
+        let mut groups = listener::group(vec![bound], 1, Offload::probe()).unwrap();
+        let listeners = groups.pop().unwrap();
+        let epoll = epoll::create(CreateFlags::CLOEXEC).unwrap();
+        watch(&epoll, &listeners).unwrap();
+        let mut readiness = Readiness::new(&epoll, &listeners);
+        UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .send_to(b"hello", address)
+            .unwrap();
+        let mut ways = vec![];
+        let mut passed = 0;
+        for a_turn in [0, BUSY, 0, BUSY] {
+            for _ in 0..WINDOW {
+                passed += a_turn;
+                let ready = readiness.wait(passed, Some(&AT_ONCE)).unwrap();
+                assert_eq!(ready, [(Source::Listener(0), EventFlags::IN)]);
+            }
+            ways.push(readiness.habit.by_poll);
+        }
+        assert_eq!(ways, [false, true, false, true]);
     }
 }

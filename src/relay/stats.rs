@@ -30,6 +30,8 @@ pub struct IoStats {
     pub handed_over: u64,
     /// Datagrams dropped because the other worker's queue was full.
     pub hand_over_full: u64,
+    /// Pauses in which datagrams came together.
+    pub pauses: u64,
     /// TCP and TLS connections taken over.
     pub streams_opened: u64,
     /// Connections gone.
@@ -63,6 +65,7 @@ impl std::ops::AddAssign for IoStats {
         self.icmp_errors += other.icmp_errors;
         self.handed_over += other.handed_over;
         self.hand_over_full += other.hand_over_full;
+        self.pauses += other.pauses;
         self.streams_opened += other.streams_opened;
         self.streams_closed += other.streams_closed;
         self.streams_refused += other.streams_refused;

@@ -343,7 +343,10 @@ impl Streams {
 
     /// The socket of `key` has room.
     pub(super) fn writable(&mut self, key: StreamKey) {
-        if self.get_mut(key).is_some_and(|stream| stream.waits_for_room) {
+        if self
+            .get_mut(key)
+            .is_some_and(|stream| stream.waits_for_room)
+        {
             self.mark(key.slot);
         }
     }

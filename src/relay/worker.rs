@@ -3,6 +3,8 @@
 //! A turn waits for events, reads the clock once, lets the engine see everything that has come in,
 //! and sends what the engine wants sent. Other threads reach a worker through its [`Mailbox`] only.
 
+mod mail;
+
 use super::coalesce::Coalescing;
 use super::engine::{
     Engine, FiveTuple, Now, RelayKey, RelaySockets, Settings, Transport, WorkerId,
@@ -11,10 +13,9 @@ use super::exits::{Exits, Out};
 use super::framing::Deframer;
 use super::ledger::Ledger;
 use super::listener::Listener;
-use super::mailbox::{Mailbox, Orders, Query};
+use super::mailbox::Mailbox;
 use super::readiness::{self, Readiness};
 use super::source::Source;
-use super::stats::{RelayStats, WorkerLoad};
 use super::stream::{Input, NewStream, ReadBuffers, Rest, StreamKey, Streams};
 use super::udp::{Arena, BATCH, Offload, RelaySocket, Round};
 use rustix::event::Timespec;
@@ -31,8 +32,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Parcels of other workers that are opened in one turn, so that they do not starve the sockets.
-const PARCELS_A_TURN: usize = 64;
 /// ICMP errors read in one turn from one relayed address.
 const ICMP_A_TURN: usize = 16;
 
@@ -191,6 +190,7 @@ impl Worker {
             self.paused = pause.is_some();
             // What is known to wait has waited already.
             if let Some(pause) = pause.filter(|_| !self.more) {
+                self.exits.stats.pauses += 1;
                 thread::sleep(pause);
                 done = Instant::now();
             }
@@ -360,79 +360,6 @@ impl Worker {
                 self.read_stream(now, key);
             }
             Err(error) => tracing::warn!("cannot take over a relay connection: {error}"),
-        }
-    }
-
-    /// Returns whether to go on.
-    fn mail(&mut self, now: Now) -> bool {
-        let mailboxes = Arc::clone(&self.mailboxes);
-        let mailbox = &mailboxes[usize::from(self.id.0)];
-        mailbox.answer_bell();
-        for _ in 0..PARCELS_A_TURN {
-            let Some(parcel) = mailbox.next_parcel() else {
-                break;
-            };
-            let mut out = self.exits.open(now);
-            for (relay, from, payloads) in parcel.letters() {
-                self.engine
-                    .from_worker(now, relay, from, payloads, &mut out);
-            }
-            out.finish();
-            mailbox.reuse(parcel);
-        }
-        self.more |= mailbox.ring_unless_empty();
-        mailbox
-            .take_orders()
-            .is_none_or(|orders| self.obey(now, orders))
-    }
-
-    fn obey(&mut self, now: Now, orders: Orders) -> bool {
-        if let Some(settings) = orders.settings {
-            self.engine.reconfigure(settings);
-        }
-        if orders.drain {
-            self.engine.drain();
-        }
-        let mut out = self.exits.open(now);
-        for user in &orders.revoked {
-            self.engine.revoke(user, now, &mut out);
-        }
-        if orders.stop {
-            self.engine.stop(now, &mut out);
-        }
-        out.finish();
-        for new in orders.streams {
-            self.take_stream(now, new);
-        }
-        for query in orders.queries {
-            // Whoever asked may have gone.
-            match query {
-                Query::Allocations(answer) => {
-                    let _ = answer.send(self.engine.allocations(now.instant).collect());
-                }
-                Query::Stats(answer) => {
-                    let _ = answer.send(self.stats());
-                }
-                #[cfg(test)]
-                Query::Run(body) => body(),
-            }
-        }
-        !orders.stop
-    }
-
-    fn stats(&self) -> RelayStats {
-        RelayStats {
-            engine: self.engine.stats().clone(),
-            io: self.exits.stats,
-            streams: self.exits.streams.len(),
-            offload: Offload {
-                gso: self.exits.sender.gso(),
-                ..self.offload
-            },
-            workers: vec![WorkerLoad {
-                id: self.id,
-                cpu: Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default(),
-            }],
         }
     }
 }

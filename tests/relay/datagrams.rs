@@ -1,9 +1,10 @@
 //! UDP clients.
 
 use crate::client;
-use crate::relay::{Relay, echo};
+use crate::relay::{Relay, SOON, echo};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use turn::client::{Client, ClientConfig};
 use webrtc_util::Conn;
 
@@ -165,4 +166,30 @@ async fn a_peer_that_is_not_there_costs_nothing_but_its_datagrams() {
     }
     let stats = relay.eventually(|stats| stats.io.icmp_errors > 0).await;
     assert_eq!(stats.io.send_errors, 0);
+}
+
+/// A Binding request a millisecond until `enough`, given the worker's pauses and the requests.
+async fn trickle(relay: &Relay, enough: impl Fn(u64, u64) -> bool) {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut pace = tokio::time::interval(Duration::from_millis(1));
+    let deadline = Instant::now() + SOON;
+    let request = b"\0\x01\0\0\x21\x12\xa4\x42a trickle...";
+    for sent in 1.. {
+        pace.tick().await;
+        socket.send_to(request, relay.udp).await.unwrap();
+        let stats = relay.stats().await;
+        if enough(stats.io.pauses, sent) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{sent} requests: {stats:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_time_to_spare_lets_datagrams_come_together_unless_told_not_to() {
+    let relay = Relay::coalescing(1, Duration::from_millis(5));
+    trickle(&relay, |pauses, _| pauses > 0).await;
+    let relay = Relay::coalescing(1, Duration::ZERO);
+    trickle(&relay, |pauses, sent| pauses == 0 && sent == 100).await;
+    assert_eq!(relay.stats().await.io.pauses, 0);
 }

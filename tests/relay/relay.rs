@@ -29,6 +29,11 @@ pub(crate) struct Relay {
 
 impl Relay {
     pub(crate) fn start(workers: usize) -> Self {
+        Self::coalescing(workers, Duration::from_micros(200))
+    }
+
+    /// Starts a relay whose workers pause for `coalesce` at most.
+    pub(crate) fn coalescing(workers: usize, coalesce: Duration) -> Self {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let udp_v6 = UdpSocket::bind("[::1]:0").unwrap();
         let (tcp, tls) = (listener(), listener());
@@ -53,7 +58,7 @@ impl Relay {
             // Below the ports that the kernel hands out by itself.
             ports: 10_000..=32_000,
             workers,
-            coalesce: Duration::from_micros(200),
+            coalesce,
         };
         let addresses = (
             udp.local_addr().unwrap(),

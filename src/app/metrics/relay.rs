@@ -170,6 +170,11 @@ impl Seen {
                 engine.auth_failures,
             ),
             (
+                "relay_pauses",
+                "Pauses of idle workers in which datagrams came together (turn.coalesce)",
+                io.pauses,
+            ),
+            (
                 "relay_streams_refused",
                 "TCP and TLS connections ended by the box",
                 io.streams_refused,

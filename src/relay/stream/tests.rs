@@ -1,10 +1,12 @@
 use super::waiting::MAX_OF_SOURCE;
 use super::*;
+use rustix::buffer::spare_capacity;
 use rustix::event::epoll::CreateFlags;
 use std::io::Write;
 use std::net::TcpListener;
 
 struct World {
+    epoll: Rc<OwnedFd>,
     streams: Streams,
     listener: TcpListener,
     buffers: ReadBuffers,
@@ -15,7 +17,8 @@ impl World {
     fn new() -> Self {
         let epoll = Rc::new(epoll::create(CreateFlags::CLOEXEC).unwrap());
         Self {
-            streams: Streams::new(epoll),
+            streams: Streams::new(Rc::clone(&epoll)),
+            epoll,
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
             buffers: ReadBuffers::new(),
             now: Instant::now(),
@@ -131,4 +134,67 @@ fn a_client_that_reads_no_replies_either_is_cut_off() {
         }
     }
     panic!("32 MiB of replies found room");
+}
+
+#[test]
+fn what_one_read_leaves_is_come_back_to() {
+    let mut world = World::new();
+    let (mut client, _, key) = world.connect(b"");
+    let sent: Vec<u8> = (0..READ + 10).map(|index| index as u8).collect();
+    let (mut heard, mut rest) = (vec![], Rest::Later);
+    client.write_all(&sent).unwrap();
+    while heard.len() < sent.len() {
+        let input = world.streams.read(key, &mut world.buffers);
+        heard.extend_from_slice(input.bytes);
+        assert_eq!(input.rest == Rest::Now, input.bytes.len() == READ);
+        rest = input.rest;
+    }
+    assert_eq!((heard, rest), (sent, Rest::Later));
+
+    world.streams.come_back(key);
+    world.streams.come_back(key);
+    assert!(world.streams.has_unread());
+    assert_eq!(world.streams.unread(), [key]);
+    assert!(!world.streams.has_unread());
+    world.streams.come_back(key);
+    assert_eq!(world.streams.unread(), [key]);
+    world.streams.remove(key);
+    world.streams.come_back(key);
+    assert!(!world.streams.has_unread());
+}
+
+#[test]
+fn what_found_no_room_is_written_when_there_is_some() {
+    let mut world = World::new();
+    let (mut client, five_tuple, key) = world.connect(b"");
+    let mut stats = IoStats::default();
+    // Until the kernel's buffers are full, and the outbox as well.
+    let mut sent = 0;
+    while world.streams.push(&five_tuple, &[7; 4096], b"", 0, false) {
+        sent += 4096;
+        assert_eq!(world.streams.flush(&mut stats), None);
+    }
+    let mut events = Vec::with_capacity(8);
+    let mut heard = 0;
+    let mut buffer = vec![0; 1 << 16];
+    while heard < sent {
+        let read = client.read(&mut buffer).unwrap();
+        assert!(read > 0 && buffer[..read].iter().all(|byte| *byte == 7));
+        heard += read;
+        events.clear();
+        // Whoever has read everything waits for the rest; epoll tells when that can be written.
+        let unread = heard < sent && rustix::io::ioctl_fionread(&client).unwrap() == 0;
+        let patience = rustix::event::Timespec {
+            tv_sec: if unread { 10 } else { 0 },
+            tv_nsec: 0,
+        };
+        epoll::wait(&*world.epoll, spare_capacity(&mut events), Some(&patience)).unwrap();
+        if events
+            .iter()
+            .any(|e: &epoll::Event| { e.flags }.contains(EventFlags::OUT))
+        {
+            world.streams.writable(key);
+            assert_eq!(world.streams.flush(&mut stats), None);
+        }
+    }
 }
