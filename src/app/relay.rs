@@ -197,14 +197,16 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test]
-    async fn the_end_of_a_stream_is_heard_behind_its_last_words() {
-        let env = ["HTTP__LISTEN", "TURN__UDP", "TURN__TCP"]
-            .map(|key| (format!("CALLBOX_{key}"), "127.0.0.1:0".to_owned()));
-        let config = Config::load(None, env.into_iter()).unwrap();
-        let app = App::start(config).await.unwrap();
+    async fn the_end_of_a_stream_is_heard_however_much_was_said_before() {
+        let free = ["HTTP__LISTEN", "TURN__UDP", "TURN__TCP"].map(|key| (key, "127.0.0.1:0"));
+        let env = free.into_iter().chain([("TURN__WORKERS", "1")]);
+        let env = env.map(|(key, value)| (format!("CALLBOX_{key}"), value.to_owned()));
+        let app = App::start(Config::load(None, env).unwrap()).await.unwrap();
         let (server, relay) = (app.tcp[0], app.relay.clone().unwrap());
         let request = b"\0\x01\0\0\x21\x12\xa4\x42last words..";
-        let story = tokio::task::spawn_blocking(move || {
+        // For a channel that there is not: it is dropped.
+        let chatter = [&[0x40, 0, 0x03, 0xe8][..], &[0; 1000]].concat();
+        let story = move |chatters: usize| {
             let mut client = TcpStream::connect(server).unwrap();
             // Sooner than a connection without an allocation is ended anyway.
             let patience = Some(Duration::from_secs(8));
@@ -221,13 +223,16 @@ mod tests {
                 let _ = waits.recv();
             });
             stood.recv().unwrap();
+            client.write_all(&chatter.repeat(chatters)).unwrap();
             client.write_all(request).unwrap();
             client.shutdown(Shutdown::Write).unwrap();
             drop(go_on);
             let mut rest = vec![];
             client.read_to_end(&mut rest).unwrap();
-            assert_eq!(rest, reply[..length]);
-        });
-        story.await.unwrap();
+            assert_eq!(rest, reply[..length], "behind {chatters} kB");
+        };
+        // What one read takes, and more.
+        let stories = move || [0, 40].map(story);
+        tokio::task::spawn_blocking(stories).await.unwrap();
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Readiness<'w> {
 ///
 /// # Errors
 /// epoll refuses one.
-pub(super) fn watch(epoll: &OwnedFd, listeners: &[Listener]) -> Result<()> {
+pub(super) fn watch_listeners(epoll: &OwnedFd, listeners: &[Listener]) -> Result<()> {
     for (index, socket) in listeners.iter().enumerate() {
         let data = EventData::new_u64(listener(index).to_token());
         epoll::add(epoll, socket, data, EventFlags::IN)?;
@@ -69,7 +69,7 @@ impl<'w> Readiness<'w> {
         passed: u64,
         mut timeout: Option<&Timespec>,
     ) -> Result<&[(Source, EventFlags)]> {
-        let by_poll = self.by_poll(passed)?;
+        let by_poll = self.by_poll(passed);
         self.ready.clear();
         if by_poll {
             match poll(&mut self.polled, timeout) {
@@ -99,19 +99,24 @@ impl<'w> Readiness<'w> {
     }
 
     /// Whether the listeners are to be polled; moves them where that has changed.
-    fn by_poll(&mut self, passed: u64) -> Result<bool> {
+    fn by_poll(&mut self, passed: u64) -> bool {
         let before = self.habit.by_poll;
         let by_poll = self.habit.after_turn(passed);
-        match (before, by_poll) {
-            (false, true) => {
-                for listener in self.listeners {
-                    epoll::delete(self.epoll, listener)?;
-                }
-            }
-            (true, false) => watch(self.epoll, self.listeners)?,
-            _ => {}
+        if before && !by_poll && watch_listeners(self.epoll, self.listeners).is_err() {
+            // No room for more in this user's epoll sets. Polling needs none.
+            self.forget_listeners();
+            self.habit.by_poll = true;
+        } else if !before && by_poll {
+            self.forget_listeners();
         }
-        Ok(by_poll)
+        self.habit.by_poll
+    }
+
+    fn forget_listeners(&self) {
+        for listener in self.listeners {
+            // One that is not there is as good as gone.
+            let _ = epoll::delete(self.epoll, listener);
+        }
     }
 }
 
@@ -186,7 +191,7 @@ mod tests {
         let mut groups = listener::group(vec![bound], 1, Offload::probe()).unwrap();
         let listeners = groups.pop().unwrap();
         let epoll = epoll::create(CreateFlags::CLOEXEC).unwrap();
-        watch(&epoll, &listeners).unwrap();
+        watch_listeners(&epoll, &listeners).unwrap();
         let mut readiness = Readiness::new(&epoll, &listeners);
         UdpSocket::bind("127.0.0.1:0")
             .unwrap()

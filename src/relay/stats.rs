@@ -30,7 +30,7 @@ pub struct IoStats {
     pub handed_over: u64,
     /// Datagrams dropped because the other worker's queue was full.
     pub hand_over_full: u64,
-    /// Pauses in which datagrams came together.
+    /// Pauses made so that datagrams come together.
     pub pauses: u64,
     /// TCP and TLS connections taken over.
     pub streams_opened: u64,

@@ -14,7 +14,7 @@ use outbox::{Outbox, Pool, Written};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustls::ServerConnection;
 use socket2::SockRef;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
@@ -27,13 +27,19 @@ use waiting::Waiting;
 const WITHOUT_ALLOCATION: Duration = Duration::from_secs(10);
 /// Bytes of a message before there is an allocation, when only requests make sense.
 const MAX_EARLY_MESSAGE: usize = 4096;
-/// Bytes of one read call: a few hundred datagrams.
-const READ: usize = 64 << 10;
+/// Bytes of one read call: dozens of datagrams, and half of what the kernel lets wait on a fresh
+/// connection.
+const READ: usize = 32 << 10;
 /// Bytes that TLS may hold back from earlier reads: one record on the wire, one deciphered, the
 /// 16 KiB that rustls buffers, rounded up.
 const TLS_BACKLOG: usize = 64 << 10;
 /// Unsent bytes in the kernel after which a socket counts as full: old media is worth nothing.
 const UNSENT: u32 = 128 << 10;
+
+/// What epoll tells of, once each time: it need not look again whether that has been read.
+const TOLD: EventFlags = EventFlags::IN
+    .union(EventFlags::RDHUP)
+    .union(EventFlags::ET);
 
 /// A connection on its way to a worker.
 pub(super) struct NewStream {
@@ -77,9 +83,11 @@ pub(super) struct Streams {
     /// Connections with something to write, or to end.
     dirty: Vec<u32>,
     /// Connections with something to read that epoll has told of before.
-    unread: Vec<StreamKey>,
+    unread: VecDeque<StreamKey>,
     pool: Pool,
     epoll: Rc<OwnedFd>,
+    /// Names a connection to epoll.
+    token: fn(StreamKey) -> u64,
 }
 
 #[derive(Default)]
@@ -96,6 +104,11 @@ struct Stream {
     partial: Vec<u8>,
     outbox: Outbox,
     deadline: Option<Instant>,
+    /// Its client has sent its last word, or the connection is broken: both are read behind
+    /// everything else.
+    hung_up: bool,
+    /// Has been full, so that epoll tells of room.
+    has_been_full: bool,
     waits_for_room: bool,
     dirty: bool,
     unread: bool,
@@ -112,23 +125,24 @@ pub(super) struct Input<'b> {
 pub(super) enum Rest {
     /// Nothing yet: epoll tells.
     Later,
-    /// More than one read takes.
+    /// More than was read.
     Now,
     /// Nothing ever again.
     Never,
 }
 
 impl Streams {
-    pub(super) fn new(epoll: Rc<OwnedFd>) -> Self {
+    pub(super) fn new(epoll: Rc<OwnedFd>, token: fn(StreamKey) -> u64) -> Self {
         Self {
             slots: vec![],
             free: vec![],
             by_five_tuple: HashMap::default(),
             waiting: Waiting::default(),
             dirty: vec![],
-            unread: vec![],
+            unread: VecDeque::new(),
             pool: Pool::default(),
             epoll,
+            token,
         }
     }
 
@@ -155,12 +169,7 @@ impl Streams {
     ///
     /// # Errors
     /// The socket cannot be waited for.
-    pub(super) fn insert(
-        &mut self,
-        new: NewStream,
-        now: Instant,
-        token: impl Fn(StreamKey) -> u64,
-    ) -> io::Result<StreamKey> {
+    pub(super) fn insert(&mut self, new: NewStream, now: Instant) -> io::Result<StreamKey> {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             self.slots.len() as u32 - 1
@@ -170,10 +179,8 @@ impl Streams {
         // Both only make it better.
         let _ = new.socket.set_nodelay(true);
         let _ = SockRef::from(&new.socket).set_tcp_notsent_lowat(UNSENT);
-        let data = EventData::new_u64(token(key));
-        // Told once of what comes: epoll need not look again whether it has been read.
-        let told = EventFlags::IN | EventFlags::RDHUP | EventFlags::OUT | EventFlags::ET;
-        if let Err(error) = epoll::add(&*self.epoll, &new.socket, data, told) {
+        let data = EventData::new_u64((self.token)(key));
+        if let Err(error) = epoll::add(&*self.epoll, &new.socket, data, TOLD) {
             self.free.push(slot);
             return Err(error.into());
         }
@@ -188,6 +195,8 @@ impl Streams {
             partial: new.prefix,
             outbox: Outbox::default(),
             deadline: Some(deadline),
+            hung_up: false,
+            has_been_full: false,
             waits_for_room: false,
             dirty: false,
             unread: false,
@@ -234,15 +243,15 @@ impl Streams {
         };
         let kept = stream.partial.len();
         buffers.plain[..kept].copy_from_slice(&stream.partial);
-        let (read, rest) = match &mut stream.tls {
-            None => read_plain(&mut stream.socket, &mut buffers.plain[kept..kept + READ]),
-            Some(tls) => read_tls(
-                &mut stream.socket,
-                tls,
-                &mut buffers.wire,
-                &mut buffers.plain[kept..],
-            ),
+        let wire = Wire {
+            socket: &stream.socket,
+            hung_up: stream.hung_up,
         };
+        let (read, rest) = match &mut stream.tls {
+            None => wire.read(&mut buffers.plain[kept..kept + READ]),
+            Some(tls) => read_tls(&wire, tls, &mut buffers.wire, &mut buffers.plain[kept..]),
+        };
+
         let answers = stream.tls.as_ref().is_some_and(|tls| tls.wants_write());
         if answers {
             self.mark(key.slot);
@@ -253,29 +262,34 @@ impl Streams {
         }
     }
 
-    /// Notes that a connection has more to say than was read, or has hung up behind it.
+    /// Notes that there is an end behind what is still to be read of a connection.
+    pub(super) fn hung_up(&mut self, key: StreamKey) {
+        if let Some(stream) = self.get_mut(key) {
+            stream.hung_up = true;
+        }
+    }
+
+    /// Notes that a connection has more to say than was read.
     pub(super) fn come_back(&mut self, key: StreamKey) {
         if let Some(stream) = self.get_mut(key)
             && !std::mem::replace(&mut stream.unread, true)
         {
-            self.unread.push(key);
+            self.unread.push_back(key);
         }
     }
 
-    /// The connections to come back to, once.
-    pub(super) fn unread(&mut self) -> Vec<StreamKey> {
-        let unread = std::mem::take(&mut self.unread);
-        for key in &unread {
-            if let Some(stream) = self.get_mut(*key) {
-                stream.unread = false;
-            }
-        }
-        unread
+    /// How many connections are to be come back to.
+    pub(super) fn unread(&self) -> usize {
+        self.unread.len()
     }
 
-    /// Whether there are connections to come back to.
-    pub(super) fn has_unread(&self) -> bool {
-        !self.unread.is_empty()
+    /// The connection to come back to next.
+    pub(super) fn next_unread(&mut self) -> Option<StreamKey> {
+        let key = self.unread.pop_front()?;
+        if let Some(stream) = self.get_mut(key) {
+            stream.unread = false;
+        }
+        Some(key)
     }
 
     /// Keeps the front of a message until its rest arrives.
@@ -370,7 +384,6 @@ impl Streams {
             };
             self.pool.written(waiting - stream.outbox.waiting());
             match written {
-                // Room makes epoll tell.
                 Ok(written) => stream.waits_for_room = written == Written::Part,
                 Err(_) => {
                     stats.streams_refused += u64::from(overrun);
@@ -379,6 +392,13 @@ impl Streams {
             }
             if !stream.waits_for_room {
                 self.pool.put(std::mem::take(&mut stream.outbox));
+            } else if !std::mem::replace(&mut stream.has_been_full, true) {
+                // Told of room as well, epoll would wake the worker for it with every read.
+                let data = EventData::new_u64((self.token)(key));
+                let told = TOLD | EventFlags::OUT;
+                if epoll::modify(&*self.epoll, &stream.socket, data, told).is_err() {
+                    return Some(key);
+                }
             }
         }
         None
@@ -410,28 +430,38 @@ impl Stream {
     }
 }
 
-/// Returns how much was read. A read that fills less than its buffer has emptied the socket.
-fn read_plain(socket: &mut TcpStream, buffer: &mut [u8]) -> (usize, Rest) {
-    match socket.read(buffer) {
-        Ok(0) => (0, Rest::Never),
-        Ok(read) if read == buffer.len() => (read, Rest::Now),
-        Ok(read) => (read, Rest::Later),
-        Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock => (0, Rest::Later),
-            io::ErrorKind::Interrupted => (0, Rest::Now),
-            _ => (0, Rest::Never),
-        },
+/// Where a connection is read from.
+struct Wire<'s> {
+    socket: &'s TcpStream,
+    hung_up: bool,
+}
+
+impl Wire<'_> {
+    /// Returns how much was read. A read that fills less than its buffer has emptied the socket,
+    /// but for an end behind it. (It also stops at a mark of urgent data, which no client of ours
+    /// sends.)
+    fn read(&self, buffer: &mut [u8]) -> (usize, Rest) {
+        match (&mut &*self.socket).read(buffer) {
+            Ok(0) => (0, Rest::Never),
+            Ok(read) if read == buffer.len() || self.hung_up => (read, Rest::Now),
+            Ok(read) => (read, Rest::Later),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => (0, Rest::Later),
+                io::ErrorKind::Interrupted => (0, Rest::Now),
+                _ => (0, Rest::Never),
+            },
+        }
     }
 }
 
-/// As [`read_plain`]: one read of the wire, then whatever comes out of it.
+/// As [`Wire::read`]: one read of the wire, then whatever comes out of it.
 fn read_tls(
-    socket: &mut TcpStream,
+    from: &Wire<'_>,
     tls: &mut ServerConnection,
     wire: &mut [u8],
     plain: &mut [u8],
 ) -> (usize, Rest) {
-    let (read, mut rest) = read_plain(socket, wire);
+    let (read, mut rest) = from.read(wire);
     let mut wire = &wire[..read];
     let mut length = 0;
     loop {

@@ -32,6 +32,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
+/// Streams come back to in one turn, for the same reason as that of a turn's events.
+const UNREAD_A_TURN: usize = 64;
 /// ICMP errors read in one turn from one relayed address.
 const ICMP_A_TURN: usize = 16;
 
@@ -59,7 +61,7 @@ pub(super) fn start(plan: Plan) -> io::Result<JoinHandle<()>> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let bell = plan.mailboxes[usize::from(plan.id.0)].bell();
     watch(&epoll, bell, Source::Bell, EventFlags::IN | EventFlags::ET)?;
-    readiness::watch(&epoll, &plan.listeners)?;
+    readiness::watch_listeners(&epoll, &plan.listeners)?;
     thread::Builder::new()
         .name(format!("relay-{}", plan.id.0))
         .spawn(move || {
@@ -126,7 +128,7 @@ struct Worker {
     coalescing: Coalescing,
     /// Counts turns of the loop.
     turn: u32,
-    /// Messages received in this turn.
+    /// Messages and reads of streams in this turn.
     heard: u32,
     /// Whether something is known to wait at the end of this turn.
     more: bool,
@@ -146,7 +148,7 @@ impl Worker {
             engine: Engine::new(plan.id, plan.settings, plan.ledger, relays, plan.seed, now),
             exits: Exits::new(
                 plan.listeners,
-                Streams::new(Rc::clone(&epoll)),
+                Streams::new(Rc::clone(&epoll), stream_token),
                 Arc::clone(&plan.mailboxes),
                 plan.offload,
             ),
@@ -215,8 +217,10 @@ impl Worker {
         self.turn = self.turn.wrapping_add(1);
         self.timers(now);
         self.datagrams(now, ready);
-        for key in self.exits.streams.unread() {
-            self.read_stream(now, key);
+        for _ in 0..self.exits.streams.unread().min(UNREAD_A_TURN) {
+            if let Some(key) = self.exits.streams.next_unread() {
+                self.read_stream(now, key);
+            }
         }
         let mut rung = false;
         for &(source, flags) in ready {
@@ -230,7 +234,7 @@ impl Worker {
         while let Some(key) = self.exits.streams.flush(&mut self.exits.stats) {
             self.end_stream(now, key);
         }
-        self.more |= self.exits.streams.has_unread();
+        self.more |= self.exits.streams.unread() > 0;
         self.exits.post();
         go_on
     }
@@ -295,12 +299,11 @@ impl Worker {
             self.exits.streams.writable(key);
         }
         let end = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+        if flags.intersects(end) {
+            self.exits.streams.hung_up(key);
+        }
         if flags.intersects(EventFlags::IN | end) {
             self.read_stream(now, key);
-        }
-        // The end lies behind what was just read, and is told of once.
-        if flags.intersects(end) {
-            self.exits.streams.come_back(key);
         }
     }
 
@@ -353,7 +356,7 @@ impl Worker {
             self.exits.stats.streams_refused += 1;
             self.end_stream(now, oldest);
         }
-        match self.exits.streams.insert(new, now.instant, stream_token) {
+        match self.exits.streams.insert(new, now.instant) {
             Ok(key) => {
                 self.exits.stats.streams_opened += 1;
                 // What was read before it came here is not waited for.

@@ -7,7 +7,7 @@ use callbox::relay::ClientStream;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 
@@ -69,6 +69,27 @@ async fn any_way_of_cutting_a_stream_relays_the_same() {
         }
         for payload in &payloads {
             assert_eq!(client.receive_channel(), (0x4000, payload.clone()));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_again_hears_again() {
+    let relay = Relay::start(1);
+    let mut client = client::tcp(relay.tcp, relay.credential("alice"));
+    let relayed = client.allocate().unwrap();
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.bind(0x4000, peer.local_addr().unwrap()).unwrap();
+    // Until nothing more is taken for it.
+    while relay.stats().await.io.slow_reader == 0 {
+        for _ in 0..100 {
+            peer.send_to(&[0; 1200], relayed).unwrap();
+        }
+    }
+    loop {
+        peer.send_to(b"still there?", relayed).unwrap();
+        if client.receive_channel() == (0x4000, b"still there?".to_vec()) {
+            break;
         }
     }
 }

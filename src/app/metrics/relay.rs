@@ -171,7 +171,7 @@ impl Seen {
             ),
             (
                 "relay_pauses",
-                "Pauses of idle workers in which datagrams came together (turn.coalesce)",
+                "Pauses of workers with time to spare, in which datagrams come together (turn.coalesce)",
                 io.pauses,
             ),
             (
