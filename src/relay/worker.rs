@@ -438,3 +438,6 @@ fn read_clocks() -> Now {
         unix: unix.tv_sec.try_into().unwrap_or(0),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+use super::*;
+use crate::auth::credential::TurnSecrets;
+use crate::relay::engine::{PeerPolicy, Quotas};
+use crate::relay::listener;
+use secrecy::SecretString;
+use std::net::UdpSocket;
+
+/// A worker that a test turns by hand, and a client's socket.
+fn worker() -> (Worker, UdpSocket, SocketAddr) {
+    let now = Instant::now();
+    let bound = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = bound.local_addr().unwrap();
+    let offload = Offload::probe();
+    let mut groups = listener::group(vec![bound], 1, offload).unwrap();
+    let settings = Settings {
+        realm: "callbox".into(),
+        secrets: TurnSecrets::new(vec![SecretString::from("north")]).unwrap(),
+        policy: PeerPolicy::new(vec![], vec![], vec![]),
+        quotas: Quotas {
+            user: 1,
+            ip: 1,
+            total: 1,
+        },
+        max_session: Duration::from_secs(3600),
+        max_rate: None,
+        total_rate: None,
+        alternates: vec![],
+    };
+    let plan = Plan {
+        id: WorkerId(0),
+        settings: settings.into(),
+        ledger: Ledger::new(vec![], 10_000..=10_001, [0; 32], now),
+        listeners: groups.pop().unwrap(),
+        mailboxes: Arc::new([Mailbox::new().unwrap()]),
+        offload,
+        coalesce: Duration::ZERO,
+        seed: [0; 32],
+        ended: Arc::default(),
+    };
+    let epoll = Rc::new(epoll::create(CreateFlags::CLOEXEC).unwrap());
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    (Worker::new(plan, epoll), client, address)
+}
+
+#[test]
+fn what_passes_the_listeners_is_counted_in_and_out() {
+    let (mut worker, client, server) = worker();
+    let request = b"\0\x01\0\0\x21\x12\xa4\x42who am I....";
+    for passed in [0, 2, 4] {
+        assert_eq!(worker.exits.passed, passed);
+        client.send_to(request, server).unwrap();
+        let ready = [(Source::Listener(0), EventFlags::IN)];
+        assert!(worker.turn(read_clocks(), &ready));
+        client.recv(&mut [0; 64]).unwrap();
+    }
+}
