@@ -113,10 +113,7 @@ pub(crate) struct Run {
     bursts: Bursts,
     next_client: usize,
     epoll: Epoll,
-    /// What the peer receives with.
     receiver: Receiver,
-    /// What clients receive with: asking for a second message costs as much as many a packet.
-    client_receiver: Receiver,
     out: Vec<u8>,
 }
 
@@ -152,7 +149,6 @@ impl Run {
             next_client: 0,
             epoll,
             receiver: Receiver::new(RECEIVE_SLOTS),
-            client_receiver: Receiver::new(if load.is_isolated() { 1 } else { RECEIVE_SLOTS }),
             out: Vec::with_capacity(1 << 17),
         })
     }
@@ -329,12 +325,12 @@ impl Run {
     fn client_receives(&mut self, client: usize) -> Result<()> {
         let Self {
             clients,
-            client_receiver,
+            receiver,
             tally,
             framing,
             ..
         } = self;
-        clients[client].receive(client_receiver, |message| {
+        clients[client].receive(receiver, |message| {
             let payload = wire::payload(*framing, message);
             if let Some(stamp) = payload.and_then(|payload| tally.arrived(payload)) {
                 tally.complete(&stamp);

@@ -114,11 +114,6 @@ impl Load {
         if self.flow == Flow::Echo { 2 } else { 1 }
     }
 
-    /// Whether packets come one by one.
-    pub(crate) fn is_isolated(&self) -> bool {
-        matches!(self.shape, Shape::Bursts { packets: 1, .. })
-    }
-
     /// Packets that may be outstanding.
     pub(crate) fn window(&self) -> usize {
         match self.pace {

@@ -37,9 +37,9 @@ pub(crate) fn send_burst(
     offload: bool,
 ) -> io::Result<()> {
     if data.len() <= segment {
-        send_one(socket.as_raw_fd(), to, data)
+        send_message(socket.as_raw_fd(), to, data, None)
     } else if offload {
-        send_train(socket.as_raw_fd(), to, data, segment)
+        send_message(socket.as_raw_fd(), to, data, Some(segment))
     } else {
         send_many(socket.as_raw_fd(), to, data, segment)
     }
@@ -153,47 +153,30 @@ fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), WouldBlock | Interrupted | ConnectionRefused)
 }
 
-fn send_one(fd: RawFd, to: Option<SocketAddrV4>, data: &[u8]) -> io::Result<()> {
-    let name = to.map(socket_name);
-    let (name, length) = match &name {
-        Some(name) => (std::ptr::from_ref(name), size_of::<libc::sockaddr_in>()),
-        None => (std::ptr::null(), 0),
-    };
-    // SAFETY: data and name outlive the call; the kernel only reads them.
-    let sent = unsafe {
-        libc::sendto(
-            fd,
-            data.as_ptr().cast(),
-            data.len(),
-            0,
-            name.cast(),
-            length as libc::socklen_t,
-        )
-    };
-    if sent < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
-}
-
-fn send_train(fd: RawFd, to: Option<SocketAddrV4>, data: &[u8], segment: usize) -> io::Result<()> {
+fn send_message(
+    fd: RawFd,
+    to: Option<SocketAddrV4>,
+    data: &[u8],
+    segment: Option<usize>,
+) -> io::Result<()> {
     let mut name = to.map(socket_name);
     let mut vector = vector_of(data);
     let mut control = [0_u64; CONTROL / 8];
     let mut header = header_of(name.as_mut(), &mut vector);
-    let size = size_of::<u16>() as libc::c_uint;
-    header.msg_control = control.as_mut_ptr().cast();
-    // SAFETY: the control buffer is aligned and holds more than CMSG_SPACE(2).
-    unsafe {
-        header.msg_controllen = libc::CMSG_SPACE(size) as _;
-        let message = libc::CMSG_FIRSTHDR(&header);
-        (*message).cmsg_level = libc::SOL_UDP;
-        (*message).cmsg_type = libc::UDP_SEGMENT;
-        (*message).cmsg_len = libc::CMSG_LEN(size) as _;
-        libc::CMSG_DATA(message)
-            .cast::<u16>()
-            .write_unaligned(segment as u16);
+    if let Some(segment) = segment {
+        let size = size_of::<u16>() as libc::c_uint;
+        header.msg_control = control.as_mut_ptr().cast();
+        // SAFETY: the control buffer is aligned and holds more than CMSG_SPACE(2).
+        unsafe {
+            header.msg_controllen = libc::CMSG_SPACE(size) as _;
+            let message = libc::CMSG_FIRSTHDR(&header);
+            (*message).cmsg_level = libc::SOL_UDP;
+            (*message).cmsg_type = libc::UDP_SEGMENT;
+            (*message).cmsg_len = libc::CMSG_LEN(size) as _;
+            libc::CMSG_DATA(message)
+                .cast::<u16>()
+                .write_unaligned(segment as u16);
+        }
     }
     // SAFETY: name, vector and control outlive the call; the kernel only reads them.
     let sent = unsafe { libc::sendmsg(fd, &header, 0) };
