@@ -2,9 +2,9 @@
 //! one wake-up serves several. Pure.
 //!
 //! Falling asleep and waking up cost a worker more than a datagram does. What comes in a pause
-//! waits for its end, at most as long as the operator grants; what comes alone does not, for pauses follow
-//! datagrams and are made only while several are expected in one. A busy worker makes none: there
-//! datagrams come together by themselves, and their time is worth more than the worker's.
+//! waits for its end, at most as long as the operator grants; what comes alone does not, for pauses
+//! follow datagrams and are made only while several are expected in one. A busy worker makes none:
+//! there datagrams come together by themselves, and their time is worth more than the worker's.
 
 use std::time::{Duration, Instant};
 

@@ -31,32 +31,22 @@ pub(super) struct Readiness<'w> {
     ready: Vec<(Source, EventFlags)>,
 }
 
-/// Has epoll watch the listeners of a worker, as [`Readiness`] expects them to be at first.
-///
-/// # Errors
-/// epoll refuses one.
-pub(super) fn watch_listeners(epoll: &OwnedFd, listeners: &[Listener]) -> Result<()> {
-    for (index, socket) in listeners.iter().enumerate() {
-        let data = EventData::new_u64(listener(index).to_token());
-        epoll::add(epoll, socket, data, EventFlags::IN)?;
-    }
-    Ok(())
-}
-
 impl<'w> Readiness<'w> {
     pub(super) fn new(epoll: &'w OwnedFd, listeners: &'w [Listener]) -> Self {
         let polled = std::iter::once(epoll.as_fd())
             .chain(listeners.iter().map(Listener::as_fd))
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
-        Self {
+        let mut readiness = Self {
             epoll,
             listeners,
             polled,
             habit: Habit::default(),
             events: Vec::with_capacity(EVENTS),
             ready: Vec::with_capacity(EVENTS),
-        }
+        };
+        readiness.watch_listeners();
+        readiness
     }
 
     /// Waits until something is ready or `timeout` is over; `None` waits without end. `passed`
@@ -101,15 +91,26 @@ impl<'w> Readiness<'w> {
     /// Whether the listeners are to be polled; moves them where that has changed.
     fn by_poll(&mut self, passed: u64) -> bool {
         let before = self.habit.by_poll;
-        let by_poll = self.habit.after_turn(passed);
-        if before && !by_poll && watch_listeners(self.epoll, self.listeners).is_err() {
-            // No room for more in this user's epoll sets. Polling needs none.
-            self.forget_listeners();
-            self.habit.by_poll = true;
-        } else if !before && by_poll {
-            self.forget_listeners();
+        match (before, self.habit.after_turn(passed)) {
+            (false, true) => self.forget_listeners(),
+            (true, false) => self.watch_listeners(),
+            _ => {}
         }
         self.habit.by_poll
+    }
+
+    /// Has epoll watch the listeners; where this user's epoll sets have no more room, poll needs
+    /// none.
+    fn watch_listeners(&mut self) {
+        self.habit.by_poll = false;
+        for (index, socket) in self.listeners.iter().enumerate() {
+            let data = EventData::new_u64(listener(index).to_token());
+            if epoll::add(self.epoll, socket, data, EventFlags::IN).is_err() {
+                self.forget_listeners();
+                self.habit.by_poll = true;
+                return;
+            }
+        }
     }
 
     fn forget_listeners(&self) {
@@ -184,19 +185,24 @@ mod tests {
         assert_eq!(ways(BUSY - 1), [false; 4]);
     }
 
-    #[test]
-    fn a_datagram_is_told_of_on_either_way_and_after_each_change() {
+    /// The listeners of a worker, one of which has something to receive.
+    fn told() -> Vec<Listener> {
         let bound = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = bound.local_addr().unwrap();
         let mut groups = listener::group(vec![bound], 1, Offload::probe()).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(b"hello", address).unwrap();
         let listeners = groups.pop().unwrap();
+        let mut arriving = [PollFd::new(&listeners[0], PollFlags::IN)];
+        poll(&mut arriving, None).unwrap();
+        listeners
+    }
+
+    #[test]
+    fn a_datagram_is_told_of_on_either_way_and_after_each_change() {
+        let listeners = told();
         let epoll = epoll::create(CreateFlags::CLOEXEC).unwrap();
-        watch_listeners(&epoll, &listeners).unwrap();
         let mut readiness = Readiness::new(&epoll, &listeners);
-        UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .send_to(b"hello", address)
-            .unwrap();
         let mut ways = vec![];
         let mut passed = 0;
         for a_turn in [0, BUSY, 0, BUSY] {
@@ -208,5 +214,18 @@ mod tests {
             ways.push(readiness.habit.by_poll);
         }
         assert_eq!(ways, [false, true, false, true]);
+    }
+
+    #[test]
+    fn listeners_that_epoll_refuses_are_polled() {
+        let listeners = told();
+        let epoll = epoll::create(CreateFlags::CLOEXEC).unwrap();
+        // It takes no socket twice.
+        epoll::add(&epoll, &listeners[0], EventData::new_u64(0), EventFlags::IN).unwrap();
+        let mut readiness = Readiness::new(&epoll, &listeners);
+        for _ in 0..2 * WINDOW {
+            let ready = readiness.wait(0, Some(&AT_ONCE)).unwrap();
+            assert_eq!(ready, [(Source::Listener(0), EventFlags::IN)]);
+        }
     }
 }

@@ -82,8 +82,8 @@ pub(super) struct Streams {
     waiting: Waiting,
     /// Connections with something to write, or to end.
     dirty: Vec<u32>,
-    /// Connections with something to read that epoll has told of before.
-    unread: VecDeque<StreamKey>,
+    /// Connections with something to read: epoll tells of it once.
+    readable: VecDeque<StreamKey>,
     pool: Pool,
     epoll: Rc<OwnedFd>,
     /// Names a connection to epoll.
@@ -104,14 +104,14 @@ struct Stream {
     partial: Vec<u8>,
     outbox: Outbox,
     deadline: Option<Instant>,
-    /// Its client has sent its last word, or the connection is broken: both are read behind
+    /// Its client has said its last word, or the connection is broken. Either is read behind
     /// everything else.
     hung_up: bool,
     /// Has been full, so that epoll tells of room.
     has_been_full: bool,
     waits_for_room: bool,
     dirty: bool,
-    unread: bool,
+    readable: bool,
 }
 
 /// What a read brought: bytes from the beginning of a message on.
@@ -139,7 +139,7 @@ impl Streams {
             by_five_tuple: HashMap::default(),
             waiting: Waiting::default(),
             dirty: vec![],
-            unread: VecDeque::new(),
+            readable: VecDeque::new(),
             pool: Pool::default(),
             epoll,
             token,
@@ -199,24 +199,23 @@ impl Streams {
             has_been_full: false,
             waits_for_room: false,
             dirty: false,
-            unread: false,
+            readable: false,
         });
         Ok(key)
     }
 
     /// Forgets a connection and closes it.
     pub(super) fn remove(&mut self, key: StreamKey) -> Option<FiveTuple> {
-        let stream = self.get_mut(key)?;
-        stream.say_goodbye();
+        self.get_mut(key)?;
+        let slot = &mut self.slots[key.slot as usize];
+        slot.generation = (slot.generation + 1) & 0x00ff_ffff;
+        let mut stream = slot.stream.take()?;
+        stream.say_goodbye(&mut self.pool);
+        self.pool.put(stream.outbox);
         let five_tuple = stream.five_tuple;
         if let Some(deadline) = stream.deadline {
             self.waiting
                 .remove(five_tuple.client.ip(), deadline, key.slot);
-        }
-        let slot = &mut self.slots[key.slot as usize];
-        slot.generation = (slot.generation + 1) & 0x00ff_ffff;
-        if let Some(stream) = slot.stream.take() {
-            self.pool.put(stream.outbox);
         }
         self.free.push(key.slot);
         self.by_five_tuple.remove(&five_tuple);
@@ -243,15 +242,19 @@ impl Streams {
         };
         let kept = stream.partial.len();
         buffers.plain[..kept].copy_from_slice(&stream.partial);
-        let wire = Wire {
-            socket: &stream.socket,
-            hung_up: stream.hung_up,
-        };
         let (read, rest) = match &mut stream.tls {
-            None => wire.read(&mut buffers.plain[kept..kept + READ]),
-            Some(tls) => read_tls(&wire, tls, &mut buffers.wire, &mut buffers.plain[kept..]),
+            None => read_plain(&mut stream.socket, &mut buffers.plain[kept..kept + READ]),
+            Some(tls) => read_tls(
+                &mut stream.socket,
+                tls,
+                &mut buffers.wire,
+                &mut buffers.plain[kept..],
+            ),
         };
-
+        let rest = match rest {
+            Rest::Later if stream.hung_up => Rest::Now,
+            rest => rest,
+        };
         let answers = stream.tls.as_ref().is_some_and(|tls| tls.wants_write());
         if answers {
             self.mark(key.slot);
@@ -262,6 +265,15 @@ impl Streams {
         }
     }
 
+    /// Notes that there is something to read of a connection, or more than was read.
+    pub(super) fn readable(&mut self, key: StreamKey) {
+        if let Some(stream) = self.get_mut(key)
+            && !std::mem::replace(&mut stream.readable, true)
+        {
+            self.readable.push_back(key);
+        }
+    }
+
     /// Notes that there is an end behind what is still to be read of a connection.
     pub(super) fn hung_up(&mut self, key: StreamKey) {
         if let Some(stream) = self.get_mut(key) {
@@ -269,25 +281,16 @@ impl Streams {
         }
     }
 
-    /// Notes that a connection has more to say than was read.
-    pub(super) fn come_back(&mut self, key: StreamKey) {
-        if let Some(stream) = self.get_mut(key)
-            && !std::mem::replace(&mut stream.unread, true)
-        {
-            self.unread.push_back(key);
-        }
+    /// How many connections are to be read.
+    pub(super) fn to_read(&self) -> usize {
+        self.readable.len()
     }
 
-    /// How many connections are to be come back to.
-    pub(super) fn unread(&self) -> usize {
-        self.unread.len()
-    }
-
-    /// The connection to come back to next.
-    pub(super) fn next_unread(&mut self) -> Option<StreamKey> {
-        let key = self.unread.pop_front()?;
+    /// The connection to read next.
+    pub(super) fn next_to_read(&mut self) -> Option<StreamKey> {
+        let key = self.readable.pop_front()?;
         if let Some(stream) = self.get_mut(key) {
-            stream.unread = false;
+            stream.readable = false;
         }
         Some(key)
     }
@@ -376,13 +379,10 @@ impl Streams {
             stream.dirty = false;
             let key = StreamKey { slot, generation };
             let overrun = stream.outbox.is_overrun();
-            let waiting = stream.outbox.waiting();
-            let written = match &mut stream.tls {
-                _ if overrun => Err(io::ErrorKind::TimedOut.into()),
-                None => stream.outbox.write(&mut stream.socket),
-                Some(tls) => stream.outbox.write_tls(tls, &mut stream.socket),
+            let written = match overrun {
+                true => Err(io::ErrorKind::TimedOut.into()),
+                false => stream.write(&mut self.pool),
             };
-            self.pool.written(waiting - stream.outbox.waiting());
             match written {
                 Ok(written) => stream.waits_for_room = written == Written::Part,
                 Err(_) => {
@@ -393,7 +393,8 @@ impl Streams {
             if !stream.waits_for_room {
                 self.pool.put(std::mem::take(&mut stream.outbox));
             } else if !std::mem::replace(&mut stream.has_been_full, true) {
-                // Told of room as well, epoll would wake the worker for it with every read.
+                // Told of room from the beginning, epoll would report it whenever something has
+                // come and been read between two of its reports.
                 let data = EventData::new_u64((self.token)(key));
                 let told = TOLD | EventFlags::OUT;
                 if epoll::modify(&*self.epoll, &stream.socket, data, told).is_err() {
@@ -421,57 +422,62 @@ impl Streams {
 }
 
 impl Stream {
-    /// Ends TLS properly, if that takes no waiting.
-    fn say_goodbye(&mut self) {
-        if let Some(tls) = &mut self.tls {
+    /// Writes what is queued, as far as the socket takes it.
+    fn write(&mut self, pool: &mut Pool) -> io::Result<Written> {
+        let waiting = self.outbox.waiting();
+        let written = match &mut self.tls {
+            None => self.outbox.write(&mut self.socket),
+            Some(tls) => self.outbox.write_tls(tls, &mut self.socket),
+        };
+        pool.written(waiting - self.outbox.waiting());
+        written
+    }
+
+    /// Gives the last replies, and ends TLS properly, if that takes no waiting.
+    fn say_goodbye(&mut self, pool: &mut Pool) {
+        if self.outbox.is_overrun() {
+            return;
+        }
+        let written = self.write(pool);
+        if let (Some(tls), Ok(Written::All)) = (&mut self.tls, written) {
             tls.send_close_notify();
             let _ = tls.write_tls(&mut self.socket);
         }
     }
 }
 
-/// Where a connection is read from.
-struct Wire<'s> {
-    socket: &'s TcpStream,
-    hung_up: bool,
-}
-
-impl Wire<'_> {
-    /// Returns how much was read. A read that fills less than its buffer has emptied the socket,
-    /// but for an end behind it. (It also stops at a mark of urgent data, which no client of ours
-    /// sends.)
-    fn read(&self, buffer: &mut [u8]) -> (usize, Rest) {
-        match (&mut &*self.socket).read(buffer) {
-            Ok(0) => (0, Rest::Never),
-            Ok(read) if read == buffer.len() || self.hung_up => (read, Rest::Now),
-            Ok(read) => (read, Rest::Later),
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => (0, Rest::Later),
-                io::ErrorKind::Interrupted => (0, Rest::Now),
-                _ => (0, Rest::Never),
-            },
-        }
+/// Returns how much was read. A read that fills less than its buffer has emptied the socket, but
+/// for an end behind it. (It also stops at a mark of urgent data, which no client of ours sends.)
+fn read_plain(socket: &mut TcpStream, buffer: &mut [u8]) -> (usize, Rest) {
+    match socket.read(buffer) {
+        Ok(0) => (0, Rest::Never),
+        Ok(read) if read == buffer.len() => (read, Rest::Now),
+        Ok(read) => (read, Rest::Later),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock => (0, Rest::Later),
+            io::ErrorKind::Interrupted => (0, Rest::Now),
+            _ => (0, Rest::Never),
+        },
     }
 }
 
-/// As [`Wire::read`]: one read of the wire, then whatever comes out of it.
+/// As [`read_plain`]: one read of the wire, then whatever comes out of it.
 fn read_tls(
-    from: &Wire<'_>,
+    socket: &mut TcpStream,
     tls: &mut ServerConnection,
     wire: &mut [u8],
     plain: &mut [u8],
 ) -> (usize, Rest) {
-    let (read, mut rest) = from.read(wire);
+    let (read, mut rest) = read_plain(socket, wire);
     let mut wire = &wire[..read];
     let mut length = 0;
     loop {
+        // What it has deciphered before, even elsewhere, leaves no room for more.
         while let Ok(read @ 1..) = tls.reader().read(&mut plain[length..]) {
             length += read;
         }
-        if wire.is_empty() {
-            return (length, rest);
-        }
-        let fed = tls.read_tls(&mut wire).is_ok_and(|fed| fed > 0);
+        let is_last = wire.is_empty();
+        let fed = is_last || tls.read_tls(&mut wire).is_ok_and(|fed| fed > 0);
         match tls.process_new_packets() {
             Ok(state) if fed && !state.peer_has_closed() => {}
             Ok(_) if fed => rest = Rest::Never,
@@ -479,6 +485,9 @@ fn read_tls(
                 rest = Rest::Never;
                 wire = &[];
             }
+        }
+        if is_last {
+            return (length, rest);
         }
     }
 }

@@ -32,8 +32,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Streams come back to in one turn, for the same reason as that of a turn's events.
-const UNREAD_A_TURN: usize = 64;
+/// Streams read in one turn, so that they do not starve the datagrams.
+const READS_A_TURN: usize = 128;
 /// ICMP errors read in one turn from one relayed address.
 const ICMP_A_TURN: usize = 16;
 
@@ -61,7 +61,6 @@ pub(super) fn start(plan: Plan) -> io::Result<JoinHandle<()>> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let bell = plan.mailboxes[usize::from(plan.id.0)].bell();
     watch(&epoll, bell, Source::Bell, EventFlags::IN | EventFlags::ET)?;
-    readiness::watch_listeners(&epoll, &plan.listeners)?;
     thread::Builder::new()
         .name(format!("relay-{}", plan.id.0))
         .spawn(move || {
@@ -189,9 +188,10 @@ impl Worker {
             }
             done = Instant::now();
             let pause = self.coalescing.after(now.instant, done, self.heard);
-            self.paused = pause.is_some();
             // What is known to wait has waited already.
-            if let Some(pause) = pause.filter(|_| !self.more) {
+            let pause = pause.filter(|_| !self.more);
+            self.paused = pause.is_some();
+            if let Some(pause) = pause {
                 self.exits.stats.pauses += 1;
                 thread::sleep(pause);
                 done = Instant::now();
@@ -217,24 +217,24 @@ impl Worker {
         self.turn = self.turn.wrapping_add(1);
         self.timers(now);
         self.datagrams(now, ready);
-        for _ in 0..self.exits.streams.unread().min(UNREAD_A_TURN) {
-            if let Some(key) = self.exits.streams.next_unread() {
-                self.read_stream(now, key);
-            }
-        }
         let mut rung = false;
         for &(source, flags) in ready {
             match source {
-                Source::Stream(key) => self.stream(now, key, flags),
+                Source::Stream(key) => self.stream(key, flags),
                 Source::Bell => rung = true,
                 Source::Listener(_) | Source::Relay(_) => {}
+            }
+        }
+        for _ in 0..self.exits.streams.to_read().min(READS_A_TURN) {
+            if let Some(key) = self.exits.streams.next_to_read() {
+                self.read_stream(now, key);
             }
         }
         let go_on = !rung || self.mail(now);
         while let Some(key) = self.exits.streams.flush(&mut self.exits.stats) {
             self.end_stream(now, key);
         }
-        self.more |= self.exits.streams.unread() > 0;
+        self.more |= self.exits.streams.to_read() > 0;
         self.exits.post();
         go_on
     }
@@ -294,16 +294,18 @@ impl Worker {
         }
     }
 
-    fn stream(&mut self, now: Now, key: StreamKey, flags: EventFlags) {
+    fn stream(&mut self, key: StreamKey, flags: EventFlags) {
+        let streams = &mut self.exits.streams;
         if flags.contains(EventFlags::OUT) {
-            self.exits.streams.writable(key);
+            streams.writable(key);
         }
-        let end = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-        if flags.intersects(end) {
-            self.exits.streams.hung_up(key);
+        // A broken connection has hung up as well.
+        let hung_up = EventFlags::RDHUP | EventFlags::HUP;
+        if flags.intersects(hung_up) {
+            streams.hung_up(key);
         }
-        if flags.intersects(EventFlags::IN | end) {
-            self.read_stream(now, key);
+        if flags.intersects(EventFlags::IN | EventFlags::ERR | hung_up) {
+            streams.readable(key);
         }
     }
 
@@ -333,7 +335,7 @@ impl Worker {
         out.finish();
         match rest {
             Rest::Later => {}
-            Rest::Now => self.exits.streams.come_back(key),
+            Rest::Now => self.exits.streams.readable(key),
             Rest::Never => self.end_stream(now, key),
         }
     }
@@ -360,7 +362,7 @@ impl Worker {
             Ok(key) => {
                 self.exits.stats.streams_opened += 1;
                 // What was read before it came here is not waited for.
-                self.read_stream(now, key);
+                self.exits.streams.readable(key);
             }
             Err(error) => tracing::warn!("cannot take over a relay connection: {error}"),
         }

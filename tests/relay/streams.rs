@@ -1,7 +1,7 @@
 //! TCP and TLS clients.
 
 use crate::client::{self, Client, Framed, Link};
-use crate::relay::{Relay, echo, provider};
+use crate::relay::{Relay, SOON, echo, provider};
 use callbox::auth::credential::Credential;
 use callbox::relay::ClientStream;
 use rustls::pki_types::ServerName;
@@ -9,6 +9,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::io::AsyncReadExt;
 
 type TlsLink = Framed<StreamOwned<ClientConnection, TcpStream>>;
@@ -81,7 +82,9 @@ async fn a_client_that_reads_again_hears_again() {
     let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.bind(0x4000, peer.local_addr().unwrap()).unwrap();
     // Until nothing more is taken for it.
+    let deadline = Instant::now() + SOON;
     while relay.stats().await.io.slow_reader == 0 {
+        assert!(Instant::now() < deadline);
         for _ in 0..100 {
             peer.send_to(&[0; 1200], relayed).unwrap();
         }
@@ -154,6 +157,56 @@ async fn the_end_of_a_stream_is_the_end_of_its_allocation() {
     drop(client);
     relay.eventually(|stats| stats.streams == 0).await;
     assert!(relay.handle.allocations().await.is_empty());
+}
+
+const BINDING: &[u8] = b"\0\x01\0\0\x21\x12\xa4\x42last words..";
+
+/// The first word of a Binding success response, and a length: all that is looked at of it.
+fn is_binding_response(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[1, 1]) && bytes[8..20] == BINDING[8..20]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn last_words_are_answered_wherever_they_were_read() {
+    let relay = Relay::start(1);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = listener.local_addr().unwrap();
+    // For a channel that there is not: it is dropped.
+    let chatter = client::channel_data(0x4000, &[0; 1000]).repeat(40);
+    for (chatter, read_before) in [(&[][..], BINDING.len()), (&chatter, 0), (&chatter, 3)] {
+        let words = [chatter, BINDING].concat();
+        let story = tokio::task::spawn_blocking(move || {
+            let mut client = client::tcp_stream(server);
+            client.write_all(&words).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut heard = vec![];
+            client.read_to_end(&mut heard).unwrap();
+            heard
+        });
+        let (mut socket, peer) = listener.accept().await.unwrap();
+        let mut prefix = vec![0; read_before];
+        socket.read_exact(&mut prefix).await.unwrap();
+        let stream = ClientStream::tcp(socket).unwrap();
+        relay.handle.serve_stream(stream, peer, server, &prefix);
+        assert!(is_binding_response(&story.await.unwrap()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn last_words_over_tls_are_answered() {
+    let relay = Relay::start(1);
+    let Framed { mut stream, .. } = tls(&relay, relay.credential("alice")).link;
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+    }
+    // Words and goodbye in one write.
+    stream.conn.writer().write_all(BINDING).unwrap();
+    stream.conn.send_close_notify();
+    stream.conn.write_tls(&mut stream.sock).unwrap();
+    let mut heard = vec![];
+    stream.read_to_end(&mut heard).unwrap();
+    assert!(is_binding_response(&heard));
+    relay.eventually(|stats| stats.streams == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

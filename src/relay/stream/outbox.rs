@@ -50,6 +50,12 @@ impl Pool {
         }
     }
 
+    /// Bytes that wait in all outboxes.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     /// Notes that an outbox has got rid of `bytes`.
     pub(super) fn written(&mut self, bytes: usize) {
         self.waiting -= bytes;

@@ -151,11 +151,26 @@ fn a_client_that_reads_no_replies_either_is_cut_off() {
     panic!("32 MiB of replies found room");
 }
 
+/// Waits until so much has arrived on the other side of `client`.
+fn arrived(world: &World, key: StreamKey, bytes: usize) {
+    let socket = &world.streams.slots[key.slot as usize]
+        .stream
+        .as_ref()
+        .unwrap()
+        .socket;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while socket.peek(&mut vec![0; bytes]).unwrap_or(0) < bytes {
+        assert!(Instant::now() < deadline, "{bytes} bytes do not arrive");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_read_tells_whether_it_was_the_last_for_now() {
     let mut world = World::new();
     let (mut client, _, key) = world.connect(b"");
     client.write_all(&[7; READ + 10]).unwrap();
+    arrived(&world, key, READ + 10);
     let read = |world: &mut World| {
         let input = world.streams.read(key, &mut world.buffers);
         (input.bytes.len(), input.rest)
@@ -163,28 +178,39 @@ fn a_read_tells_whether_it_was_the_last_for_now() {
     assert_eq!(read(&mut world), (READ, Rest::Now));
     assert_eq!(read(&mut world), (10, Rest::Later));
     client.write_all(b"goodbye").unwrap();
-    drop(client);
+    arrived(&world, key, 7);
     world.streams.hung_up(key);
     assert_eq!(read(&mut world), (7, Rest::Now));
-    assert_eq!(read(&mut world), (0, Rest::Never));
 }
 
 #[test]
-fn connections_are_come_back_to_once_and_in_turn() {
+fn connections_are_read_in_turn() {
     let mut world = World::new();
     let (_client, _, first) = world.connect(b"");
     let (_client, _, second) = world.connect(b"");
     for key in [first, second, first] {
-        world.streams.come_back(key);
+        world.streams.readable(key);
     }
-    assert_eq!(world.streams.unread(), 2);
-    assert_eq!(world.streams.next_unread(), Some(first));
-    world.streams.come_back(first);
-    assert_eq!(world.streams.next_unread(), Some(second));
-    assert_eq!(world.streams.next_unread(), Some(first));
+    assert_eq!(world.streams.to_read(), 2);
+    assert_eq!(world.streams.next_to_read(), Some(first));
+    world.streams.readable(first);
+    assert_eq!(world.streams.next_to_read(), Some(second));
+    assert_eq!(world.streams.next_to_read(), Some(first));
     world.streams.remove(first);
-    world.streams.come_back(first);
-    assert_eq!(world.streams.next_unread(), None);
+    world.streams.readable(first);
+    assert_eq!(world.streams.next_to_read(), None);
+}
+
+#[test]
+fn the_last_replies_are_given_before_the_end() {
+    let mut world = World::new();
+    let (mut client, five_tuple, key) = world.connect(b"");
+    world.streams.push(&five_tuple, b"so be it", b"", 0, true);
+    world.streams.remove(key);
+    assert_eq!(world.streams.pool.waiting(), 0);
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "so be it");
 }
 
 #[test]

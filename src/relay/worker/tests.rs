@@ -45,12 +45,15 @@ fn worker() -> (Worker, UdpSocket, SocketAddr) {
 #[test]
 fn what_passes_the_listeners_is_counted_in_and_out() {
     let (mut worker, client, server) = worker();
+    let epoll = epoll::create(CreateFlags::CLOEXEC).unwrap();
     let request = b"\0\x01\0\0\x21\x12\xa4\x42who am I....";
     for passed in [0, 2, 4] {
         assert_eq!(worker.exits.passed, passed);
         client.send_to(request, server).unwrap();
-        let ready = [(Source::Listener(0), EventFlags::IN)];
-        assert!(worker.turn(read_clocks(), &ready));
+        let listeners = Rc::clone(&worker.exits.listeners);
+        let mut readiness = Readiness::new(&epoll, &listeners);
+        let ready = readiness.wait(0, None).unwrap();
+        assert!(worker.turn(read_clocks(), ready));
         client.recv(&mut [0; 64]).unwrap();
     }
 }
