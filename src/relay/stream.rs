@@ -4,8 +4,11 @@
 //! that reads too slowly loses datagrams, and delays nobody. Memory is borrowed while there is
 //! something to read or write; an idle connection holds none.
 
+mod input;
 mod outbox;
 mod waiting;
+
+pub(super) use input::{Input, ReadBuffers, Rest};
 
 use super::engine::{FiveTuple, Transport};
 use super::framing::MAX_MESSAGE;
@@ -15,7 +18,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustls::ServerConnection;
 use socket2::SockRef;
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read};
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -27,12 +30,6 @@ use waiting::Waiting;
 const WITHOUT_ALLOCATION: Duration = Duration::from_secs(10);
 /// Bytes of a message before there is an allocation, when only requests make sense.
 const MAX_EARLY_MESSAGE: usize = 4096;
-/// Bytes of one read call: dozens of datagrams, and half of what the kernel lets wait on a fresh
-/// connection.
-const READ: usize = 32 << 10;
-/// Bytes that TLS may hold back from earlier reads: one record on the wire, one deciphered, the
-/// 16 KiB that rustls buffers, rounded up.
-const TLS_BACKLOG: usize = 64 << 10;
 /// Unsent bytes in the kernel after which a socket counts as full: old media is worth nothing.
 const UNSENT: u32 = 128 << 10;
 
@@ -56,21 +53,6 @@ pub(super) struct StreamKey {
     pub(super) slot: u32,
     /// 24 bits, as many as an event has room for.
     pub(super) generation: u32,
-}
-
-/// Where a worker reads streams into; shared by all of them.
-pub(super) struct ReadBuffers {
-    plain: Box<[u8]>,
-    wire: Box<[u8]>,
-}
-
-impl ReadBuffers {
-    pub(super) fn new() -> Self {
-        Self {
-            plain: vec![0; MAX_MESSAGE + READ + TLS_BACKLOG].into(),
-            wire: vec![0; READ].into(),
-        }
-    }
 }
 
 /// The connections of one worker.
@@ -112,23 +94,6 @@ struct Stream {
     waits_for_room: bool,
     dirty: bool,
     readable: bool,
-}
-
-/// What a read brought: bytes from the beginning of a message on.
-pub(super) struct Input<'b> {
-    pub(super) bytes: &'b [u8],
-    pub(super) rest: Rest,
-}
-
-/// What a connection may still have to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rest {
-    /// Nothing yet: epoll tells.
-    Later,
-    /// More than was read.
-    Now,
-    /// Nothing ever again.
-    Never,
 }
 
 impl Streams {
@@ -240,29 +205,18 @@ impl Streams {
                 rest: Rest::Never,
             };
         };
-        let kept = stream.partial.len();
-        buffers.plain[..kept].copy_from_slice(&stream.partial);
-        let (read, rest) = match &mut stream.tls {
-            None => read_plain(&mut stream.socket, &mut buffers.plain[kept..kept + READ]),
-            Some(tls) => read_tls(
-                &mut stream.socket,
-                tls,
-                &mut buffers.wire,
-                &mut buffers.plain[kept..],
-            ),
-        };
-        let rest = match rest {
-            Rest::Later if stream.hung_up => Rest::Now,
-            rest => rest,
-        };
-        let answers = stream.tls.as_ref().is_some_and(|tls| tls.wants_write());
-        if answers {
+        let mut input = buffers.read(
+            &stream.partial,
+            &mut stream.socket,
+            stream.tls.as_deref_mut(),
+        );
+        if input.rest == Rest::Later && stream.hung_up {
+            input.rest = Rest::Now;
+        }
+        if stream.tls.as_ref().is_some_and(|tls| tls.wants_write()) {
             self.mark(key.slot);
         }
-        Input {
-            bytes: &buffers.plain[..kept + read],
-            rest,
-        }
+        input
     }
 
     /// Notes that there is something to read of a connection, or more than was read.
@@ -442,52 +396,6 @@ impl Stream {
         if let (Some(tls), Ok(Written::All)) = (&mut self.tls, written) {
             tls.send_close_notify();
             let _ = tls.write_tls(&mut self.socket);
-        }
-    }
-}
-
-/// Returns how much was read. A read that fills less than its buffer has emptied the socket, but
-/// for an end behind it. (It also stops at a mark of urgent data, which no client of ours sends.)
-fn read_plain(socket: &mut TcpStream, buffer: &mut [u8]) -> (usize, Rest) {
-    match socket.read(buffer) {
-        Ok(0) => (0, Rest::Never),
-        Ok(read) if read == buffer.len() => (read, Rest::Now),
-        Ok(read) => (read, Rest::Later),
-        Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock => (0, Rest::Later),
-            io::ErrorKind::Interrupted => (0, Rest::Now),
-            _ => (0, Rest::Never),
-        },
-    }
-}
-
-/// As [`read_plain`]: one read of the wire, then whatever comes out of it.
-fn read_tls(
-    socket: &mut TcpStream,
-    tls: &mut ServerConnection,
-    wire: &mut [u8],
-    plain: &mut [u8],
-) -> (usize, Rest) {
-    let (read, mut rest) = read_plain(socket, wire);
-    let mut wire = &wire[..read];
-    let mut length = 0;
-    loop {
-        // What it has deciphered before, even elsewhere, leaves no room for more.
-        while let Ok(read @ 1..) = tls.reader().read(&mut plain[length..]) {
-            length += read;
-        }
-        let is_last = wire.is_empty();
-        let fed = is_last || tls.read_tls(&mut wire).is_ok_and(|fed| fed > 0);
-        match tls.process_new_packets() {
-            Ok(state) if fed && !state.peer_has_closed() => {}
-            Ok(_) if fed => rest = Rest::Never,
-            _ => {
-                rest = Rest::Never;
-                wire = &[];
-            }
-        }
-        if is_last {
-            return (length, rest);
         }
     }
 }

@@ -1,8 +1,9 @@
+use super::input::READ;
 use super::waiting::MAX_OF_SOURCE;
 use super::*;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::CreateFlags;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 
 struct World {
