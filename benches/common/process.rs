@@ -1,4 +1,5 @@
-//! A server under test as a child process on its own core; it ends when its handle is dropped.
+//! A server under test: a child process on its own core, which ends when its handle is dropped, or
+//! one that somebody else has started.
 
 use super::sched;
 use anyhow::{Context, Result};
@@ -15,7 +16,9 @@ pub(crate) struct Cores {
 }
 
 pub(crate) struct ServerProcess {
-    child: Child,
+    id: u32,
+    /// Nothing where somebody else has started it.
+    child: Option<Child>,
 }
 
 impl ServerProcess {
@@ -32,17 +35,27 @@ impl ServerProcess {
             .spawn()
             .with_context(|| format!("starting {command:?}"));
         sched::pin_to_core(cores.generator)?;
-        Ok(Self { child: child? })
+        let child = child?;
+        Ok(Self {
+            id: child.id(),
+            child: Some(child),
+        })
+    }
+
+    /// One that runs already, on whatever core, and goes on.
+    #[allow(dead_code, reason = "not every benchmark has use for it")]
+    pub(crate) fn running(id: u32) -> Self {
+        Self { id, child: None }
     }
 
     /// CPU time of all its threads so far.
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
-        sched::cpu_time(self.child.id()).context("reading the server's CPU time")
+        sched::cpu_time(self.id).context("reading the server's CPU time")
     }
 
     /// Resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.child.id());
+        let path = format!("/proc/{}/status", self.id);
         fs::read_to_string(&path)?
             .lines()
             .find_map(|line| {
@@ -57,14 +70,19 @@ impl ServerProcess {
 
     /// Tells whether it has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
+        match &mut self.child {
+            Some(child) => !matches!(child.try_wait(), Ok(None)),
+            None => !Path::new(&format!("/proc/{}", self.id)).exists(),
+        }
     }
 }
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // It may have ended already; either way nothing is left to do about it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            // It may have ended already; either way nothing is left to do about it.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }

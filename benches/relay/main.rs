@@ -26,7 +26,7 @@ use clap::{Parser, Subcommand};
 use common::setup::{Setup, target};
 use place::Place;
 use results::Results;
-use servers::{Kind, Launcher};
+use servers::{Kind, Launcher, Other};
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,6 +48,8 @@ struct Arguments {
     /// A second binary of callbox to measure as `beside`.
     #[arg(long)]
     beside: Option<PathBuf>,
+    #[command(flatten)]
+    other: Other,
 }
 
 #[derive(Subcommand)]
@@ -96,12 +98,17 @@ fn compare(arguments: &Arguments) -> Result<()> {
     );
     let folder = target().join("bench-relay");
     let beside = arguments.beside.clone();
-    let launcher = Launcher::new(setup.take_place()?, folder, setup.callbox(), beside)?;
+    let other = arguments.other.clone();
+    let launcher = Launcher::new(setup.take_place()?, folder, setup.callbox(), beside, other)?;
     let mut servers = match arguments.servers.as_slice() {
         [] => Kind::ALL.to_vec(),
         chosen => chosen.to_vec(),
     };
-    servers.retain(|&kind| kind != Kind::Beside || arguments.beside.is_some());
+    servers.retain(|&kind| match kind {
+        Kind::Beside => arguments.beside.is_some(),
+        Kind::Other => arguments.other.is_given(),
+        _ => true,
+    });
     ensure!(
         !servers.contains(&Kind::Callbox) || launcher.callbox.is_file(),
         "{} is missing: `cargo build --release`, or give --callbox",

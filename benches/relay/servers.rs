@@ -7,7 +7,7 @@ use super::tls::Certificate;
 use super::turn::{self, Credential};
 use super::wire::Framing;
 use crate::common::process::{Cores, ServerProcess};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -30,16 +30,69 @@ pub(crate) enum Kind {
     TurnCrate,
     Floor,
     FloorBatched,
+    /// One that runs already: see `--other`.
+    Other,
+}
+
+/// A TURN server that somebody else has started.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Other {
+    /// A TURN server that runs on this machine, to measure as `other`: its address for UDP and TCP.
+    /// It is not pinned: start it with `taskset`.
+    #[arg(long, requires_all = ["other_secret", "other_pid"])]
+    other: Option<SocketAddrV4>,
+    /// Its address for TLS.
+    #[arg(long, requires = "other")]
+    other_tls: Option<SocketAddrV4>,
+    /// Its secret for TURN REST credentials.
+    #[arg(long, requires = "other")]
+    other_secret: Option<String>,
+    /// Its process, whose CPU time counts.
+    #[arg(long, requires = "other")]
+    other_pid: Option<u32>,
+}
+
+impl Other {
+    pub(crate) fn is_given(&self) -> bool {
+        self.other.is_some()
+    }
+
+    fn server(&self, locals: Vec<Ipv4Addr>) -> Result<Server> {
+        let (Some(address), Some(secret), Some(id)) =
+            (self.other, &self.other_secret, self.other_pid)
+        else {
+            bail!("--other names no server");
+        };
+        let target = Target {
+            udp: address,
+            tcp: address,
+            tls: self.other_tls.unwrap_or(address),
+            locals,
+            credential: Credential::mint(secret, "bench", tomorrow()?),
+        };
+        let addresses = [target.udp, target.tls];
+        ensure!(
+            addresses.iter().all(|address| address.ip().is_loopback()),
+            "--other takes servers on loopback only: nobody else is to be flooded"
+        );
+        let process = ServerProcess::running(id);
+        Ok(Server { process, target })
+    }
+}
+
+fn tomorrow() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 86_400)
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Callbox,
         Self::Beside,
         Self::Coturn,
         Self::TurnCrate,
         Self::Floor,
         Self::FloorBatched,
+        Self::Other,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -50,6 +103,7 @@ impl Kind {
             Self::TurnCrate => "turn::server",
             Self::Floor => "floor",
             Self::FloorBatched => "floor, batched",
+            Self::Other => "other",
         }
     }
 
@@ -66,7 +120,7 @@ impl Kind {
     }
 
     pub(crate) fn speaks(self, transport: Transport) -> bool {
-        transport == Transport::Udp || matches!(self, Self::Callbox | Self::Beside | Self::Coturn)
+        transport == Transport::Udp || !(self.is_floor() || self == Self::TurnCrate)
     }
 }
 
@@ -77,6 +131,7 @@ pub(crate) struct Launcher {
     pub(crate) folder: PathBuf,
     pub(crate) callbox: PathBuf,
     beside: Option<PathBuf>,
+    other: Other,
     certificate: Certificate,
     credential: Credential,
     next_port: Cell<u16>,
@@ -93,16 +148,17 @@ impl Launcher {
         folder: PathBuf,
         callbox: PathBuf,
         beside: Option<PathBuf>,
+        other: Other,
     ) -> Result<Self> {
         std::fs::create_dir_all(&folder)?;
         let certificate = Certificate::make(&folder)?;
-        let expiry = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 86_400;
-        let credential = Credential::mint(SECRET, "bench", expiry);
+        let credential = Credential::mint(SECRET, "bench", tomorrow()?);
         Ok(Self {
             cores,
             folder,
             callbox,
             beside,
+            other,
             certificate,
             credential,
             next_port: Cell::new(FIRST_PORT),
@@ -111,6 +167,9 @@ impl Launcher {
 
     /// Starts a server and waits until it answers.
     pub(crate) fn start(&self, kind: Kind, place: &Place) -> Result<Server> {
+        if kind == Kind::Other {
+            return self.other.server(place.clients.clone());
+        }
         let port = self.next_port.get();
         self.next_port.set(port + 4);
         let target = Target {
@@ -127,7 +186,7 @@ impl Launcher {
                 self.callbox(binary, place, &target, port + 2)
             }
             Kind::Coturn => self.coturn(place, &target),
-            Kind::TurnCrate | Kind::Floor | Kind::FloorBatched => self.own(place, kind, &target)?,
+            _ => self.own(place, kind, &target)?,
         };
         let log = self
             .folder

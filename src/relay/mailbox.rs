@@ -21,8 +21,8 @@ const PARCELS: usize = 1024;
 const PARCEL_BYTES: usize = 8 << 20;
 /// Empty parcels kept for reuse.
 const SPARE_PARCELS: usize = 64;
-/// Bytes of memory that a spare parcel may hold on to.
-const SPARE_BYTES: usize = 64 << 10;
+/// Bytes of memory that a spare parcel may hold on to: a full one, grown by doubling.
+const SPARE_BYTES: usize = 256 << 10;
 /// Connections that wait to be taken over. Full: the newcomer is closed.
 const NEW_STREAMS: usize = 1024;
 /// Questions that wait for an answer. Full: the asker gets none.

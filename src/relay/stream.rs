@@ -213,7 +213,8 @@ impl Streams {
         if input.rest == Rest::Later && stream.hung_up {
             input.rest = Rest::Now;
         }
-        if stream.tls.as_ref().is_some_and(|tls| tls.wants_write()) {
+        let answers = stream.tls.as_ref().is_some_and(|tls| tls.wants_write());
+        if answers && !stream.waits_for_room {
             self.mark(key.slot);
         }
         input

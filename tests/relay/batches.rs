@@ -1,6 +1,6 @@
 //! What leaves the box does not depend on what was received, looked up and sent together.
 
-use crate::client::{self, Client};
+use crate::client::{self, Client, Link};
 use crate::relay::Relay;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -34,8 +34,8 @@ use Flow::*;
 /// What arrived, by flow, in order of arrival.
 type Seen = BTreeMap<Flow, Vec<Vec<u8>>>;
 
-struct World {
-    alice: Client<UdpSocket>,
+struct World<L> {
+    alice: Client<L>,
     bob: Client<UdpSocket>,
     carol: Client<UdpSocket>,
     peer: UdpSocket,
@@ -43,14 +43,14 @@ struct World {
     relayed: SocketAddr,
 }
 
-impl World {
-    fn new(near: &Relay, far: &Relay) -> Self {
+impl<L: Link> World<L> {
+    fn new(near: &Relay, far: &Relay, mut alice: Client<L>) -> Self {
         let join = |relay: &Relay, user| {
             let mut client = client::udp(relay.udp, relay.credential(user));
             let relayed = client.allocate().unwrap();
             (client, relayed)
         };
-        let (mut alice, relayed) = join(near, "alice");
+        let relayed = alice.allocate().unwrap();
         let (mut bob, to_bob) = join(near, "bob");
         let (mut carol, to_carol) = join(far, "carol");
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -146,10 +146,9 @@ fn steps() -> impl Strategy<Value = Vec<(Flow, usize)>> {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_batch_gives_what_its_datagrams_give_one_by_one() {
-    let (near, far) = (Relay::start(1), Relay::start(1));
-    let world = RefCell::new(World::new(&near, &far));
+async fn compare<L: Link>(workers: usize, alice: impl FnOnce(&Relay) -> Client<L>) {
+    let (near, far) = (Relay::start(workers), Relay::start(1));
+    let world = RefCell::new(World::new(&near, &far, alice(&near)));
     TestRunner::new(Config::with_cases(48))
         .run(&steps(), |steps| {
             let one_by_one = world.borrow_mut().run(&steps, 1);
@@ -166,4 +165,17 @@ async fn a_batch_gives_what_its_datagrams_give_one_by_one() {
             "no batch has come together"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_gives_what_its_datagrams_give_one_by_one() {
+    let alice = |relay: &Relay| client::udp(relay.udp, relay.credential("alice"));
+    compare(1, alice).await;
+    // Now and then Bob is another worker's, and what goes between them is handed over.
+    compare(4, alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_a_stream_gives_what_its_messages_give_one_by_one() {
+    compare(1, |relay| client::tcp(relay.tcp, relay.credential("alice"))).await;
 }

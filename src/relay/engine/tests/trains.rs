@@ -62,6 +62,28 @@ impl World {
     }
 }
 
+/// A Send indication with `count` bytes of payload, which is 36 bytes longer.
+fn send_indication(peer: &str, mark: u8, count: usize) -> Vec<u8> {
+    let SocketAddr::V4(peer) = addr(peer) else {
+        unreachable!("peers of these tests are of IPv4")
+    };
+    let cookie = 0x2112_a442_u32;
+    let (port, ip) = (peer.port() ^ 0x2112, peer.ip().to_bits() ^ cookie);
+    [
+        &0x0016_u16.to_be_bytes()[..],
+        &(16 + count as u16).to_be_bytes(),
+        &cookie.to_be_bytes(),
+        b"transaction.",
+        &[0x00, 0x12, 0x00, 0x08, 0x00, 0x01],
+        &port.to_be_bytes(),
+        &ip.to_be_bytes(),
+        &[0x00, 0x13],
+        &(count as u16).to_be_bytes(),
+        &vec![mark; count],
+    ]
+    .concat()
+}
+
 /// Datagrams of one length: ChannelData, Send indications to all sorts of peers, garbage.
 fn datagram(length: usize) -> impl Strategy<Value = Vec<u8>> {
     let channel = (prop::sample::select(&CHANNELS[..]), any::<u8>(), 0..3_usize).prop_map(
@@ -72,14 +94,24 @@ fn datagram(length: usize) -> impl Strategy<Value = Vec<u8>> {
             message
         },
     );
+    let peer = prop::sample::select(&[PEER, "8.8.8.9:1", UNPERMITTED][..]);
+    let indication = (peer, any::<u8>()).prop_map(move |(peer, mark)| {
+        let mut message = send_indication(peer, mark, length.saturating_sub(36) / 4 * 4);
+        message.resize(length, 0);
+        message
+    });
     let garbage = prop::collection::vec(any::<u8>(), length);
-    prop_oneof![8 => channel, 1 => garbage]
+    prop_oneof![6 => channel, 3 => indication, 1 => garbage]
 }
 
 /// The bytes of a train and its segment size.
 fn train() -> impl Strategy<Value = (Vec<u8>, usize)> {
     (
-        prop_oneof![1 => Just(4_usize), 9 => 4..300_usize],
+        prop_oneof![
+            1 => Just(4_usize),
+            5 => 4..300_usize,
+            4 => (9..75_usize).prop_map(|words| 4 * words),
+        ],
         1..20_usize,
     )
         .prop_flat_map(|(length, count)| {
@@ -118,6 +150,15 @@ fn like_datagrams_go_together() {
     let at = world.relayed;
     let outs = world.boxed.peer_sends_train(at, addr(PEER), &[1; 450], 100);
     assert_eq!((outs.len(), world.boxed.runs - before), (5, 2));
+}
+
+#[test]
+fn send_indications_are_relayed() {
+    let mut world = World::new(None, None);
+    let client = world.client.five_tuple;
+    let train = send_indication(PEER, 7, 100).repeat(9);
+    let outs = world.boxed.client_sends_train(&client, &train, 136);
+    assert_eq!(outs.len(), 9);
 }
 
 proptest! {
