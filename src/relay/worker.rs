@@ -1,6 +1,6 @@
 //! One thread: its engine, its sockets, its turn of the event loop. No lock on the packet path.
 //!
-//! A turn waits for events, reads the clock once, lets the engine see everything that has come in,
+//! A turn waits for events, reads the clock, lets the engine see everything that has come in,
 //! and sends what the engine wants sent. Other threads reach a worker through its [`Mailbox`] only.
 
 mod mail;
