@@ -357,21 +357,25 @@ fn mode_in_words(mode: Mode) -> &'static str {
 }
 
 #[cfg(test)]
+impl App {
+    /// A box for one test, with one relay worker.
+    pub(crate) async fn on_free_ports() -> Self {
+        let free = ["HTTP__LISTEN", "TURN__UDP", "TURN__TCP"].map(|key| (key, "127.0.0.1:0"));
+        let env = free.into_iter().chain([("TURN__WORKERS", "1")]);
+        let env = env.map(|(key, value)| (format!("CALLBOX_{key}"), value.to_owned()));
+        Self::start(Config::load(None, env).unwrap()).await.unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use futures_util::FutureExt;
     use tokio::time::timeout;
 
-    async fn start() -> App {
-        let keys = ["HTTP__LISTEN", "TURN__UDP", "TURN__TCP"];
-        let env = keys.map(|key| (format!("CALLBOX_{key}"), "127.0.0.1:0".to_owned()));
-        let config = Config::load(None, env.into_iter()).unwrap();
-        App::start(config).await.unwrap()
-    }
-
     #[tokio::test]
     async fn the_watchdog_is_not_fed_while_a_relay_worker_hangs() {
-        let app = start().await;
+        let app = App::on_free_ports().await;
         let (free, hung) = std::sync::mpsc::channel::<()>();
         let relay = app.relay.as_ref().unwrap();
         relay.run_on_worker(move || {
@@ -388,7 +392,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_relay_worker_that_panics_is_the_end_of_the_box() {
-        let app = start().await;
+        let app = App::on_free_ports().await;
         assert_eq!(app.failed().now_or_never(), None);
         let relay = app.relay.as_ref().unwrap();
         relay.run_on_worker(|| panic!("what no input should bring about"));

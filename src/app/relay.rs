@@ -190,7 +190,6 @@ fn each<T>(
 #[cfg(test)]
 mod tests {
     use crate::app::App;
-    use crate::config::Config;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpStream};
     use std::sync::mpsc;
@@ -198,10 +197,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_a_stream_is_heard_however_much_was_said_before() {
-        let free = ["HTTP__LISTEN", "TURN__UDP", "TURN__TCP"].map(|key| (key, "127.0.0.1:0"));
-        let env = free.into_iter().chain([("TURN__WORKERS", "1")]);
-        let env = env.map(|(key, value)| (format!("CALLBOX_{key}"), value.to_owned()));
-        let app = App::start(Config::load(None, env).unwrap()).await.unwrap();
+        let app = App::on_free_ports().await;
         let (server, relay) = (app.tcp[0], app.relay.clone().unwrap());
         let request = b"\0\x01\0\0\x21\x12\xa4\x42last words..";
         // For a channel that there is not: it is dropped.

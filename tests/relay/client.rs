@@ -150,8 +150,7 @@ impl<L: Link> Client<L> {
 
     /// Asks for the address under which the server sees this client.
     pub(crate) fn binding(&mut self) -> SocketAddr {
-        let request = request(METHOD_BINDING, &[]);
-        let response = self.ask(&request);
+        let response = self.ask(&binding_request());
         let mut mapped = XorMappedAddress::default();
         mapped.get_from(&response).unwrap();
         SocketAddr::new(mapped.ip, mapped.port)
@@ -282,6 +281,10 @@ pub(crate) fn channel_data(channel: u16, payload: &[u8]) -> Vec<u8> {
     message.extend_from_slice(&(payload.len() as u16).to_be_bytes());
     message.extend_from_slice(payload);
     message
+}
+
+pub(crate) fn binding_request() -> Message {
+    request(METHOD_BINDING, &[])
 }
 
 fn request(method: Method, attributes: &[&dyn Setter]) -> Message {

@@ -5,6 +5,7 @@ use crate::relay::{Relay, SOON, echo};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::time::MissedTickBehavior;
 use turn::client::{Client, ClientConfig};
 use webrtc_util::Conn;
 
@@ -168,28 +169,34 @@ async fn a_peer_that_is_not_there_costs_nothing_but_its_datagrams() {
     assert_eq!(stats.io.send_errors, 0);
 }
 
-/// A Binding request a millisecond until `enough`, given the worker's pauses and the requests.
-async fn trickle(relay: &Relay, enough: impl Fn(u64, u64) -> bool) {
+/// Sends 100 Binding requests, one a millisecond, and returns how many pauses the worker has made
+/// meanwhile.
+async fn pauses_of_a_hundred(relay: &Relay) -> u64 {
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let before = relay.stats().await.io.pauses;
     let mut pace = tokio::time::interval(Duration::from_millis(1));
-    let deadline = Instant::now() + SOON;
-    let request = b"\0\x01\0\0\x21\x12\xa4\x42a trickle...";
-    for sent in 1.. {
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for _ in 0..100 {
         pace.tick().await;
-        socket.send_to(request, relay.udp).await.unwrap();
-        let stats = relay.stats().await;
-        if enough(stats.io.pauses, sent) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{sent} requests: {stats:#?}");
+        let request = client::binding_request();
+        socket.send_to(&request.raw, relay.udp).await.unwrap();
     }
+    relay.stats().await.io.pauses - before
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_with_time_to_spare_lets_datagrams_come_together_unless_told_not_to() {
     let relay = Relay::coalescing(1, Duration::from_millis(5));
-    trickle(&relay, |pauses, _| pauses > 0).await;
+    let deadline = Instant::now() + SOON;
+    let pauses = loop {
+        // A machine that is busy with other things may not let it judge the rate at once.
+        match pauses_of_a_hundred(&relay).await {
+            0 => assert!(Instant::now() < deadline, "it does not pause"),
+            pauses => break pauses,
+        }
+    };
+    // Several come in each of them.
+    assert!(pauses < 50, "{pauses}");
     let relay = Relay::coalescing(1, Duration::ZERO);
-    trickle(&relay, |pauses, sent| pauses == 0 && sent == 100).await;
-    assert_eq!(relay.stats().await.io.pauses, 0);
+    assert_eq!(pauses_of_a_hundred(&relay).await, 0);
 }

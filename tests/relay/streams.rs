@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
+use stun::message::{CLASS_SUCCESS_RESPONSE, Message};
 use tokio::io::AsyncReadExt;
 
 type TlsLink = Framed<StreamOwned<ClientConnection, TcpStream>>;
@@ -159,11 +160,12 @@ async fn the_end_of_a_stream_is_the_end_of_its_allocation() {
     assert!(relay.handle.allocations().await.is_empty());
 }
 
-const BINDING: &[u8] = b"\0\x01\0\0\x21\x12\xa4\x42last words..";
-
-/// The first word of a Binding success response, and a length: all that is looked at of it.
-fn is_binding_response(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[1, 1]) && bytes[8..20] == BINDING[8..20]
+/// Whether one message, that of a success, answers `request`.
+fn answers(bytes: &[u8], request: &Message) -> bool {
+    let mut response = Message::new();
+    response.unmarshal_binary(bytes).is_ok()
+        && response.typ.class == CLASS_SUCCESS_RESPONSE
+        && response.transaction_id == request.transaction_id
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,8 +175,10 @@ async fn last_words_are_answered_wherever_they_were_read() {
     let server = listener.local_addr().unwrap();
     // For a channel that there is not: it is dropped.
     let chatter = client::channel_data(0x4000, &[0; 1000]).repeat(40);
-    for (chatter, read_before) in [(&[][..], BINDING.len()), (&chatter, 0), (&chatter, 3)] {
-        let words = [chatter, BINDING].concat();
+    let request = client::binding_request();
+    let length = request.raw.len();
+    for (chatter, read_before) in [(&[][..], length), (&chatter, 0), (&chatter, 3)] {
+        let words = [chatter, &request.raw].concat();
         let story = tokio::task::spawn_blocking(move || {
             let mut client = client::tcp_stream(server);
             client.write_all(&words).unwrap();
@@ -188,7 +192,7 @@ async fn last_words_are_answered_wherever_they_were_read() {
         socket.read_exact(&mut prefix).await.unwrap();
         let stream = ClientStream::tcp(socket).unwrap();
         relay.handle.serve_stream(stream, peer, server, &prefix);
-        assert!(is_binding_response(&story.await.unwrap()));
+        assert!(answers(&story.await.unwrap(), &request));
     }
 }
 
@@ -200,12 +204,13 @@ async fn last_words_over_tls_are_answered() {
         stream.conn.complete_io(&mut stream.sock).unwrap();
     }
     // Words and goodbye in one write.
-    stream.conn.writer().write_all(BINDING).unwrap();
+    let request = client::binding_request();
+    stream.conn.writer().write_all(&request.raw).unwrap();
     stream.conn.send_close_notify();
     stream.conn.write_tls(&mut stream.sock).unwrap();
     let mut heard = vec![];
     stream.read_to_end(&mut heard).unwrap();
-    assert!(is_binding_response(&heard));
+    assert!(answers(&heard, &request));
     relay.eventually(|stats| stats.streams == 0).await;
 }
 

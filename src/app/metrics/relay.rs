@@ -291,7 +291,6 @@ fn family<'a>(
 mod tests {
     use super::*;
     use crate::app::App;
-    use crate::config::Config;
     use prometheus_client::encoding::text;
     use prometheus_client::registry::Registry;
     use std::sync::mpsc;
@@ -306,11 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_worker_that_hangs_is_told_and_leaves_no_half_sums() {
-        let free = "127.0.0.1:0";
-        let env = ["HTTP__LISTEN", "TURN__UDP", "TURN__TCP"]
-            .map(|key| (format!("CALLBOX_{key}"), free.to_owned()));
-        let config = Config::load(None, env.into_iter()).unwrap();
-        let app = App::start(config).await.unwrap();
+        let app = App::on_free_ports().await;
         let relay = app.relay.as_ref().unwrap();
         let text = render(Relaying::look(relay).await);
         assert!(text.contains("relay_stalled 0\n"), "{text}");

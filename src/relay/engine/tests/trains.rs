@@ -4,6 +4,7 @@ use super::harness::*;
 use crate::relay::engine::*;
 use proptest::prelude::*;
 use std::net::SocketAddr;
+use stun::attributes::ATTR_DATA;
 
 const UNPERMITTED: &str = "8.8.9.9:4000";
 /// Of every channel: a peer, a client of this worker, one of the other, one bound to nothing.
@@ -64,24 +65,11 @@ impl World {
 
 /// A Send indication with `count` bytes of payload, which is 36 bytes longer.
 fn send_indication(peer: &str, mark: u8, count: usize) -> Vec<u8> {
-    let SocketAddr::V4(peer) = addr(peer) else {
-        unreachable!("peers of these tests are of IPv4")
-    };
-    let cookie = 0x2112_a442_u32;
-    let (port, ip) = (peer.port() ^ 0x2112, peer.ip().to_bits() ^ cookie);
-    [
-        &0x0016_u16.to_be_bytes()[..],
-        &(16 + count as u16).to_be_bytes(),
-        &cookie.to_be_bytes(),
-        b"transaction.",
-        &[0x00, 0x12, 0x00, 0x08, 0x00, 0x01],
-        &port.to_be_bytes(),
-        &ip.to_be_bytes(),
-        &[0x00, 0x13],
-        &(count as u16).to_be_bytes(),
-        &vec![mark; count],
-    ]
-    .concat()
+    let request = Client::new("198.51.100.7:5000", "a").send_indication();
+    request
+        .peer(peer)
+        .attr(ATTR_DATA, &vec![mark; count])
+        .unsigned()
 }
 
 /// Datagrams of one length: ChannelData, Send indications to all sorts of peers, garbage.
