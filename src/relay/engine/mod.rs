@@ -356,4 +356,4 @@ fn plain(address: SocketAddr) -> SocketAddr {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,8 +1,6 @@
 use super::*;
-use crate::auth::credential::TurnSecrets;
-use crate::relay::engine::{PeerPolicy, Quotas};
+use crate::relay::engine::tests::harness::settings;
 use crate::relay::listener;
-use secrecy::SecretString;
 use std::net::UdpSocket;
 
 /// A worker that a test turns by hand, and a client's socket.
@@ -12,23 +10,9 @@ fn worker() -> (Worker, UdpSocket, SocketAddr) {
     let address = bound.local_addr().unwrap();
     let offload = Offload::probe();
     let mut groups = listener::group(vec![bound], 1, offload).unwrap();
-    let settings = Settings {
-        realm: "callbox".into(),
-        secrets: TurnSecrets::new(vec![SecretString::from("north")]).unwrap(),
-        policy: PeerPolicy::new(vec![], vec![], vec![]),
-        quotas: Quotas {
-            user: 1,
-            ip: 1,
-            total: 1,
-        },
-        max_session: Duration::from_secs(3600),
-        max_rate: None,
-        total_rate: None,
-        alternates: vec![],
-    };
     let plan = Plan {
         id: WorkerId(0),
-        settings: settings.into(),
+        settings: settings().into(),
         ledger: Ledger::new(vec![], 10_000..=10_001, [0; 32], now),
         listeners: groups.pop().unwrap(),
         mailboxes: Arc::new([Mailbox::new().unwrap()]),

@@ -165,7 +165,7 @@ pub(super) fn secrets(list: &[&str]) -> TurnSecrets {
     TurnSecrets::new(list.iter().map(|s| SecretString::from(*s)).collect()).unwrap()
 }
 
-pub(super) fn settings() -> Settings {
+pub(in crate::relay) fn settings() -> Settings {
     let own = vec![
         V4.parse().unwrap(),
         V6.parse().unwrap(),

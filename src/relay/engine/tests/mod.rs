@@ -9,7 +9,7 @@ mod conformance;
 mod data;
 mod floods;
 mod hairpin;
-mod harness;
+pub(in crate::relay) mod harness;
 mod lifecycle;
 mod limits;
 mod model;
