@@ -13,6 +13,7 @@ const PURE: &[&str] = &[
     "src/protocol/",
     "src/auth/",
     "src/signal/hub",
+    "src/signal/dialect.rs",
     "src/signal/room.rs",
     "src/signal/sdp",
     "src/signal/websocket",
