@@ -5,6 +5,7 @@ use crate::protocol::{
     Body, ClientMessage, CloseCode, DialectKind, FrameError, FrameType, PeerId, Refusal,
 };
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Names one socket, for ever.
@@ -131,6 +132,11 @@ pub enum Effect {
         user: PeerId,
         /// The highest expiry minted for it, Unix seconds.
         floor: u64,
+    },
+    /// The same for all that a person, named by a token, was given outside of sessions.
+    RevokeIdentity {
+        /// The name.
+        identity: Arc<str>,
     },
 }
 
