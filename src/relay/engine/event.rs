@@ -206,8 +206,6 @@ counters! {
         allocation_rate,
         /// Over `turn.total_rate`.
         total_rate,
-        /// 401s and the like withheld from a source that asked for too many.
-        throttled,
         /// Replies withheld because they would amplify.
         amplification,
     }

@@ -248,7 +248,12 @@ impl World {
             encoder.add(AttrType(kind), input.slice());
         }
         let Credential { username, password } = &self.credential;
-        let nonce = nonce::mint(self.ledger.nonce_key(), client, self.now.unix);
+        let nonce = nonce::mint(
+            self.ledger.nonce_key(),
+            client,
+            self.now.unix,
+            nonce::Features::Announced,
+        );
         encoder.add(ATTR_USERNAME, username.as_bytes());
         encoder.add(ATTR_REALM, b"callbox");
         encoder.add(ATTR_NONCE, nonce.as_bytes());

@@ -45,6 +45,7 @@ pub(super) struct Message<'a> {
     end: usize,
     integrity: Option<Integrity<'a>>,
     integrity_sha256: Option<Integrity<'a>>,
+    has_fingerprint: bool,
 }
 
 /// An integrity attribute and where it starts.
@@ -72,6 +73,7 @@ impl<'a> Message<'a> {
             end: datagram.len(),
             integrity: None,
             integrity_sha256: None,
+            has_fingerprint: false,
         };
         for (at, kind, value) in (Attributes {
             raw: datagram,
@@ -81,6 +83,7 @@ impl<'a> Message<'a> {
             match kind {
                 ATTR_FINGERPRINT => {
                     message.end = message.end.min(at);
+                    message.has_fingerprint = true;
                     let last = at + FINGERPRINT_SIZE == datagram.len();
                     if !last || value != fingerprint(&datagram[..at]) {
                         return None;
@@ -128,6 +131,11 @@ impl<'a> Message<'a> {
     /// Length of the message with its header.
     pub(super) fn len(&self) -> usize {
         self.raw.len()
+    }
+
+    /// Whether the sender tells STUN from other protocols by FINGERPRINT.
+    pub(super) fn has_fingerprint(&self) -> bool {
+        self.has_fingerprint
     }
 
     /// The attributes that count, in order.

@@ -21,7 +21,6 @@ mod reply;
 mod requests;
 mod settings;
 mod table;
-mod throttle;
 mod train;
 
 pub use addr::{Family, FiveTuple, Now, RelayKey, Transport, WorkerId};
@@ -44,7 +43,6 @@ use stun::message::{
     METHOD_CREATE_PERMISSION, METHOD_REFRESH, METHOD_SEND,
 };
 use table::Table;
-use throttle::Throttle;
 
 /// Binds the sockets of leased relay ports.
 pub trait RelaySockets {
@@ -88,7 +86,6 @@ pub struct Engine<R: RelaySockets> {
     ledger: Arc<Ledger>,
     sockets: R,
     table: Table<R::Socket>,
-    throttle: Throttle,
     rng: StdRng,
     /// Where messages are written before the shell copies them.
     scratch: Vec<u8>,
@@ -114,7 +111,6 @@ impl<R: RelaySockets> Engine<R> {
             ledger,
             sockets,
             table: Table::new(rng.next_u64()),
-            throttle: Throttle::new([rng.next_u64(), rng.next_u64()]),
             rng,
             scratch: Vec::new(),
             started: now,

@@ -50,7 +50,7 @@ impl Reply {
         })
     }
 
-    /// An error without a reason phrase, where bytes count.
+    /// An error without a reason phrase, where each byte counts.
     pub(super) fn terse_error(request: &Message<'_>, code: ErrorCode) -> Self {
         Self::to(request, CLASS_ERROR_RESPONSE).with(&ErrorCodeAttribute {
             code,
@@ -134,6 +134,11 @@ impl Reply {
             IpAddr::V6(ip) => value.extend(ip.octets()),
         }
         self.raw(ATTR_ALTERNATE_SERVER, &value)
+    }
+
+    /// The finished message without integrity and FINGERPRINT, where each byte counts.
+    pub(super) fn finish_bare(self) -> Vec<u8> {
+        self.0.raw
     }
 
     /// The finished message: integrity, where the request proved a key, then FINGERPRINT.
