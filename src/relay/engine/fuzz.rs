@@ -82,7 +82,7 @@ struct Nothing;
 impl RelaySockets for Nothing {
     type Socket = ();
 
-    fn open(&mut self, _: SocketAddr, _: RelayKey) -> io::Result<()> {
+    fn open(&mut self, _: SocketAddr, _: RelayKey) -> Result<(), OpenError> {
         Ok(())
     }
 }

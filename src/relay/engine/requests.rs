@@ -3,7 +3,7 @@
 use super::addr::{FiveTuple, Now};
 use super::auth::{Authenticated, PASSWORD_ALGORITHMS, Unauthenticated, Verifier};
 use super::event::{Event, Refusal};
-use super::message::Message;
+use super::message::{ClassicTransactionId, Message};
 use super::nonce::{self, Features};
 use super::reply::{self, Reply};
 use super::{Engine, Family, Output, RelaySockets, Transport};
@@ -56,6 +56,7 @@ impl From<Refusal> for Failure {
             Refusal::TotalQuota
             | Refusal::NoPort
             | Refusal::Socket
+            | Refusal::NoDescriptor
             | Refusal::Permissions
             | Refusal::Channels
             | Refusal::Reservation
@@ -82,6 +83,18 @@ impl<R: RelaySockets> Engine<R> {
             return;
         }
         reply::write_binding(&mut self.scratch, request, five_tuple.client);
+        self.stats.bindings += 1;
+        out.reply(five_tuple, &self.scratch);
+    }
+
+    /// Answers a Binding request of RFC 3489 (RFC 5389 section 12.2).
+    pub(super) fn classic_binding<'a>(
+        &mut self,
+        five_tuple: &FiveTuple,
+        transaction: &ClassicTransactionId,
+        out: &mut impl Output<'a, R::Socket>,
+    ) {
+        reply::write_classic_binding(&mut self.scratch, transaction, five_tuple.client);
         self.stats.bindings += 1;
         out.reply(five_tuple, &self.scratch);
     }
