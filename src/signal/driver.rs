@@ -6,7 +6,7 @@
 
 use super::dialect::{Closing, Outgoing};
 use super::hub::{ConnId, Effect, Hub, Input, Now, Settings};
-use super::outbox::{Outbox, Pushed};
+use super::outbox::{Outbox, Pushed, Shares};
 use crate::auth::credential::{IceIssuer, http_user};
 use crate::network::network_of;
 use crate::protocol::{DialectKind, FrameType};
@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, watch};
@@ -118,7 +118,9 @@ struct State {
     hub: Hub,
     limits: ConnectionLimits,
     outboxes: HashMap<ConnId, Arc<Outbox>>,
-    per_ip: HashMap<IpAddr, u32>,
+    per_ip: HashMap<IpAddr, Network>,
+    /// Bytes that wait for all connections.
+    waiting: Arc<AtomicUsize>,
     /// Kept between calls for its capacity.
     effects: Vec<Effect>,
     sent: SentByType,
@@ -128,6 +130,14 @@ struct State {
     /// When [`Driver::run_timers`] will wake by itself.
     armed: Option<Instant>,
     draining: bool,
+}
+
+/// The connections of one network.
+#[derive(Default)]
+struct Network {
+    connections: u32,
+    /// Bytes that wait for them.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Driver {
@@ -143,6 +153,7 @@ impl Driver {
             limits,
             outboxes: HashMap::new(),
             per_ip: HashMap::new(),
+            waiting: Arc::default(),
             effects: vec![],
             sent: SentByType::default(),
             next_conn: 0,
@@ -189,14 +200,19 @@ impl Driver {
         }
         let source = network_of(client);
         let per_ip = state.limits.per_ip;
-        let count = state.per_ip.entry(source).or_insert(0);
-        if *count >= per_ip {
+        let network = state.per_ip.entry(source).or_default();
+        if network.connections >= per_ip {
             return Err(ConnectError::PerIp);
         }
-        *count += 1;
+        network.connections += 1;
+        let of_network = Arc::clone(&network.waiting);
         let conn = ConnId(state.next_conn);
         state.next_conn += 1;
-        let outbox = Arc::new(Outbox::new(state.limits.outbox));
+        let shares = Shares {
+            network: of_network,
+            total: Arc::clone(&state.waiting),
+        };
+        let outbox = Arc::new(Outbox::new(state.limits.outbox, shares));
         state.outboxes.insert(conn, Arc::clone(&outbox));
         self.live.send_replace(state.outboxes.len());
         self.stats.of(dialect).connections.inc();
@@ -284,6 +300,11 @@ impl Driver {
                         self.push(input, outbox, Outgoing { peer, seq, event });
                     }
                 }
+                Effect::Hold { conn, until } => {
+                    if let Some(outbox) = state.outboxes.get(&conn) {
+                        outbox.hold(until);
+                    }
+                }
                 Effect::Close { conn, code, reason } => {
                     if let Some(outbox) = state.outboxes.get(&conn) {
                         outbox.close(Closing { code, reason });
@@ -361,8 +382,8 @@ impl Drop for Admission {
         let mut state = self.driver.lock();
         state.outboxes.remove(&self.conn);
         if let Some(count) = state.per_ip.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
+            count.connections -= 1;
+            if count.connections == 0 {
                 state.per_ip.remove(&self.source);
             }
         }

@@ -42,7 +42,7 @@ use drain::Draining;
 use names::Names;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use rate::{Attempts, Bucket};
+use rate::{Attempts, Bucket, ByteBucket};
 use replies::Replies;
 use session::{Conn, Sessions};
 use std::collections::{BTreeMap, HashMap};
@@ -229,6 +229,7 @@ impl Hub {
                 malformed: 0,
                 frames: Bucket::default(),
                 candidates: Bucket::default(),
+                bytes: ByteBucket::default(),
                 replies: Replies::default(),
                 sessions: 0,
             },
@@ -256,6 +257,13 @@ impl Hub {
                 seq: None,
                 event: Event::Native(body),
             });
+        }
+    }
+
+    /// Sends one after the other to a session.
+    fn send_all(&mut self, cx: &mut Cx<'_>, peer: PeerId, bodies: Vec<Body>) {
+        for body in bodies {
+            self.sessions.send(cx.effects, peer, body);
         }
     }
 

@@ -149,11 +149,8 @@ impl Hub {
 
     pub(super) fn list(&self, asker: &Asker) -> Result<Answer, Refusal> {
         let room = self.room_of(asker.peer)?;
-        let peers = self.others(room, asker.peer);
-        Ok(Answer::Reply(Body::new(
-            &ServerMessage::Peers { peers },
-            asker.id(),
-        )))
+        let (body, rest) = self.peers(room, asker);
+        Ok(Answer::Parts(body, rest))
     }
 
     /// Ends a session and tells everyone concerned; the client itself is told by the caller.
@@ -383,7 +380,7 @@ impl Hub {
 
     /// Sends the first frame of a session, number 1, which no ring keeps.
     fn enter(&mut self, cx: &mut Cx<'_>, asker: &Asker) {
-        let body = self.entry(cx, asker.peer, None, asker.id());
+        let (body, rest) = self.entry(cx, asker.peer, None, asker.id());
         self.remember(asker, &body, None);
         cx.effects.push(Effect::Send {
             conn: asker.conn,
@@ -391,6 +388,7 @@ impl Hub {
             seq: Some(1),
             event: Event::Native(body),
         });
+        self.send_all(cx, asker.peer, rest);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::rate::Verdict;
 use super::replies::{About, Remembered};
-use super::{ConnId, Cx, Hub, millis};
+use super::{ConnId, Cx, Effect, Hub, millis};
 use crate::auth::Grant;
 use crate::protocol::{
     Body, ClientMessage, CloseCode, ErrorCode, FrameError, MessageType, PeerId, Refusal, Request,
@@ -36,7 +36,19 @@ pub(super) enum Answer {
     Ack,
     /// The reply of its type.
     Reply(Body),
+    /// The reply of its type, and what follows it.
+    Parts(Body, Vec<Body>),
     /// The handler has answered: its reply had to go before or after something else.
+    Sent,
+}
+
+/// A reply given again.
+enum Regenerated {
+    /// The request had no effect and may as well be done again.
+    NotNeeded,
+    /// This is to be said.
+    Body(Body),
+    /// It has been said.
     Sent,
 }
 
@@ -92,7 +104,9 @@ impl Hub {
                     id,
                     kind,
                 };
+                let before = cx.effects.len();
                 self.request(cx, &asker, request, grant);
+                self.charge_bytes(cx, &asker, before);
             }
         }
     }
@@ -111,6 +125,10 @@ impl Hub {
         match self.dispatch(cx, asker, request, grant) {
             Ok(Answer::Ack) => self.ack(cx, asker),
             Ok(Answer::Reply(body)) => self.reply(cx, asker, body),
+            Ok(Answer::Parts(body, rest)) => {
+                self.reply(cx, asker, body);
+                self.send_all(cx, asker.peer, rest);
+            }
             Ok(Answer::Sent) => {}
             Err(refusal) => {
                 let body = self.refuse(cx, asker.conn, &refusal, asker.id());
@@ -128,6 +146,32 @@ impl Hub {
                     self.shut(cx, asker.conn, CloseCode::Unauthorized, "unauthorized");
                 }
             }
+        }
+    }
+
+    /// Charges the asker for what another one got of its request, of which there are `before`
+    /// earlier effects. Of all receivers one counts: what each of them has to take.
+    fn charge_bytes(&mut self, cx: &mut Cx<'_>, asker: &Asker, before: usize) {
+        let sent = cx.effects.get(before..).unwrap_or_default().iter();
+        let mut to_others = sent
+            .filter_map(|effect| match effect {
+                Effect::Send { peer, event, .. } if *peer != asker.peer => Some((*peer, event)),
+                _ => None,
+            })
+            .peekable();
+        let Some((receiver, _)) = to_others.peek().copied() else {
+            return;
+        };
+        let bytes = to_others
+            .filter(|(peer, _)| *peer == receiver)
+            .map(|(_, event)| event.cost())
+            .sum();
+        let (rate, burst) = (self.settings.byte_rate, self.settings.byte_burst);
+        if let Some(conn) = self.conns.get_mut(&asker.conn)
+            && let Some(until) = conn.bytes.charge(cx.now.instant, bytes, rate, burst)
+        {
+            let conn = asker.conn;
+            cx.effects.push(Effect::Hold { conn, until });
         }
     }
 
@@ -173,20 +217,21 @@ impl Hub {
         let (Some(id), Some(conn)) = (asker.id(), self.conns.get(&asker.conn)) else {
             return false;
         };
-        let body = match conn.replies.get(id) {
-            None => Ok(None),
-            Some(Remembered::Ack) => Ok(Some(ack_body(asker))),
-            Some(Remembered::Error(body)) => Ok(Some(body.clone())),
+        let again = match conn.replies.get(id) {
+            None => Ok(Regenerated::NotNeeded),
+            Some(Remembered::Ack) => Ok(Regenerated::Body(ack_body(asker))),
+            Some(Remembered::Error(body)) => Ok(Regenerated::Body(body.clone())),
             Some(Remembered::Short(body, about)) if self.still_holds(asker, *about) => {
-                Ok(Some(body.clone()))
+                Ok(Regenerated::Body(body.clone()))
             }
             Some(&(Remembered::Short(_, about) | Remembered::Long(about))) => {
                 self.made_anew(cx, asker, about)
             }
         };
-        match body {
-            Ok(None) => return false,
-            Ok(Some(body)) => self.say(cx, asker.conn, body),
+        match again {
+            Ok(Regenerated::NotNeeded) => return false,
+            Ok(Regenerated::Body(body)) => self.say(cx, asker.conn, body),
+            Ok(Regenerated::Sent) => {}
             Err(refusal) => {
                 self.refuse(cx, asker.conn, &refusal, asker.id());
             }
@@ -202,18 +247,17 @@ impl Hub {
                 && self.conns[&asker.conn].sessions == about.session)
     }
 
-    /// Makes a reply again, within its session and without the effects of its request; `None` where
-    /// the request had none and may as well be done again.
+    /// Makes a reply again, within its session and without the effects of its request.
     fn made_anew(
         &mut self,
         cx: &mut Cx<'_>,
         asker: &Asker,
         long: About,
-    ) -> Result<Option<Body>, Refusal> {
+    ) -> Result<Regenerated, Refusal> {
         use MessageType as T;
         if let T::List | T::Rooms | T::IceServers | T::Ping = long.kind {
             return if asker.kind == long.kind {
-                Ok(None)
+                Ok(Regenerated::NotNeeded)
             } else {
                 let message = "another request had this `id`";
                 Err(Refusal::new(ErrorCode::InvalidMessage, message))
@@ -224,10 +268,15 @@ impl Hub {
             let message = "the session in which that was answered is over";
             return Err(Refusal::new(ErrorCode::NotInRoom, message));
         }
-        Ok(Some(match long.kind {
+        Ok(Regenerated::Body(match long.kind {
             T::Accept => self.ice_ack(cx, asker),
             T::Room => self.room_body(asker)?,
-            _ => self.entry(cx, asker.peer, long.resumption, asker.id()),
+            _ => {
+                let (body, rest) = self.entry(cx, asker.peer, long.resumption, asker.id());
+                self.say(cx, asker.conn, body);
+                self.send_all(cx, asker.peer, rest);
+                return Ok(Regenerated::Sent);
+            }
         }))
     }
 

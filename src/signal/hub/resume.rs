@@ -96,7 +96,7 @@ impl Hub {
             replayed: frames.len(),
             gap,
         };
-        let body = self.entry(cx, peer, Some(resumption), asker.id());
+        let (body, rest) = self.entry(cx, peer, Some(resumption), asker.id());
         self.remember(asker, &body, Some(resumption));
         let send = |seq, body| Effect::Send {
             conn: asker.conn,
@@ -107,6 +107,7 @@ impl Hub {
         cx.effects.push(send(None, body));
         cx.effects
             .extend(frames.into_iter().map(|(seq, body)| send(Some(seq), body)));
+        self.send_all(cx, peer, rest);
         if was_away {
             self.show_state(cx, peer, Some(peer));
         }

@@ -11,6 +11,7 @@ pub(crate) struct World {
     pub(crate) now: Now,
     pub(crate) revoked: Vec<(String, u64)>,
     pub(crate) closed: BTreeMap<u64, u16>,
+    pub(crate) held: BTreeMap<u64, Instant>,
     open: BTreeSet<u64>,
     inboxes: BTreeMap<u64, VecDeque<Value>>,
     last_seq: BTreeMap<(u64, PeerId), u64>,
@@ -46,6 +47,7 @@ impl World {
             },
             revoked: Vec::new(),
             closed: BTreeMap::new(),
+            held: BTreeMap::new(),
             open: BTreeSet::new(),
             inboxes: BTreeMap::new(),
             last_seq: BTreeMap::new(),
@@ -94,6 +96,9 @@ impl World {
                 } => {
                     assert!(self.open.remove(&conn), "closed {conn} twice");
                     self.closed.insert(conn, code as u16);
+                }
+                Effect::Hold { conn, until } => {
+                    self.held.insert(conn.0, until);
                 }
                 Effect::Revoke { user, floor } => self.revoked.push((user.to_string(), floor)),
                 Effect::RevokeIdentity { identity } => self.revoked.push((identity.to_string(), 0)),
