@@ -1,6 +1,6 @@
 """Writes the SBOM of the shipped program: cargo-cyclonedx's, without what changes from run to run.
 
-    packaging/sbom.py OUT    reads bom.json (or callbox_bin.cdx.json) beside Cargo.toml
+    packaging/sbom.py OUT    reads callbox_bin.cdx.json beside Cargo.toml
 """
 
 import datetime
@@ -11,9 +11,9 @@ import sys
 
 
 def main(out):
-    found = sorted(pathlib.Path(".").glob("bom*.json")) + sorted(pathlib.Path(".").glob("callbox*.cdx.json"))
+    found = sorted(pathlib.Path(".").glob("callbox*_bin.cdx.json"))
     if not found:
-        sys.exit("packaging/sbom.py: cargo-cyclonedx wrote no bom*.json")
+        sys.exit("packaging/sbom.py: cargo-cyclonedx wrote no callbox_bin.cdx.json")
     bom = json.loads(found[0].read_text())
     bom.pop("serialNumber", None)
     made = datetime.datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), datetime.timezone.utc)
