@@ -4,8 +4,8 @@ use super::requests::{Answer, Asker};
 use super::{Cx, Hub};
 use crate::auth::Role;
 use crate::protocol::{
-    Body, CallId, ErrorCode, MessageType, Payload, PeerId, Refusal, Relay, TransportPolicy,
-    write_json_str,
+    Body, CallId, ErrorCode, FrameType, MessageType, Payload, PeerId, Refusal, Relay,
+    TransportPolicy, write_json_str,
 };
 use crate::signal::sdp;
 use std::borrow::Cow;
@@ -28,7 +28,7 @@ impl Hub {
         asker: &Asker,
         relay: Relay,
     ) -> Result<Answer, Refusal> {
-        self.session(asker)?;
+        let may_subscribe = self.session(asker)?.may_subscribe;
         let (place, to) = match &relay.to {
             Some(to) => {
                 let (place, peer) = self.reach(asker.peer, to)?;
@@ -36,8 +36,13 @@ impl Hub {
             }
             None => (Place::Room(self.room_of(asker.peer)?.id.clone()), None),
         };
-        if asker.kind == MessageType::Publish {
-            self.not_as_viewer(asker.peer)?;
+        match asker.kind {
+            MessageType::Publish => self.not_as_viewer(asker.peer)?,
+            MessageType::Subscribe if !may_subscribe => {
+                let message = "the token does not allow to subscribe";
+                return Err(Refusal::new(ErrorCode::Forbidden, message));
+            }
+            _ => {}
         }
         let relay_only = self.policy(asker.peer) == TransportPolicy::Relay;
         let payload = match &relay.payload {
@@ -109,7 +114,8 @@ impl Hub {
             }
         }
         write!(text, r#","ts":{}}}"#, cx.now.unix_ms).expect("writing to a String succeeds");
-        Body::from_object(text)
+        let kind = FrameType::relayed(kind).expect("only what is relayed is stamped");
+        Body::from_object(kind, text)
     }
 
     fn place_of(&self, from: PeerId, to: &str) -> Option<(Place, PeerId)> {
