@@ -1,0 +1,3 @@
+//! Foreign protocols: each a pure translator between its own frames and the hub.
+
+pub mod mqtt;
