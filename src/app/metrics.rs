@@ -258,7 +258,7 @@ impl Collector for Signaling {
             .counters
             .received()
             .map(|(kind, n)| ("received", kind.as_str(), n));
-        let sent = self.sent.iter().map(|(kind, n)| ("sent", kind, n));
+        let sent = self.sent.iter().map(|(kind, n)| ("sent", kind.as_str(), n));
         for (direction, kind, count) in received.chain(sent) {
             let labels = [("direction", direction), ("type", kind)];
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;

@@ -4,14 +4,15 @@
 
 mod pipe;
 
-use super::driver::{Admission, Driver};
+use super::dialect::{Asked, Closing, Dialect, Incoming, Outgoing, Output};
+use super::driver::{Admission, DialectStats, Driver};
 use super::hub::{Input, Loss};
-use super::outbox::{Closing, Outgoing};
 use super::websocket::{Decoder, Event, Next, Opcode, Violation};
 use crate::auth::Grant;
-use crate::protocol::{self, CloseCode, FrameError, PeerId, Refusal};
+use crate::protocol::{CloseCode, PeerId, Refusal};
 use pipe::Pipe;
 use secrecy::{ExposeSecret, SecretString};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -31,6 +32,11 @@ const MAX_CONTROL_FRAMES: u32 = 1_000;
 /// Longest reason in a close frame, bytes: a control frame without its code (RFC 6455 section 5.5).
 const MAX_CLOSE_REASON: usize = 123;
 
+thread_local! {
+    /// What the dialect at hand asks of the hub, kept for its capacity.
+    static REQUESTS: RefCell<Vec<Asked>> = const { RefCell::new(vec![]) };
+}
+
 /// How connections are run.
 #[derive(Clone)]
 pub struct SessionSettings {
@@ -47,9 +53,16 @@ pub struct SessionSettings {
 /// Turns a token, or the lack of one, into rights.
 pub type Authorize = Arc<dyn Fn(Option<&str>) -> Result<Grant, Refusal> + Send + Sync>;
 
-/// Runs a connection that was upgraded to WebSocket until it ends; `token` came with the request.
-pub fn run<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: S,
+/// What carries a connection: a stream of WebSocket frames, from a socket or from what stands for
+/// one.
+pub trait Carrier: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for T {}
+
+/// Runs a connection until it ends; `token` came with the request.
+pub fn run<C: Carrier, D: Dialect>(
+    carrier: C,
+    dialect: D,
     admission: Admission,
     token: Option<SecretString>,
     settings: SessionSettings,
@@ -61,19 +74,27 @@ pub fn run<S: AsyncRead + AsyncWrite + Unpin>(
     };
     // Made outside of the future, which would otherwise hold it twice.
     let mut session = Session {
-        pipe: Pipe::new(socket, settings.timeout),
+        pipe: Pipe::new(carrier, settings.timeout),
+        dialect,
         decoder: Decoder::default(),
         unfinished: None,
         told: false,
+        wants_end: None,
         admission,
         token,
         settings,
+        opened: Instant::now(),
         sent: None,
         heartbeat,
     };
     async move {
         let (conn, client) = (session.admission.conn, session.admission.client);
-        session.driver().input(Input::Connected { conn, client });
+        session.driver().input(Input::Connected {
+            conn,
+            client,
+            dialect: session.admission.dialect,
+        });
+        session.open();
         let end = {
             let mut timer = pin!(sleep_until(session.heartbeat.at));
             poll_fn(|cx| session.poll(cx, timer.as_mut())).await
@@ -88,16 +109,20 @@ pub fn run<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-struct Session<S: AsyncRead + AsyncWrite + Unpin> {
-    pipe: Pipe<S>,
+struct Session<C: Carrier, D: Dialect> {
+    pipe: Pipe<C>,
+    dialect: D,
     decoder: Decoder,
     /// The message that was unfinished when the heartbeat was last due.
     unfinished: Option<u64>,
     /// Whether the hub knows of the end.
     told: bool,
+    /// How the dialect wants the connection to end.
+    wants_end: Option<Closing>,
     admission: Admission,
     token: Option<SecretString>,
     settings: SessionSettings,
+    opened: Instant,
     /// The last sequence number written, and whose session it is of.
     sent: Option<(PeerId, u64)>,
     heartbeat: Heartbeat,
@@ -169,7 +194,7 @@ struct Ping {
     confirms: Option<(PeerId, u64)>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<C: Carrier, D: Dialect> Session<C, D> {
     fn driver(&self) -> &Driver {
         self.admission.driver()
     }
@@ -179,6 +204,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         loop {
             match self.poll_write(cx) {
                 Poll::Ready(Err(end)) => return Poll::Ready(end),
+                Poll::Ready(Ok(())) if self.wants_end.is_some() => {
+                    return Poll::Ready(End::Lost(Loss::Disconnected, self.wants_end.take()));
+                }
                 Poll::Ready(Ok(())) => {}
                 Poll::Pending => {
                     if let Poll::Ready(closing) = self.admission.outbox.poll_overflowed(cx) {
@@ -197,11 +225,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
             }
             let at = self.deadline();
-            if timer.deadline() != at {
-                timer.as_mut().reset(at);
+            let dialect_at = self.dialect.next_timeout().map(Instant::from_std);
+            let first = dialect_at.map_or(at, |dialect_at| at.min(dialect_at));
+            if timer.deadline() != first {
+                timer.as_mut().reset(first);
             }
             ready!(timer.as_mut().poll(cx));
-            if let Err(end) = self.time_is_up() {
+            if dialect_at.is_some_and(|dialect_at| dialect_at <= first) {
+                let now = now::<D>(self.opened);
+                self.speak(|dialect, out| dialect.timed_out(now, out));
+            }
+            if at <= first
+                && let Err(end) = self.time_is_up()
+            {
                 return Poll::Ready(end);
             }
         }
@@ -209,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Whether so little waits for the client that it may say more.
     fn listens(&self) -> bool {
-        self.admission.outbox.is_light() && self.pipe.is_light()
+        self.wants_end.is_none() && self.admission.outbox.is_light() && self.pipe.is_light()
     }
 
     /// A full socket is not pinged.
@@ -223,25 +259,106 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Writes until nothing waits: ready with `Ok` when all is out.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let outbox = &self.admission.outbox;
-        let (sent, ping) = (&mut self.sent, &mut self.heartbeat.ping);
-        let mut note = |frame: &Outgoing| {
-            if let Some(seq) = frame.seq {
-                *sent = Some((frame.peer, seq));
-            }
-            if let (Some(1), Some(ping)) = (frame.seq, ping.as_mut()) {
-                // Another session begins: the ping that is out confirms nothing of it.
-                ping.confirms = None;
-            }
-        };
         loop {
-            ready!(self.pipe.poll_send(cx, outbox))?;
-            match self.pipe.poll_gather(cx, outbox, &mut note) {
+            ready!(self.pipe.poll_send(cx, &self.admission.outbox))?;
+            match self.poll_gather(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(closing)) => return Poll::Ready(Err(End::Close(closing))),
                 Poll::Pending => return Poll::Ready(Ok(())),
             }
         }
+    }
+
+    /// Has a batch of the outbox written in the words of the dialect.
+    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closing>> {
+        let outbox = &self.admission.outbox;
+        let (sent, ping) = (&mut self.sent, &mut self.heartbeat.ping);
+        let (dialect, wants_end) = (&mut self.dialect, &mut self.wants_end);
+        let pipe = &mut self.pipe;
+        let count = match D::IS_NATIVE {
+            true => None,
+            false => Some(
+                &self
+                    .admission
+                    .driver()
+                    .stats()
+                    .of(self.admission.dialect)
+                    .sent,
+            ),
+        };
+        let gathered = REQUESTS.with_borrow_mut(|requests| {
+            let now = now::<D>(self.opened);
+            let each = |frame: &Outgoing, buffer: &mut Vec<u8>| {
+                dialect.encode(frame, now, &mut Output::new(buffer, requests, wants_end));
+                if let Some(count) = count {
+                    count.inc();
+                }
+                if let Some(seq) = frame.seq {
+                    *sent = Some((frame.peer, seq));
+                }
+                if let (Some(1), Some(ping)) = (frame.seq, ping.as_mut()) {
+                    // Another session begins: the ping that is out confirms nothing of it.
+                    ping.confirms = None;
+                }
+            };
+            pipe.poll_gather::<D>(cx, outbox, each)
+        });
+        self.ask();
+        gathered
+    }
+
+    /// Lets the dialect do something, and carries out what it asks for.
+    fn speak(&mut self, call: impl FnOnce(&mut D, &mut Output<'_>)) {
+        REQUESTS.with_borrow_mut(|requests| {
+            let frames = self.pipe.frames();
+            call(
+                &mut self.dialect,
+                &mut Output::new(frames, requests, &mut self.wants_end),
+            );
+        });
+        self.ask();
+    }
+
+    /// Hands the hub what the dialect asks of it.
+    fn ask(&self) {
+        REQUESTS.with_borrow_mut(|requests| {
+            for message in requests.drain(..) {
+                let grant = match &message {
+                    Ok(message) if message.wants_grant() => {
+                        self.authorize(message.token().or(self.token.as_ref()))
+                    }
+                    _ => Ok(Grant::open()),
+                };
+                self.driver().input(Input::Frame {
+                    conn: self.admission.conn,
+                    message,
+                    grant,
+                });
+            }
+        });
+    }
+
+    fn dialect_stats(&self) -> &DialectStats {
+        self.driver().stats().of(self.admission.dialect)
+    }
+
+    fn authorize(&self, token: Option<&SecretString>) -> Result<Grant, Refusal> {
+        (self.settings.authorize)(token.map(ExposeSecret::expose_secret))
+    }
+
+    /// Begins: where the token cannot come later, it is judged now.
+    fn open(&mut self) {
+        if self.admission.dialect.authenticates_at_once()
+            && self.authorize(self.token.as_ref()).is_err()
+        {
+            self.wants_end = Some(Closing {
+                code: CloseCode::Unauthorized,
+                reason: "the connection needs a valid ?token=",
+            });
+            return;
+        }
+        let now = self.opened.into_std();
+        self.speak(|dialect, out| dialect.opened(now, out));
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
@@ -270,12 +387,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn take_event(&mut self, event: Event<'_>) -> Result<Next, End> {
         let conn = self.admission.conn;
         match event {
-            Event::Text(text) => self.frame(text),
-            Event::Binary => self.driver().input(Input::Frame {
-                conn,
-                message: Err(FrameError::binary()),
-                grant: Ok(Grant::open()),
-            }),
+            Event::Text(text) => self.decode(Incoming::Text(text)),
+            Event::Binary(bytes) => self.decode(Incoming::Binary(bytes)),
             Event::Ping(payload) => {
                 self.count_control_frame()?;
                 self.pipe.queue(Opcode::Pong, payload);
@@ -303,28 +416,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         })
     }
 
+    fn decode(&mut self, message: Incoming<'_>) {
+        if !D::IS_NATIVE {
+            self.dialect_stats().received.inc();
+        }
+        let now = now::<D>(self.opened);
+        self.speak(|dialect, out| dialect.decode(message, now, out));
+    }
+
     fn count_control_frame(&mut self) -> Result<(), End> {
         self.heartbeat.control_frames += 1;
         if self.heartbeat.control_frames > MAX_CONTROL_FRAMES {
             return Err(End::broken(CloseCode::RateLimited, "too many pings"));
         }
         Ok(())
-    }
-
-    fn frame(&self, text: &str) {
-        let message = protocol::parse(text);
-        let grant = match &message {
-            Ok(message) if message.wants_grant() => {
-                let token = message.token().or(self.token.as_ref());
-                (self.settings.authorize)(token.map(ExposeSecret::expose_secret))
-            }
-            _ => Ok(Grant::open()),
-        };
-        self.driver().input(Input::Frame {
-            conn: self.admission.conn,
-            message,
-            grant,
-        });
     }
 
     /// The socket had no room for too long, or the heartbeat is due.
@@ -397,9 +502,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let code = code.map_or(vec![], |code| code.to_be_bytes().to_vec());
                 (code, CLOSE_WAIT, true)
             }
-            End::Close(Closing { code, reason }) | End::Lost(_, Some(Closing { code, reason })) => {
+            End::Close(closing) | End::Lost(_, Some(closing)) => {
+                let mut status = closing.code as u16;
+                self.speak(|dialect, out| status = dialect.closing(&closing, out));
+                let Closing { code, reason } = closing;
                 let reason = &reason[..reason.floor_char_boundary(MAX_CLOSE_REASON)];
-                let payload = [&(code as u16).to_be_bytes(), reason.as_bytes()].concat();
+                let payload = [&status.to_be_bytes(), reason.as_bytes()].concat();
                 let patience = match self.pipe.blocked_until() {
                     None if code != CloseCode::SlowConsumer => CLOSE_WAIT,
                     _ => SLOW_CLOSE_WAIT,
@@ -435,7 +543,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Drop for Session<S> {
+/// The time for a dialect that asks for it.
+fn now<D: Dialect>(opened: Instant) -> std::time::Instant {
+    match D::IS_NATIVE {
+        true => opened.into_std(),
+        false => Instant::now().into_std(),
+    }
+}
+
+impl<C: Carrier, D: Dialect> Drop for Session<C, D> {
     /// A session without a socket would be online for ever: the hub hears of it whatever ends the
     /// task.
     fn drop(&mut self) {

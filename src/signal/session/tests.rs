@@ -1,9 +1,11 @@
 //! Sessions over pipes of any width, with a library's client at the other end.
 
+use super::super::dialect::Native;
 use super::super::driver::ConnectionLimits;
 use super::super::hub::{Gauges, Settings};
 use super::*;
 use crate::auth::credential::{IceIssuer, TurnSecrets};
+use crate::protocol::DialectKind;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -47,14 +49,17 @@ impl Callbox {
     /// Connects over a pipe that holds `width` bytes; the task ends with the connection.
     fn pipe(&self, width: usize) -> (DuplexStream, JoinHandle<()>) {
         let (client, server) = duplex(width);
-        let admission = self.driver.admit([192, 0, 2, 1].into()).unwrap();
+        let admission = self
+            .driver
+            .admit([192, 0, 2, 1].into(), DialectKind::Native)
+            .unwrap();
         let settings = SessionSettings {
             heartbeat: Duration::from_secs(25),
             timeout: Duration::from_secs(10),
             max_frame: 1 << 16,
             authorize: Arc::new(|_| Ok(Grant::open())),
         };
-        let task = tokio::spawn(run(server, admission, None, settings));
+        let task = tokio::spawn(run(server, Native, admission, None, settings));
         (client, task)
     }
 
