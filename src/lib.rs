@@ -9,6 +9,7 @@ pub mod auth;
 pub mod cli;
 pub mod compat;
 pub mod config;
+pub mod hooks;
 pub mod http;
 pub mod log;
 pub mod net;

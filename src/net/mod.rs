@@ -7,6 +7,7 @@ mod acme;
 mod address;
 mod certs;
 mod front;
+pub mod https;
 mod inherited;
 mod listen;
 mod names;

@@ -8,6 +8,8 @@ mod admission;
 mod calls;
 mod credentials;
 mod drain;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod interface;
 mod membership;
 mod moderation;

@@ -76,8 +76,8 @@ impl Hub {
             .ok_or_else(|| Refusal::new(ErrorCode::NoSuchPeer, "no such peer within reach"))
     }
 
-    /// The text of a relayed message. The server's stamps are the only fields of their names:
-    /// parsing has dropped the client's.
+    /// The text of a relayed message. The server's stamps are the only fields of their names, in any
+    /// case: parsing has dropped the client's.
     pub(super) fn stamped(
         &self,
         cx: &Cx<'_>,
@@ -91,12 +91,13 @@ impl Hub {
         // 256 bytes hold the stamps with usual names.
         let payload_len = payload.map_or(0, |(_, text)| text.len());
         let mut text = String::with_capacity(256 + payload_len + rest.len());
-        write!(
-            text,
-            r#"{{"type":"{}","from":"{from}","fromIdentity":"#,
-            kind.as_str()
-        )
-        .expect("writing to a String succeeds");
+        write!(text, r#"{{"type":"{}""#, kind.as_str()).expect("writing to a String succeeds");
+        if let Some((name, payload)) = payload {
+            write!(text, r#","{name}":{payload}"#).expect("writing to a String succeeds");
+        }
+        text.push_str(rest);
+        // Last: of fields with one name, decoders take the last one.
+        write!(text, r#","from":"{from}","fromIdentity":"#).expect("writing to a String succeeds");
         write_json_str(&mut text, &session.name(from));
         match place {
             Place::Room(room) => {
@@ -107,12 +108,7 @@ impl Hub {
                 write!(text, r#","callId":"{call}""#).expect("writing to a String succeeds");
             }
         }
-        write!(text, r#","ts":{}"#, cx.now.unix_ms).expect("writing to a String succeeds");
-        if let Some((name, payload)) = payload {
-            write!(text, r#","{name}":{payload}"#).expect("writing to a String succeeds");
-        }
-        text.push_str(rest);
-        text.push('}');
+        write!(text, r#","ts":{}}}"#, cx.now.unix_ms).expect("writing to a String succeeds");
         let kind = FrameType::relayed(kind).expect("only what is relayed is stamped");
         Body::from_object(kind, text)
     }
