@@ -6,6 +6,7 @@
 mod fields;
 mod names;
 
+use super::exchange::ExchangeRequest;
 use super::{ErrorCode, MAX_DEPTH, MAX_ID, MessageType};
 use crate::auth::Role;
 use fields::{Fault, Fields};
@@ -32,6 +33,7 @@ impl ClientMessage {
         match &self.request {
             Request::Register { token, .. } => token.as_ref(),
             Request::Join(join) => join.token.as_ref(),
+            Request::Exchange(ExchangeRequest::Open { token }) => token.as_ref(),
             _ => None,
         }
     }
@@ -117,6 +119,8 @@ pub enum Request {
         /// The new role.
         role: Role,
     },
+    /// What dialects with topics and names ask; no native frame does.
+    Exchange(ExchangeRequest),
     /// `ping`.
     Ping {
         /// Given back as it is.

@@ -36,6 +36,7 @@ macro_rules! named {
 
 mod client;
 mod dialect;
+mod exchange;
 mod id;
 mod server;
 
@@ -43,6 +44,10 @@ pub use client::{
     CallSignal, ClientMessage, FrameError, Join, Media, Payload, Relay, Request, RoomPatch, parse,
 };
 pub use dialect::DialectKind;
+pub use exchange::{
+    Addressed, Denied, ExchangeReply, ExchangeRequest, MAX_TOPIC, Publication, SubscriptionOptions,
+    Takeover, Wish,
+};
 pub use id::{CallId, PeerId, ResumeToken};
 pub use server::{
     Body, Entry, Ice, PeerView, Presence, Resumption, RoomView, ServerMessage, StateView,

@@ -8,13 +8,16 @@ mod admission;
 mod calls;
 mod credentials;
 mod drain;
+mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod interface;
 mod membership;
 mod moderation;
 mod names;
+mod parked;
 mod rate;
+mod registry;
 mod replies;
 mod requests;
 mod resume;
@@ -23,6 +26,7 @@ mod routing;
 mod session;
 mod stats;
 mod timers;
+mod topics;
 mod views;
 
 pub use admin::{PeerInfo, RoomInfo};
@@ -37,6 +41,7 @@ use crate::protocol::{
 use crate::signal::room::Room;
 use calls::Call;
 use drain::Draining;
+use exchange::Exchange;
 use names::Names;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -62,6 +67,7 @@ pub struct Hub {
     names: Names,
     rooms: BTreeMap<Arc<str>, Room>,
     calls: HashMap<CallId, Call>,
+    exchange: Exchange,
     attempts: Attempts,
     timers: Timers,
     draining: Option<Draining>,
@@ -89,6 +95,7 @@ impl Hub {
             names: Names::default(),
             rooms: BTreeMap::new(),
             calls: HashMap::new(),
+            exchange: Exchange::default(),
             attempts: Attempts::default(),
             timers: Timers::default(),
             draining: None,
@@ -118,6 +125,7 @@ impl Hub {
                     self.sessions.confirm(peer, seq);
                 }
             }
+            Input::Alive { conn } => self.alive(cx, conn),
             Input::Closed { conn, loss } => {
                 let reason = match loss {
                     Loss::Disconnected => LeaveReason::Disconnected,
@@ -156,6 +164,9 @@ impl Hub {
                 Timer::WindowEnds(peer) => self.window_ended(cx, peer),
                 Timer::RingEnds(call) => self.ring_ended(cx, call),
                 Timer::Refresh(peer) => self.push_ice(cx, peer),
+                Timer::ContestEnds(name) => self.contest_ends(cx, &name),
+                Timer::ParkedEnds(name) => self.parked_ends(cx, &name),
+                Timer::RefreshMember(conn) => self.mint_for_member(cx, conn),
                 Timer::Forgive(guesser) => self.attempts.expire(&guesser),
                 Timer::GraceEnds => self.grace_ended(cx),
             }
@@ -188,6 +199,10 @@ impl Hub {
             ring_bytes: self.sessions.ring_bytes(),
             guessers: self.attempts.len(),
             timers: self.timers.len(),
+            topics: self.exchange.topics.len(),
+            subscriptions: self.exchange.topics.subscriptions(),
+            claimed_names: self.exchange.registry.len(),
+            parked_bytes: self.exchange.parked.bytes(),
             sent: self.sessions.sent,
         }
     }

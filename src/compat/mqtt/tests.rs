@@ -39,7 +39,10 @@ fn connects_of_both_versions_are_read() {
     };
     assert_eq!(connect.version, Version::V5);
     assert_eq!(connect.receive_maximum, 2);
-    assert_eq!((connect.user, connect.password), (Some("me"), Some(&b"pw"[..])));
+    assert_eq!(
+        (connect.user, connect.password),
+        (Some("me"), Some(&b"pw"[..]))
+    );
     let will = connect.will.unwrap();
     assert_eq!((will.topic, will.payload, will.qos), ("w", &b"bye"[..], 1));
     assert!(will.retain && will.properties.is_empty());
@@ -55,54 +58,130 @@ fn unsound_packets_are_refused_by_their_reason() {
     assert_eq!(refused(0x10, new, Version::V3), Reason::UnsupportedVersion);
     for flags in [0x03, 0x0A, 0x1E, 0x42] {
         let body = [b"\x00\x04MQTT\x04", &[flags][..], b"\x00\x3c\x00\x00"].concat();
-        assert_eq!(refused(0x10, &body, Version::V3), Reason::Malformed, "{flags:x}");
+        assert_eq!(
+            refused(0x10, &body, Version::V3),
+            Reason::Malformed,
+            "{flags:x}"
+        );
     }
     // QoS 3, QoS 0 sent again, packet id 0, a wildcard, an empty topic.
-    assert_eq!(refused(0x36, b"\x00\x01a\x00\x01", Version::V3), Reason::Malformed);
+    assert_eq!(
+        refused(0x36, b"\x00\x01a\x00\x01", Version::V3),
+        Reason::Malformed
+    );
     assert_eq!(refused(0x38, b"\x00\x01a", Version::V3), Reason::Malformed);
-    assert_eq!(refused(0x32, b"\x00\x01a\x00\x00", Version::V3), Reason::Malformed);
-    assert_eq!(refused(0x30, b"\x00\x03a/#", Version::V3), Reason::TopicInvalid);
-    assert_eq!(refused(0x30, b"\x00\x00", Version::V3), Reason::TopicInvalid);
-    assert_eq!(refused(0x30, b"\x00\x02\xff\xfe", Version::V3), Reason::Malformed);
-    assert_eq!(refused(0x30, b"\x00\x01\x00", Version::V3), Reason::Malformed);
+    assert_eq!(
+        refused(0x32, b"\x00\x01a\x00\x00", Version::V3),
+        Reason::Malformed
+    );
+    assert_eq!(
+        refused(0x30, b"\x00\x03a/#", Version::V3),
+        Reason::TopicInvalid
+    );
+    assert_eq!(
+        refused(0x30, b"\x00\x00", Version::V3),
+        Reason::TopicInvalid
+    );
+    assert_eq!(
+        refused(0x30, b"\x00\x02\xff\xfe", Version::V3),
+        Reason::Malformed
+    );
+    assert_eq!(
+        refused(0x30, b"\x00\x01\x00", Version::V3),
+        Reason::Malformed
+    );
     // A subscription identifier from a publisher, a property twice.
-    assert_eq!(refused(0x30, b"\x00\x01a\x02\x0b\x01", Version::V5), Reason::Malformed);
+    assert_eq!(
+        refused(0x30, b"\x00\x01a\x02\x0b\x01", Version::V5),
+        Reason::Malformed
+    );
     let twice = b"\x00\x01a\x04\x01\x00\x01\x00";
     assert_eq!(refused(0x30, twice, Version::V5), Reason::ProtocolError);
     // SUBSCRIBE: wrong flags, no filter, QoS 3, reserved bits, filters that are none.
-    assert_eq!(refused(0x80, b"\x00\x01\x00\x01a\x00", Version::V3), Reason::Malformed);
-    assert_eq!(refused(0x82, b"\x00\x01", Version::V3), Reason::ProtocolError);
-    assert_eq!(refused(0x82, b"\x00\x01\x00\x01a\x03", Version::V3), Reason::Malformed);
-    assert_eq!(refused(0x82, b"\x00\x01\x00\x01a\x04", Version::V3), Reason::Malformed);
+    assert_eq!(
+        refused(0x80, b"\x00\x01\x00\x01a\x00", Version::V3),
+        Reason::Malformed
+    );
+    assert_eq!(
+        refused(0x82, b"\x00\x01", Version::V3),
+        Reason::ProtocolError
+    );
+    assert_eq!(
+        refused(0x82, b"\x00\x01\x00\x01a\x03", Version::V3),
+        Reason::Malformed
+    );
+    assert_eq!(
+        refused(0x82, b"\x00\x01\x00\x01a\x04", Version::V3),
+        Reason::Malformed
+    );
     for filter in ["a#", "#/a", "a+/b", "+a"] {
         let mut body = b"\x00\x01".to_vec();
         body.extend((filter.len() as u16).to_be_bytes());
         body.extend(filter.as_bytes());
         body.push(0);
-        assert_eq!(refused(0x82, &body, Version::V3), Reason::FilterInvalid, "{filter}");
+        assert_eq!(
+            refused(0x82, &body, Version::V3),
+            Reason::FilterInvalid,
+            "{filter}"
+        );
     }
     // What only a server sends, and what does not exist.
     for head in [0x00, 0x20, 0x90, 0xB0, 0xD0] {
-        assert_eq!(refused(head, b"", Version::V5), Reason::ProtocolError, "{head:x}");
+        assert_eq!(
+            refused(head, b"", Version::V5),
+            Reason::ProtocolError,
+            "{head:x}"
+        );
     }
     assert_eq!(refused(0xF0, b"", Version::V3), Reason::ProtocolError);
-    assert_eq!(refused(0xC0, b"x", Version::V3), Reason::Malformed, "bytes behind a ping");
+    assert_eq!(
+        refused(0xC0, b"x", Version::V3),
+        Reason::Malformed,
+        "bytes behind a ping"
+    );
 }
 
 #[test]
 fn subscriptions_and_farewells_are_read() {
     let body = b"\x00\x07\x02\x0b\x05\x00\x01a\x05\x00\x03a/+\x02";
     let filters = vec![
-        Filter { filter: "a", qos: 1, no_local: true },
-        Filter { filter: "a/+", qos: 2, no_local: false },
+        Filter {
+            filter: "a",
+            qos: 1,
+            no_local: true,
+        },
+        Filter {
+            filter: "a/+",
+            qos: 2,
+            no_local: false,
+        },
     ];
-    let subscribe = Subscribe { id: 7, identified: true, filters };
-    assert_eq!(Packet::read(0x82, body, Version::V5), Ok(Packet::Subscribe(subscribe)));
-    assert_eq!(Packet::read(0xE0, b"", Version::V3), Ok(Packet::Disconnect(false)));
-    assert_eq!(Packet::read(0xE0, b"\x04", Version::V5), Ok(Packet::Disconnect(true)));
-    assert_eq!(Packet::read(0xE0, b"\x00\x00", Version::V5), Ok(Packet::Disconnect(false)));
+    let subscribe = Subscribe {
+        id: 7,
+        identified: true,
+        filters,
+    };
+    assert_eq!(
+        Packet::read(0x82, body, Version::V5),
+        Ok(Packet::Subscribe(subscribe))
+    );
+    assert_eq!(
+        Packet::read(0xE0, b"", Version::V3),
+        Ok(Packet::Disconnect(false))
+    );
+    assert_eq!(
+        Packet::read(0xE0, b"\x04", Version::V5),
+        Ok(Packet::Disconnect(true))
+    );
+    assert_eq!(
+        Packet::read(0xE0, b"\x00\x00", Version::V5),
+        Ok(Packet::Disconnect(false))
+    );
     assert_eq!(Packet::read(0xF0, b"\x18", Version::V5), Ok(Packet::Auth));
-    assert_eq!(Packet::read(0x40, b"\x00\x09\x10\x00", Version::V5), Ok(Packet::PubAck(9)));
+    assert_eq!(
+        Packet::read(0x40, b"\x00\x09\x10\x00", Version::V5),
+        Ok(Packet::PubAck(9))
+    );
 }
 
 #[test]
@@ -130,9 +209,18 @@ fn answers_are_those_of_the_standards() {
           \x27\x00\x01\x00\x00\x21\x00\x40\x22\x00\x00\x13\x00\x3c\x12\x00\x04made"
     );
     let refused = |version, reason| written(&|out| writer::refuse(out, version, reason));
-    assert_eq!(refused(Version::V3, Reason::UnsupportedVersion), b"\x20\x02\x00\x01");
-    assert_eq!(refused(Version::V3, Reason::NotAuthorized), b"\x20\x02\x00\x05");
-    assert_eq!(refused(Version::V5, Reason::NotAuthorized), b"\x20\x03\x00\x87\x00");
+    assert_eq!(
+        refused(Version::V3, Reason::UnsupportedVersion),
+        b"\x20\x02\x00\x01"
+    );
+    assert_eq!(
+        refused(Version::V3, Reason::NotAuthorized),
+        b"\x20\x02\x00\x05"
+    );
+    assert_eq!(
+        refused(Version::V5, Reason::NotAuthorized),
+        b"\x20\x03\x00\x87\x00"
+    );
     let none = Reason::NoMatchingSubscribers;
     let ack = |version, reason| {
         written(&|out| writer::acknowledge(out, version, Ack::PubAck, 258, reason))

@@ -116,7 +116,11 @@ pub fn subscribed(out: &mut Vec<u8>, version: Version, id: u16, codes: &[Result<
             (Err(reason), Version::V5) => *reason as u8,
         })
         .collect();
-    packet(out, 0x90, &[&id.to_be_bytes(), no_properties(version), &codes]);
+    packet(
+        out,
+        0x90,
+        &[&id.to_be_bytes(), no_properties(version), &codes],
+    );
 }
 
 /// Answers an UNSUBSCRIBE, to a client of MQTT 5 with a code for each filter.
@@ -125,7 +129,11 @@ pub fn unsubscribed(out: &mut Vec<u8>, version: Version, id: u16, codes: &[Reaso
         Version::V3 => vec![],
         Version::V5 => codes.iter().map(|code| *code as u8).collect(),
     };
-    packet(out, 0xB0, &[&id.to_be_bytes(), no_properties(version), &codes]);
+    packet(
+        out,
+        0xB0,
+        &[&id.to_be_bytes(), no_properties(version), &codes],
+    );
 }
 
 /// Answers a ping.
@@ -135,7 +143,8 @@ pub fn pong(out: &mut Vec<u8>) {
 
 /// A publication to a subscriber. `properties` are dropped for a client of 3.1.1.
 pub fn publish(out: &mut Vec<u8>, version: Version, publish: &Publish<'_>) {
-    let head = 0x30 | u8::from(publish.duplicate) << 3 | publish.qos << 1 | u8::from(publish.retain);
+    let head =
+        0x30 | u8::from(publish.duplicate) << 3 | publish.qos << 1 | u8::from(publish.retain);
     let topic_length = u16::try_from(publish.topic.len()).unwrap_or(u16::MAX);
     let id = publish.id.to_be_bytes();
     let id: &[u8] = if publish.qos == 0 { &[] } else { &id };

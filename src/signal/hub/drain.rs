@@ -1,5 +1,6 @@
 //! Shutting down: no newcomers, then nobody.
 
+use super::exchange::Exchange;
 use super::names::Names;
 use super::rate::Attempts;
 use super::session::Sessions;
@@ -61,6 +62,7 @@ impl Hub {
         self.names = Names::default();
         self.rooms.clear();
         self.calls.clear();
+        self.exchange = Exchange::default();
         self.attempts = Attempts::default();
         self.timers = Timers::default();
         (self.away, self.seated) = (0, 0);

@@ -198,6 +198,7 @@ impl Hub {
         self.end(cx, peer, reason);
         if let Some(conn) = conn {
             self.forget(conn);
+            self.exchange_left(cx, conn, peer);
             cx.effects.push(Effect::Close {
                 conn,
                 code,

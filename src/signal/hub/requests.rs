@@ -150,6 +150,7 @@ impl Hub {
             Request::Kick { peer_id, reason } => self.kick(cx, asker, &peer_id, reason),
             Request::Room(patch) => self.change_room(cx, asker, *patch),
             Request::Grant { peer_id, role } => self.grant(cx, asker, &peer_id, role),
+            Request::Exchange(request) => self.exchange(cx, asker, request, grant),
             Request::Ping { t } => {
                 let pong = ServerMessage::Pong { t: t.as_deref() };
                 Ok(Answer::Reply(Body::new(&pong, asker.id())))

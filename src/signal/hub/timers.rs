@@ -2,6 +2,7 @@
 
 use super::interface::ConnId;
 use super::rate::Guesser;
+use super::registry::Name;
 use crate::protocol::{CallId, PeerId};
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -19,6 +20,12 @@ pub(super) enum Timer {
     Refresh(PeerId),
     /// The guesser is back within its rate.
     Forgive(Guesser),
+    /// The holder of a name had time for a sign of life.
+    ContestEnds(Name),
+    /// A name that messages wait for had time to be taken.
+    ParkedEnds(Name),
+    /// Three quarters of the life of a connection's credentials are over.
+    RefreshMember(ConnId),
     /// The drain is over.
     GraceEnds,
 }

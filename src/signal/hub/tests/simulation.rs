@@ -407,7 +407,7 @@ impl Net {
                         client.conn = None;
                     }
                 }
-                Effect::Revoke { .. } => {}
+                Effect::Send { .. } | Effect::Revoke { .. } => {}
             }
         }
     }

@@ -1,0 +1,476 @@
+//! Topics and names: what connections of dialects without rooms ask, and what follows from it.
+//!
+//! Such a connection has no session: nothing is kept for it, and all it holds goes with it.
+
+use super::interface::{ConnId, Effect, Event};
+use super::parked::Parked;
+use super::rate::{Bucket, Verdict};
+use super::registry::{Claim, Contest, Name, Registry};
+use super::requests::{Answer, Asker};
+use super::timers::Timer;
+use super::topics::Topics;
+use super::{Cx, Hub};
+use crate::auth::{Grant, RoomScope, is_name};
+use crate::network::network_of;
+use crate::protocol::{
+    Addressed, CloseCode, Denied, DialectKind, ErrorCode, ExchangeReply, ExchangeRequest,
+    MAX_TOPIC, PeerId, Publication, Refusal, Takeover, Wish,
+};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the holder of a name may take for a sign of life while another client wants the name.
+const CONTEST: Duration = Duration::from_secs(5);
+/// Subscribers of a topic, where `rooms.max_peers` is less.
+const MIN_SUBSCRIBERS: u32 = 200;
+/// Deliveries to subscribers, for each message that `signal.rate` allows: a full mesh of twenty.
+const DELIVERIES_PER_MESSAGE: u32 = 20;
+
+/// Everything of dialects with topics and names.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    members: HashMap<ConnId, Member>,
+    pub(super) topics: Topics,
+    pub(super) registry: Registry,
+    pub(super) parked: Parked,
+}
+
+/// A connection that presented its rights.
+#[derive(Debug)]
+struct Member {
+    rooms: RoomScope,
+    may_call: bool,
+    identity: Option<Arc<str>>,
+    chooses_identity: bool,
+    /// What others reach it by; kept when the name is taken over, as the client may still speak.
+    name: Option<Arc<str>>,
+    /// What it has, or had, in the registry.
+    holds: Option<Name>,
+    /// What it waits for.
+    wants: Option<Name>,
+    will: Option<Arc<Publication>>,
+    deliveries: Bucket,
+    /// The highest expiry of its TURN credentials, and when they are to be renewed.
+    minted: Option<(u64, std::time::Instant)>,
+}
+
+impl Hub {
+    pub(super) fn exchange(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        request: ExchangeRequest,
+        grant: Result<Grant, Refusal>,
+    ) -> Result<Answer, Refusal> {
+        let conn = asker.conn;
+        if let ExchangeRequest::Open { .. } = request {
+            self.open_exchange(conn, grant?);
+            self.tell(cx, conn, ExchangeReply::Opened);
+            return Ok(Answer::Sent);
+        }
+        if !self.exchange.members.contains_key(&conn) {
+            let message = "the connection has not presented its rights";
+            return Err(Refusal::new(ErrorCode::Unauthorized, message));
+        }
+        match request {
+            ExchangeRequest::Open { .. } | ExchangeRequest::Idle => {}
+            ExchangeRequest::Subscribe { id, topics } => {
+                let codes = topics.iter().map(|wish| self.subscribe_topic(asker, wish));
+                let codes = codes.collect();
+                self.answer(cx, conn, id, ExchangeReply::Subscribed { id, codes });
+            }
+            ExchangeRequest::Unsubscribe { id, topics } => {
+                let table = &mut self.exchange.topics;
+                let found = topics.iter().map(|topic| table.unsubscribe(conn, topic));
+                let found = found.collect();
+                self.answer(cx, conn, id, ExchangeReply::Unsubscribed { id, found });
+            }
+            ExchangeRequest::Publish { id, publication } => {
+                let clients = self.publish(cx, conn, &publication);
+                self.answer(cx, conn, id, ExchangeReply::Published { id, clients });
+            }
+            ExchangeRequest::Will(will) => self.member(conn).will = will,
+            ExchangeRequest::Claim {
+                name,
+                proof,
+                takeover,
+            } => self.claim(cx, asker, name, proof, takeover)?,
+            ExchangeRequest::Release => self.release_name(cx, conn),
+            ExchangeRequest::Send { to, message, parks } => {
+                self.send_to_name(cx, asker, &to, message, parks)?;
+            }
+            ExchangeRequest::Ice => self.mint_for_member(cx, conn),
+        }
+        Ok(Answer::Sent)
+    }
+
+    fn open_exchange(&mut self, conn: ConnId, grant: Grant) {
+        let Some(entry) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        if let Some(deadline) = entry.deadline.take() {
+            self.timers.cancel(deadline, Timer::JoinDeadline(conn));
+        }
+        self.exchange.members.entry(conn).or_insert(Member {
+            rooms: grant.rooms,
+            may_call: grant.call,
+            identity: grant.identity.map(Arc::from),
+            chooses_identity: grant.chooses_identity,
+            name: None,
+            holds: None,
+            wants: None,
+            will: None,
+            deliveries: Bucket::default(),
+            minted: None,
+        });
+    }
+
+    fn subscribe_topic(&mut self, asker: &Asker, wish: &Wish) -> Result<u8, Denied> {
+        let conn = asker.conn;
+        if wish.topic.is_empty() || wish.topic.len() > MAX_TOPIC {
+            return Err(Denied::Full);
+        }
+        if !self.member(conn).rooms.allows(&wish.topic) {
+            return Err(Denied::Forbidden);
+        }
+        let entry = &self.conns[&conn];
+        let who = (conn, entry.dialect, network_of(entry.client));
+        let max = self.settings.max_peers.max(MIN_SUBSCRIBERS) as usize;
+        let topics = &mut self.exchange.topics;
+        topics.subscribe(who, &wish.topic, wish.options, max)?;
+        Ok(wish.options.qos)
+    }
+
+    /// Sends to the subscribers of a topic; how many there are.
+    fn publish(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        publication: &Arc<Publication>,
+    ) -> Result<u32, Denied> {
+        let realm = self.conns[&conn].dialect;
+        let member = self.member(conn);
+        if !member.rooms.allows(&publication.topic) {
+            return Err(Denied::Forbidden);
+        }
+        let subscribers = self.exchange.topics.subscribers(realm, &publication.topic);
+        let clients = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
+        let rate = self.settings.rate.saturating_mul(DELIVERIES_PER_MESSAGE);
+        let deliveries = &mut self.member(conn).deliveries;
+        match deliveries.charge_many(cx.now.instant, rate, clients) {
+            Verdict::Pass => {}
+            Verdict::Wait(_) => return Err(Denied::TooFast),
+            Verdict::Abuse => {
+                self.shut(cx, conn, CloseCode::RateLimited, "rate limited");
+                return Err(Denied::TooFast);
+            }
+        }
+        self.deliver(cx, realm, Some(conn), publication);
+        Ok(clients)
+    }
+
+    fn deliver(
+        &mut self,
+        cx: &mut Cx<'_>,
+        realm: DialectKind,
+        from: Option<ConnId>,
+        publication: &Arc<Publication>,
+    ) {
+        let subscribers = self.exchange.topics.subscribers(realm, &publication.topic);
+        let clients = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
+        for subscriber in subscribers {
+            if subscriber.options.no_local && Some(subscriber.conn) == from {
+                continue;
+            }
+            let Some(entry) = self.conns.get(&subscriber.conn) else {
+                continue;
+            };
+            cx.effects.push(Effect::Send {
+                conn: subscriber.conn,
+                peer: entry.peer,
+                seq: None,
+                event: Event::Published {
+                    publication: Arc::clone(publication),
+                    clients,
+                    qos: publication.qos.min(subscriber.options.qos),
+                },
+            });
+        }
+    }
+
+    fn claim(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        name: String,
+        proof: u128,
+        takeover: Takeover,
+    ) -> Result<(), Refusal> {
+        let conn = asker.conn;
+        let refused = |code, message| Err(Refusal::new(code, message));
+        if !is_name(&name) {
+            let message = "a name has 1 to 128 bytes without control characters";
+            return refused(ErrorCode::InvalidMessage, message);
+        }
+        let (dialect, network) = {
+            let entry = &self.conns[&conn];
+            (entry.dialect, network_of(entry.client))
+        };
+        let member = self.member(conn);
+        if member.holds.is_some() || member.wants.is_some() {
+            return refused(ErrorCode::InvalidMessage, "the connection has a name");
+        }
+        let proof = match (takeover, &member.identity) {
+            (Takeover::Private, _) => 0,
+            (Takeover::Shared, _) if !member.may_call => {
+                return refused(ErrorCode::Forbidden, "the token does not allow calls");
+            }
+            (Takeover::Shared, Some(identity)) if **identity != *name => {
+                let message = "the id differs from the identity in the token";
+                return refused(ErrorCode::Forbidden, message);
+            }
+            // Whoever has a token of that identity is that identity.
+            (Takeover::Shared, Some(_)) => 0,
+            (Takeover::Shared, None) if !member.chooses_identity => {
+                return refused(ErrorCode::Forbidden, "the token has no `sub`");
+            }
+            (Takeover::Shared, None) => proof,
+        };
+        let key: Name = match takeover {
+            Takeover::Shared => (dialect, name.as_str().into()),
+            // No name contains a control character.
+            Takeover::Private => match &member.identity {
+                Some(identity) => (dialect, format!("{identity}\n{name}").into()),
+                None => (dialect, format!("{network}\r{name}").into()),
+            },
+        };
+        let until = cx.now.instant + CONTEST;
+        match self.exchange.registry.claim(&key, conn, proof, until) {
+            Claim::New => self.claimed(cx, conn, key, &name),
+            Claim::TakenOver(old) => {
+                if takeover == Takeover::Private {
+                    self.member(old).holds = None;
+                    self.shut(cx, old, CloseCode::Replaced, "another connection took over");
+                }
+                self.claimed(cx, conn, key, &name);
+            }
+            Claim::Contested(holder) => {
+                self.member(conn).wants = Some(key.clone());
+                self.timers.set(until, Timer::ContestEnds(key));
+                self.send_event(cx, holder, Event::Probe);
+            }
+            Claim::Taken => self.tell(cx, conn, ExchangeReply::Taken),
+        }
+        Ok(())
+    }
+
+    /// The connection has the name from here on, and gets what waits for it.
+    fn claimed(&mut self, cx: &mut Cx<'_>, conn: ConnId, key: Name, name: &str) {
+        let member = self.member(conn);
+        let name: Arc<str> = name.into();
+        member.wants = None;
+        member.holds = Some(key.clone());
+        member.name = Some(Arc::clone(&name));
+        self.tell(cx, conn, ExchangeReply::Claimed { name });
+        let Some((until, messages)) = self.exchange.parked.take(&key) else {
+            return;
+        };
+        self.timers.cancel(until, Timer::ParkedEnds(key));
+        for message in messages {
+            let event = Event::Addressed {
+                from: message.from,
+                message: message.message,
+            };
+            self.send_event(cx, conn, event);
+        }
+    }
+
+    /// A pong: who is asked for a sign of life keeps the name.
+    pub(super) fn alive(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        let held = self
+            .exchange
+            .members
+            .get(&conn)
+            .and_then(|m| m.holds.clone());
+        if let Some(name) = held
+            && let Some(contest) = self.exchange.registry.defend(&name, conn)
+        {
+            self.contest_lost(cx, &name, contest);
+        }
+    }
+
+    fn contest_lost(&mut self, cx: &mut Cx<'_>, name: &Name, contest: Contest) {
+        let timer = Timer::ContestEnds(name.clone());
+        self.timers.cancel(contest.until, timer);
+        self.member(contest.newcomer).wants = None;
+        self.tell(cx, contest.newcomer, ExchangeReply::Taken);
+    }
+
+    /// The holder of a name gave no sign of life.
+    pub(super) fn contest_ends(&mut self, cx: &mut Cx<'_>, name: &Name) {
+        let Some((old, contest)) = self.exchange.registry.surrender(name) else {
+            return;
+        };
+        let text = Arc::clone(&name.1);
+        self.claimed(cx, contest.newcomer, name.clone(), &text);
+        self.member(old).holds = None;
+        let reason = "no sign of life, and another client wants the name";
+        self.shut(cx, old, CloseCode::HeartbeatTimeout, reason);
+    }
+
+    fn release_name(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        let member = self.member(conn);
+        member.name = None;
+        let Some(name) = member.holds.take() else {
+            return;
+        };
+        if let Some(contest) = self.exchange.registry.release(&name, conn) {
+            let timer = Timer::ContestEnds(name.clone());
+            self.timers.cancel(contest.until, timer);
+            let text = Arc::clone(&name.1);
+            self.claimed(cx, contest.newcomer, name, &text);
+        }
+    }
+
+    fn send_to_name(
+        &mut self,
+        cx: &mut Cx<'_>,
+        asker: &Asker,
+        to: &str,
+        message: Arc<Addressed>,
+        parks: bool,
+    ) -> Result<(), Refusal> {
+        let conn = asker.conn;
+        let Some(from) = self.member(conn).name.clone() else {
+            let message = "the connection has no name";
+            return Err(Refusal::new(ErrorCode::NotInRoom, message));
+        };
+        if !is_name(to) {
+            return Ok(());
+        }
+        let entry = &self.conns[&conn];
+        let name: Name = (entry.dialect, to.into());
+        if let Some(holder) = self.exchange.registry.holder(&name) {
+            self.send_event(cx, holder, Event::Addressed { from, message });
+            return Ok(());
+        }
+        if !parks {
+            return Ok(());
+        }
+        let sender = (conn, network_of(entry.client));
+        let now = cx.now.instant;
+        let parked = &mut self.exchange.parked;
+        match parked.park(now, &name, sender, Arc::clone(&from), message) {
+            Ok(None) => {}
+            Ok(Some(until)) => self.timers.set(until, Timer::ParkedEnds(name)),
+            Err(_) => {
+                let absent = ExchangeReply::Absent {
+                    name: name.1,
+                    own: from,
+                };
+                self.tell(cx, conn, absent);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody took the name in time: each sender is told once for each name that it sent under.
+    pub(super) fn parked_ends(&mut self, cx: &mut Cx<'_>, name: &Name) {
+        let Some((_, messages)) = self.exchange.parked.take(name) else {
+            return;
+        };
+        let mut told = BTreeSet::new();
+        for message in messages {
+            if told.insert((message.sender, Arc::clone(&message.from)))
+                && self.exchange.members.contains_key(&message.sender)
+            {
+                let absent = ExchangeReply::Absent {
+                    name: Arc::clone(&name.1),
+                    own: message.from,
+                };
+                self.tell(cx, message.sender, absent);
+            }
+        }
+    }
+
+    /// Mints credentials for the connection's peer and sets the time of their renewal.
+    pub(super) fn mint_for_member(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        let (peer, floor) = {
+            let entry = &self.conns[&conn];
+            (entry.peer, entry.floor)
+        };
+        let now = cx.now.unix_ms / 1000;
+        let servers = self.ice.issue(&peer.to_string(), now, floor);
+        let before = self.member(conn).minted.take();
+        if let Some((_, refresh)) = before {
+            self.timers.cancel(refresh, Timer::RefreshMember(conn));
+        }
+        if self.ice.has_relay() {
+            let refresh = cx.now.instant + Duration::from_secs(servers.ttl.max(1)) * 3 / 4;
+            let highest = before
+                .map_or(0, |(expiry, _)| expiry)
+                .max(servers.expires_at);
+            self.member(conn).minted = Some((highest, refresh));
+            self.timers.set(refresh, Timer::RefreshMember(conn));
+        }
+        self.tell(cx, conn, ExchangeReply::Ice(servers));
+    }
+
+    /// A connection is gone: so is all that it held.
+    pub(super) fn exchange_left(&mut self, cx: &mut Cx<'_>, conn: ConnId, peer: PeerId) {
+        if !self.exchange.members.contains_key(&conn) {
+            return;
+        }
+        self.exchange.topics.remove(conn);
+        if let Some(name) = self.member(conn).wants.take()
+            && let Some(contest) = self.exchange.registry.withdraw(&name, conn)
+        {
+            self.timers.cancel(contest.until, Timer::ContestEnds(name));
+        }
+        self.release_name(cx, conn);
+        let Some(member) = self.exchange.members.remove(&conn) else {
+            return;
+        };
+        if let Some((floor, refresh)) = member.minted {
+            self.timers.cancel(refresh, Timer::RefreshMember(conn));
+            // While the box drains, calls outlive their signaling.
+            if self.draining.is_none() {
+                cx.effects.push(Effect::Revoke { user: peer, floor });
+            }
+        }
+        if let Some(will) = member.will
+            && self.draining.is_none()
+            && member.rooms.allows(&will.topic)
+        {
+            self.deliver(cx, DialectKind::Mqtt, None, &will);
+        }
+    }
+
+    fn answer(&self, cx: &mut Cx<'_>, conn: ConnId, id: u16, reply: ExchangeReply) {
+        if id != 0 {
+            self.tell(cx, conn, reply);
+        }
+    }
+
+    fn tell(&self, cx: &mut Cx<'_>, conn: ConnId, reply: ExchangeReply) {
+        self.send_event(cx, conn, Event::Exchange(Box::new(reply)));
+    }
+
+    fn send_event(&self, cx: &mut Cx<'_>, conn: ConnId, event: Event) {
+        if let Some(entry) = self.conns.get(&conn) {
+            cx.effects.push(Effect::Send {
+                conn,
+                peer: entry.peer,
+                seq: None,
+                event,
+            });
+        }
+    }
+
+    /// The member of a connection that is known to be one.
+    fn member(&mut self, conn: ConnId) -> &mut Member {
+        let members = &mut self.exchange.members;
+        members.get_mut(&conn).expect("the connection is a member")
+    }
+}
