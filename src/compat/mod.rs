@@ -1,3 +1,9 @@
 //! Foreign protocols: each a pure translator between its own frames and the hub.
 
 pub mod mqtt;
+pub mod object;
+pub mod trystero;
+pub mod y_webrtc;
+
+#[cfg(test)]
+mod harness;

@@ -10,6 +10,7 @@ use super::exchange::ExchangeRequest;
 use super::{ErrorCode, MAX_DEPTH, MAX_ID, MessageType};
 use crate::auth::Role;
 use fields::{Fault, Fields};
+pub use names::folds_to;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -273,7 +274,7 @@ pub fn parse(text: &str) -> Result<ClientMessage, FrameError> {
 }
 
 /// Whether valid JSON nests deeper than `limit`: decoders elsewhere give up, or worse.
-fn is_deeper_than(json: &str, limit: usize) -> bool {
+pub fn is_deeper_than(json: &str, limit: usize) -> bool {
     // Text with few brackets needs no look at where they stand; nearly every message is such.
     let opening = json.bytes().filter(|b| matches!(b, b'{' | b'[')).count();
     if opening <= limit {

@@ -41,7 +41,8 @@ mod id;
 mod server;
 
 pub use client::{
-    CallSignal, ClientMessage, FrameError, Join, Media, Payload, Relay, Request, RoomPatch, parse,
+    CallSignal, ClientMessage, FrameError, Join, Media, Payload, Relay, Request, RoomPatch,
+    folds_to, is_deeper_than, parse,
 };
 pub use dialect::DialectKind;
 pub use exchange::{

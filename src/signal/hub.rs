@@ -162,11 +162,13 @@ impl Hub {
                     );
                 }
                 Timer::WindowEnds(peer) => self.window_ended(cx, peer),
+                Timer::TokenEnds(peer) => self.token_ended(cx, peer),
                 Timer::RingEnds(call) => self.ring_ended(cx, call),
                 Timer::Refresh(peer) => self.push_ice(cx, peer),
                 Timer::ContestEnds(name) => self.contest_ends(cx, &name),
                 Timer::ParkedEnds(name) => self.parked_ends(cx, &name),
                 Timer::RefreshMember(conn) => self.mint_for_member(cx, conn),
+                Timer::MemberEnds(conn) => self.member_ends(cx, conn),
                 Timer::Forgive(guesser) => self.attempts.expire(&guesser),
                 Timer::GraceEnds => self.grace_ended(cx),
             }

@@ -2,35 +2,30 @@
 //!
 //! It frames and parses; what a message means is the hub's business.
 
+mod ending;
 mod pipe;
 
 use super::dialect::{Asked, Closing, Dialect, Incoming, Outgoing, Output};
 use super::driver::{Admission, DialectStats, Driver};
 use super::hub::{self, Input, Loss};
-use super::websocket::{Decoder, Event, Next, Opcode, Violation};
+use super::websocket::{Decoder, Event, Next, Opcode};
 use crate::auth::Grant;
 use crate::protocol::{CloseCode, PeerId, Refusal};
+use ending::End;
 use pipe::Pipe;
 use secrecy::{ExposeSecret, SecretString};
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long a connection that is being closed may take to say goodbye.
-const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// The same for one whose socket is full, or was: it has yet to read what the kernel holds for it.
-const SLOW_CLOSE_WAIT: Duration = Duration::from_secs(30);
 /// Pings and pongs that a client may send between two heartbeats. Browsers send none, libraries
 /// one in some seconds.
 const MAX_CONTROL_FRAMES: u32 = 1_000;
-/// Longest reason in a close frame, bytes: a control frame without its code (RFC 6455 section 5.5).
-const MAX_CLOSE_REASON: usize = 123;
 
 thread_local! {
     /// What the dialect at hand asks of the hub, kept for its capacity.
@@ -129,56 +124,6 @@ struct Session<C: Carrier, D: Dialect> {
     heartbeat: Heartbeat,
     /// The payload of a ping with which the hub asked for a sign of life.
     probe: Option<u64>,
-}
-
-/// How a connection ended.
-enum End {
-    /// The hub closed it.
-    Close(Closing),
-    /// The hub has yet to hear of it; the client may still be told why.
-    Lost(Loss, Option<Closing>),
-    /// The client said goodbye, maybe with a code, and waits for the same.
-    Left(Option<u16>),
-}
-
-impl End {
-    fn loss(&self) -> Option<Loss> {
-        match self {
-            // The outbox closes a slow consumer by itself: the hub does not know.
-            Self::Close(closing) if closing.code == CloseCode::SlowConsumer => {
-                Some(Loss::Disconnected)
-            }
-            Self::Close(_) => None,
-            Self::Lost(loss, _) => Some(*loss),
-            Self::Left(_) => Some(Loss::Disconnected),
-        }
-    }
-
-    fn lost() -> Self {
-        Self::Lost(Loss::Disconnected, None)
-    }
-
-    fn broken(code: CloseCode, reason: &'static str) -> Self {
-        Self::Lost(Loss::Disconnected, Some(Closing { code, reason }))
-    }
-}
-
-impl From<io::Error> for End {
-    fn from(_: io::Error) -> Self {
-        Self::lost()
-    }
-}
-
-impl From<Violation> for End {
-    fn from(violation: Violation) -> Self {
-        match violation {
-            Violation::Framing(how) => Self::broken(CloseCode::ProtocolError, how),
-            Violation::NotUtf8 => Self::broken(CloseCode::BadUtf8, "a text frame is UTF-8"),
-            Violation::TooLarge => {
-                Self::broken(CloseCode::TooLarge, "the frame is over signal.max_frame")
-            }
-        }
-    }
 }
 
 struct Heartbeat {
@@ -499,68 +444,6 @@ impl<C: Carrier, D: Dialect> Session<C, D> {
             confirms: self.sent,
         });
         Ok(())
-    }
-
-    fn note(&self, end: &End) {
-        let code = match end {
-            End::Close(closing) | End::Lost(_, Some(closing)) => Some(closing.code as u16),
-            End::Left(code) => *code,
-            End::Lost(_, None) => None,
-        };
-        let peer = self.sent.map(|(peer, _)| tracing::field::display(peer));
-        let (sent, received) = (self.pipe.traffic.sent, self.pipe.traffic.received);
-        let seconds = self.admission.outbox.age().as_secs();
-        let client = self.admission.client;
-        tracing::debug!(%client, peer, seconds, sent, received, code, "connection closed");
-    }
-
-    /// Sends the close frame, and reads on until the client has answered it: dropping a socket
-    /// with unread bytes resets the connection, and the client would never learn why.
-    async fn say_goodbye(&mut self, end: End) {
-        let (payload, patience, answered) = match end {
-            End::Lost(_, None) => return,
-            End::Left(code) => {
-                let code = code.map_or(vec![], |code| code.to_be_bytes().to_vec());
-                (code, CLOSE_WAIT, true)
-            }
-            End::Close(closing) | End::Lost(_, Some(closing)) => {
-                let mut status = closing.code as u16;
-                self.speak(|dialect, out| status = dialect.closing(&closing, out));
-                let Closing { code, reason } = closing;
-                let reason = &reason[..reason.floor_char_boundary(MAX_CLOSE_REASON)];
-                let payload = [&status.to_be_bytes(), reason.as_bytes()].concat();
-                let patience = match self.pipe.blocked_until() {
-                    None if code != CloseCode::SlowConsumer => CLOSE_WAIT,
-                    _ => SLOW_CLOSE_WAIT,
-                };
-                (payload, patience, false)
-            }
-        };
-        self.pipe.queue(Opcode::Close, &payload);
-        let farewell = async {
-            let outbox = Arc::clone(&self.admission.outbox);
-            poll_fn(|cx| self.pipe.poll_send(cx, &outbox)).await?;
-            if !answered {
-                while poll_fn(|cx| self.poll_answer(cx)).await.is_ok() {}
-            }
-            poll_fn(|cx| self.pipe.poll_shutdown(cx)).await
-        };
-        if timeout(patience, farewell).await.is_err() {
-            tracing::debug!(client = %self.admission.client, "left without a goodbye");
-        }
-    }
-
-    /// Passes over what the client says; fails when it has closed its side. Who broke the framing is
-    /// not understood any more, but may still hang up.
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let answered = self.poll_events(cx, |_, event| match event {
-            Event::Close(code) => Err(End::Left(code)),
-            _ => Ok(Next::Go),
-        });
-        answered.map(|answered| match answered {
-            Err(End::Lost(_, Some(_))) => Ok(()),
-            answered => answered,
-        })
     }
 }
 

@@ -18,7 +18,7 @@ use crate::protocol::{
 };
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the holder of a name may take for a sign of life while another client wants the name.
 const CONTEST: Duration = Duration::from_secs(5);
@@ -52,7 +52,9 @@ struct Member {
     will: Option<Arc<Publication>>,
     deliveries: Bucket,
     /// The highest expiry of its TURN credentials, and when they are to be renewed.
-    minted: Option<(u64, std::time::Instant)>,
+    minted: Option<(u64, Instant)>,
+    /// When its token ends, Unix seconds, and the timer for that.
+    ends: Option<(u64, Instant)>,
 }
 
 impl Hub {
@@ -65,7 +67,7 @@ impl Hub {
     ) -> Result<Answer, Refusal> {
         let conn = asker.conn;
         if let ExchangeRequest::Open { .. } = request {
-            self.open_exchange(conn, grant?);
+            self.open_exchange(cx, conn, grant?);
             self.tell(cx, conn, ExchangeReply::Opened);
             return Ok(Answer::Sent);
         }
@@ -105,7 +107,7 @@ impl Hub {
         Ok(Answer::Sent)
     }
 
-    fn open_exchange(&mut self, conn: ConnId, grant: Grant) {
+    fn open_exchange(&mut self, cx: &Cx<'_>, conn: ConnId, grant: Grant) {
         let Some(entry) = self.conns.get_mut(&conn) else {
             return;
         };
@@ -123,7 +125,36 @@ impl Hub {
             will: None,
             deliveries: Bucket::default(),
             minted: None,
+            ends: None,
         });
+        if let Some(ends) = grant.ends {
+            self.end_member_with_token(cx, conn, ends);
+        }
+    }
+
+    /// Sets the timer for the end of a connection's token.
+    fn end_member_with_token(&mut self, cx: &Cx<'_>, conn: ConnId, ends: u64) {
+        let left = ends.saturating_mul(1000).saturating_sub(cx.now.unix_ms);
+        // A timer beyond a year would only outlive the process.
+        let left = Duration::from_millis(left).min(Duration::from_secs(365 * 24 * 3600));
+        let at = cx.now.instant + left;
+        let before = self.member(conn).ends.replace((ends, at));
+        if let Some((_, before)) = before {
+            self.timers.cancel(before, Timer::MemberEnds(conn));
+        }
+        self.timers.set(at, Timer::MemberEnds(conn));
+    }
+
+    pub(super) fn member_ends(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        let ends = self.member(conn).ends.map_or(0, |(ends, _)| ends);
+        if cx.now.unix_ms / 1000 < ends {
+            // The wall clock was set back.
+            return self.end_member_with_token(cx, conn, ends);
+        }
+        let reason = "the connection ends with its token";
+        let refusal = Refusal::new(ErrorCode::TokenExpired, reason);
+        self.refuse(cx, conn, &refusal, None);
+        self.shut(cx, conn, CloseCode::Unauthorized, reason);
     }
 
     fn subscribe_topic(&mut self, asker: &Asker, wish: &Wish) -> Result<u8, Denied> {
@@ -432,6 +463,9 @@ impl Hub {
         let Some(member) = self.exchange.members.remove(&conn) else {
             return;
         };
+        if let Some((_, timer)) = member.ends {
+            self.timers.cancel(timer, Timer::MemberEnds(conn));
+        }
         if let Some((floor, refresh)) = member.minted {
             self.timers.cancel(refresh, Timer::RefreshMember(conn));
             // While the box drains, calls outlive their signaling.

@@ -171,6 +171,11 @@ pub enum Effect {
         /// The highest expiry minted for it, Unix seconds.
         floor: u64,
     },
+    /// The same for all that a person, named by a token, was given outside of sessions.
+    RevokeIdentity {
+        /// The name.
+        identity: Arc<str>,
+    },
 }
 
 /// What the operator may set.

@@ -28,7 +28,7 @@ impl Hub {
         asker: &Asker,
         relay: Relay,
     ) -> Result<Answer, Refusal> {
-        self.session(asker)?;
+        let may_subscribe = self.session(asker)?.may_subscribe;
         let (place, to) = match &relay.to {
             Some(to) => {
                 let (place, peer) = self.reach(asker.peer, to)?;
@@ -36,8 +36,13 @@ impl Hub {
             }
             None => (Place::Room(self.room_of(asker.peer)?.id.clone()), None),
         };
-        if asker.kind == MessageType::Publish {
-            self.not_as_viewer(asker.peer)?;
+        match asker.kind {
+            MessageType::Publish => self.not_as_viewer(asker.peer)?,
+            MessageType::Subscribe if !may_subscribe => {
+                let message = "the token does not allow to subscribe";
+                return Err(Refusal::new(ErrorCode::Forbidden, message));
+            }
+            _ => {}
         }
         let relay_only = self.policy(asker.peer) == TransportPolicy::Relay;
         let payload = match &relay.payload {

@@ -14,6 +14,8 @@ pub(super) enum Timer {
     JoinDeadline(ConnId),
     /// The session was away for too long.
     WindowEnds(PeerId),
+    /// The session's token ends.
+    TokenEnds(PeerId),
     /// Nobody took the call.
     RingEnds(CallId),
     /// Three quarters of the credentials' life are over.
@@ -26,6 +28,8 @@ pub(super) enum Timer {
     ParkedEnds(Name),
     /// Three quarters of the life of a connection's credentials are over.
     RefreshMember(ConnId),
+    /// The token of a connection ends.
+    MemberEnds(ConnId),
     /// The drain is over.
     GraceEnds,
 }

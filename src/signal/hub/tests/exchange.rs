@@ -2,7 +2,7 @@
 
 use super::harness::{World, ice};
 use super::*;
-use crate::auth::{Grant, RoomScope};
+use crate::auth::{Grant, RoomPattern, RoomScope};
 use crate::protocol::{
     Addressed, ClientMessage, Denied, ExchangeReply, ExchangeRequest, MessageType, Publication,
     Request, SubscriptionOptions, Takeover, Wish,
@@ -198,7 +198,7 @@ fn a_token_opens_its_own_topics_only() {
     let mut world = World::new();
     let a = world.open_as("192.0.2.1", DialectKind::YWebrtc);
     let grant = Grant {
-        rooms: RoomScope::Matching(vec!["team-*".into()]),
+        rooms: RoomScope::Matching(vec![RoomPattern::Glob("team-*".into())]),
         ..Grant::open()
     };
     ask_as(
@@ -415,5 +415,26 @@ fn credentials_of_a_connection_are_renewed_and_end_with_it() {
     };
     world.cut(conn);
     assert_eq!(world.revoked, [(peer.to_string(), servers.expires_at)]);
+    assert_eq!(world.hub.gauges().timers, 0);
+}
+
+#[test]
+fn a_connection_ends_with_its_token_where_that_is_asked_for() {
+    let mut world = World::new();
+    let conn = world.open_as("192.0.2.1", DialectKind::PeerJs);
+    let grant = Grant {
+        ends: Some(world.now.unix_ms / 1000 + 60),
+        ..Grant::open()
+    };
+    ask_as(
+        &mut world,
+        conn,
+        ExchangeRequest::Open { token: None },
+        Ok(grant),
+    );
+    world.pass(Duration::from_secs(59));
+    assert!(world.is_open(conn));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.closed.get(&conn), Some(&4001));
     assert_eq!(world.hub.gauges().timers, 0);
 }

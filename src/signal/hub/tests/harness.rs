@@ -110,6 +110,7 @@ impl World {
                     self.exchanged.entry(conn).or_default().push(event);
                 }
                 Effect::Revoke { user, floor } => self.revoked.push((user.to_string(), floor)),
+                Effect::RevokeIdentity { identity } => self.revoked.push((identity.to_string(), 0)),
             }
         }
     }

@@ -407,7 +407,7 @@ impl Net {
                         client.conn = None;
                     }
                 }
-                Effect::Send { .. } | Effect::Revoke { .. } => {}
+                Effect::Send { .. } | Effect::Revoke { .. } | Effect::RevokeIdentity { .. } => {}
             }
         }
     }
