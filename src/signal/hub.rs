@@ -6,6 +6,7 @@
 mod admin;
 mod admission;
 mod calls;
+mod clock;
 mod credentials;
 mod drain;
 mod exchange;
@@ -40,6 +41,7 @@ use crate::protocol::{
 };
 use crate::signal::room::Room;
 use calls::Call;
+use clock::Clocks;
 use drain::Draining;
 use exchange::Exchange;
 use names::Names;
@@ -70,6 +72,7 @@ pub struct Hub {
     exchange: Exchange,
     attempts: Attempts,
     timers: Timers,
+    clocks: Clocks,
     draining: Option<Draining>,
     counters: Counters,
     away: usize,
@@ -98,6 +101,7 @@ impl Hub {
             exchange: Exchange::default(),
             attempts: Attempts::default(),
             timers: Timers::default(),
+            clocks: Clocks::default(),
             draining: None,
             counters: Counters::default(),
             away: 0,
@@ -108,6 +112,7 @@ impl Hub {
     /// Takes one input and appends what follows from it. Inputs of connections that the hub has
     /// closed, or never knew, do nothing.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        self.look_at_clock(now);
         let cx = &mut Cx { now, effects };
         match input {
             Input::Connected {
@@ -147,6 +152,7 @@ impl Hub {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.look_at_clock(now);
         let cx = &mut Cx { now, effects };
         while let Some(timer) = self.timers.pop_due(now.instant) {
             match timer {
@@ -170,6 +176,7 @@ impl Hub {
                 Timer::RefreshMember(conn) => self.mint_for_member(cx, conn),
                 Timer::MemberEnds(conn) => self.member_ends(cx, conn),
                 Timer::Forgive(guesser) => self.attempts.expire(&guesser),
+                Timer::LookAtClock => self.clock_looked_at(cx),
                 Timer::GraceEnds => self.grace_ended(cx),
             }
         }
@@ -234,6 +241,7 @@ impl Hub {
                 dialect,
                 floor: None,
                 deadline,
+                outside: 0,
                 malformed: 0,
                 frames: Bucket::default(),
                 candidates: Bucket::default(),

@@ -1,6 +1,10 @@
 //! Shutting down: no newcomers, then nobody.
 
+<<<<<<< HEAD
 use super::exchange::Exchange;
+=======
+use super::clock::Clocks;
+>>>>>>> main
 use super::names::Names;
 use super::rate::Attempts;
 use super::session::Sessions;
@@ -65,6 +69,7 @@ impl Hub {
         self.exchange = Exchange::default();
         self.attempts = Attempts::default();
         self.timers = Timers::default();
+        self.clocks = Clocks::default();
         (self.away, self.seated) = (0, 0);
     }
 
