@@ -2,6 +2,7 @@
 
 pub mod mqtt;
 pub mod object;
+pub mod peerjs;
 pub mod trystero;
 pub mod y_webrtc;
 

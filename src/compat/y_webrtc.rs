@@ -4,8 +4,8 @@
 
 use super::object::Object;
 use crate::protocol::{
-    ClientMessage, ExchangeRequest, FrameError, MAX_TOPIC, MessageType, Publication,
-    Request, SubscriptionOptions, Wish, folds_to,
+    ClientMessage, ExchangeRequest, FrameError, MAX_TOPIC, MessageType, Publication, Request,
+    SubscriptionOptions, Wish, folds_to,
 };
 use crate::signal::hub::Event;
 use crate::signal::sdp;

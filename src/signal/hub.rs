@@ -6,6 +6,7 @@
 mod admin;
 mod admission;
 mod calls;
+mod claims;
 mod clock;
 mod credentials;
 mod drain;

@@ -1,5 +1,6 @@
 //! MQTT 3.1.1 and 5 over WebSocket: as much of both as signaling needs.
 
+mod connect;
 pub mod packet;
 pub mod reader;
 pub mod writer;

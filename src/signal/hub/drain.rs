@@ -1,10 +1,7 @@
 //! Shutting down: no newcomers, then nobody.
 
-<<<<<<< HEAD
-use super::exchange::Exchange;
-=======
 use super::clock::Clocks;
->>>>>>> main
+use super::exchange::Exchange;
 use super::names::Names;
 use super::rate::Attempts;
 use super::session::Sessions;

@@ -1,27 +1,25 @@
-//! Topics and names: what connections of dialects without rooms ask, and what follows from it.
+//! What connections of dialects without rooms ask, and the topics among it.
 //!
 //! Such a connection has no session: nothing is kept for it, and all it holds goes with it.
 
 use super::interface::{ConnId, Effect, Event};
 use super::parked::Parked;
 use super::rate::{Bucket, Verdict};
-use super::registry::{Claim, Contest, Name, Registry};
+use super::registry::{Name, Registry};
 use super::requests::{Answer, Asker};
 use super::timers::Timer;
 use super::topics::Topics;
 use super::{Cx, Hub};
-use crate::auth::{Grant, RoomScope, is_name};
+use crate::auth::{Grant, RoomScope};
 use crate::network::network_of;
 use crate::protocol::{
-    Addressed, CloseCode, Denied, DialectKind, ErrorCode, ExchangeReply, ExchangeRequest,
-    MAX_TOPIC, PeerId, Publication, Refusal, Takeover, Wish,
+    CloseCode, Denied, DialectKind, ErrorCode, ExchangeReply, ExchangeRequest, MAX_TOPIC, PeerId,
+    Publication, Refusal, Wish,
 };
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long the holder of a name may take for a sign of life while another client wants the name.
-const CONTEST: Duration = Duration::from_secs(5);
 /// Subscribers of a topic, where `rooms.max_peers` is less.
 const MIN_SUBSCRIBERS: u32 = 200;
 /// Deliveries to subscribers, for each message that `signal.rate` allows: a full mesh of twenty.
@@ -30,7 +28,7 @@ const DELIVERIES_PER_MESSAGE: u32 = 20;
 /// Everything of dialects with topics and names.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
-    members: HashMap<ConnId, Member>,
+    pub(super) members: HashMap<ConnId, Member>,
     pub(super) topics: Topics,
     pub(super) registry: Registry,
     pub(super) parked: Parked,
@@ -38,17 +36,17 @@ pub(super) struct Exchange {
 
 /// A connection that presented its rights.
 #[derive(Debug)]
-struct Member {
+pub(super) struct Member {
     rooms: RoomScope,
-    may_call: bool,
-    identity: Option<Arc<str>>,
-    chooses_identity: bool,
+    pub(super) may_call: bool,
+    pub(super) identity: Option<Arc<str>>,
+    pub(super) chooses_identity: bool,
     /// What others reach it by; kept when the name is taken over, as the client may still speak.
-    name: Option<Arc<str>>,
+    pub(super) name: Option<Arc<str>>,
     /// What it has, or had, in the registry.
-    holds: Option<Name>,
+    pub(super) holds: Option<Name>,
     /// What it waits for.
-    wants: Option<Name>,
+    pub(super) wants: Option<Name>,
     will: Option<Arc<Publication>>,
     deliveries: Bucket,
     /// The highest expiry of its TURN credentials, and when they are to be renewed.
@@ -230,201 +228,6 @@ impl Hub {
         }
     }
 
-    fn claim(
-        &mut self,
-        cx: &mut Cx<'_>,
-        asker: &Asker,
-        name: String,
-        proof: u128,
-        takeover: Takeover,
-    ) -> Result<(), Refusal> {
-        let conn = asker.conn;
-        let refused = |code, message| Err(Refusal::new(code, message));
-        if !is_name(&name) {
-            let message = "a name has 1 to 128 bytes without control characters";
-            return refused(ErrorCode::InvalidMessage, message);
-        }
-        let (dialect, network) = {
-            let entry = &self.conns[&conn];
-            (entry.dialect, network_of(entry.client))
-        };
-        let member = self.member(conn);
-        if member.holds.is_some() || member.wants.is_some() {
-            return refused(ErrorCode::InvalidMessage, "the connection has a name");
-        }
-        let proof = match (takeover, &member.identity) {
-            (Takeover::Private, _) => 0,
-            (Takeover::Shared, _) if !member.may_call => {
-                return refused(ErrorCode::Forbidden, "the token does not allow calls");
-            }
-            (Takeover::Shared, Some(identity)) if **identity != *name => {
-                let message = "the id differs from the identity in the token";
-                return refused(ErrorCode::Forbidden, message);
-            }
-            // Whoever has a token of that identity is that identity.
-            (Takeover::Shared, Some(_)) => 0,
-            (Takeover::Shared, None) if !member.chooses_identity => {
-                return refused(ErrorCode::Forbidden, "the token has no `sub`");
-            }
-            (Takeover::Shared, None) => proof,
-        };
-        let key: Name = match takeover {
-            Takeover::Shared => (dialect, name.as_str().into()),
-            // No name contains a control character.
-            Takeover::Private => match &member.identity {
-                Some(identity) => (dialect, format!("{identity}\n{name}").into()),
-                None => (dialect, format!("{network}\r{name}").into()),
-            },
-        };
-        let until = cx.now.instant + CONTEST;
-        match self.exchange.registry.claim(&key, conn, proof, until) {
-            Claim::New => self.claimed(cx, conn, key, &name),
-            Claim::TakenOver(old) => {
-                if takeover == Takeover::Private {
-                    self.member(old).holds = None;
-                    self.shut(cx, old, CloseCode::Replaced, "another connection took over");
-                }
-                self.claimed(cx, conn, key, &name);
-            }
-            Claim::Contested(holder) => {
-                self.member(conn).wants = Some(key.clone());
-                self.timers.set(until, Timer::ContestEnds(key));
-                self.send_event(cx, holder, Event::Probe);
-            }
-            Claim::Taken => self.tell(cx, conn, ExchangeReply::Taken),
-        }
-        Ok(())
-    }
-
-    /// The connection has the name from here on, and gets what waits for it.
-    fn claimed(&mut self, cx: &mut Cx<'_>, conn: ConnId, key: Name, name: &str) {
-        let member = self.member(conn);
-        let name: Arc<str> = name.into();
-        member.wants = None;
-        member.holds = Some(key.clone());
-        member.name = Some(Arc::clone(&name));
-        self.tell(cx, conn, ExchangeReply::Claimed { name });
-        let Some((until, messages)) = self.exchange.parked.take(&key) else {
-            return;
-        };
-        self.timers.cancel(until, Timer::ParkedEnds(key));
-        for message in messages {
-            let event = Event::Addressed {
-                from: message.from,
-                message: message.message,
-            };
-            self.send_event(cx, conn, event);
-        }
-    }
-
-    /// A pong: who is asked for a sign of life keeps the name.
-    pub(super) fn alive(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
-        let held = self
-            .exchange
-            .members
-            .get(&conn)
-            .and_then(|m| m.holds.clone());
-        if let Some(name) = held
-            && let Some(contest) = self.exchange.registry.defend(&name, conn)
-        {
-            self.contest_lost(cx, &name, contest);
-        }
-    }
-
-    fn contest_lost(&mut self, cx: &mut Cx<'_>, name: &Name, contest: Contest) {
-        let timer = Timer::ContestEnds(name.clone());
-        self.timers.cancel(contest.until, timer);
-        self.member(contest.newcomer).wants = None;
-        self.tell(cx, contest.newcomer, ExchangeReply::Taken);
-    }
-
-    /// The holder of a name gave no sign of life.
-    pub(super) fn contest_ends(&mut self, cx: &mut Cx<'_>, name: &Name) {
-        let Some((old, contest)) = self.exchange.registry.surrender(name) else {
-            return;
-        };
-        let text = Arc::clone(&name.1);
-        self.claimed(cx, contest.newcomer, name.clone(), &text);
-        self.member(old).holds = None;
-        let reason = "no sign of life, and another client wants the name";
-        self.shut(cx, old, CloseCode::HeartbeatTimeout, reason);
-    }
-
-    fn release_name(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
-        let member = self.member(conn);
-        member.name = None;
-        let Some(name) = member.holds.take() else {
-            return;
-        };
-        if let Some(contest) = self.exchange.registry.release(&name, conn) {
-            let timer = Timer::ContestEnds(name.clone());
-            self.timers.cancel(contest.until, timer);
-            let text = Arc::clone(&name.1);
-            self.claimed(cx, contest.newcomer, name, &text);
-        }
-    }
-
-    fn send_to_name(
-        &mut self,
-        cx: &mut Cx<'_>,
-        asker: &Asker,
-        to: &str,
-        message: Arc<Addressed>,
-        parks: bool,
-    ) -> Result<(), Refusal> {
-        let conn = asker.conn;
-        let Some(from) = self.member(conn).name.clone() else {
-            let message = "the connection has no name";
-            return Err(Refusal::new(ErrorCode::NotInRoom, message));
-        };
-        if !is_name(to) {
-            return Ok(());
-        }
-        let entry = &self.conns[&conn];
-        let name: Name = (entry.dialect, to.into());
-        if let Some(holder) = self.exchange.registry.holder(&name) {
-            self.send_event(cx, holder, Event::Addressed { from, message });
-            return Ok(());
-        }
-        if !parks {
-            return Ok(());
-        }
-        let sender = (conn, network_of(entry.client));
-        let now = cx.now.instant;
-        let parked = &mut self.exchange.parked;
-        match parked.park(now, &name, sender, Arc::clone(&from), message) {
-            Ok(None) => {}
-            Ok(Some(until)) => self.timers.set(until, Timer::ParkedEnds(name)),
-            Err(_) => {
-                let absent = ExchangeReply::Absent {
-                    name: name.1,
-                    own: from,
-                };
-                self.tell(cx, conn, absent);
-            }
-        }
-        Ok(())
-    }
-
-    /// Nobody took the name in time: each sender is told once for each name that it sent under.
-    pub(super) fn parked_ends(&mut self, cx: &mut Cx<'_>, name: &Name) {
-        let Some((_, messages)) = self.exchange.parked.take(name) else {
-            return;
-        };
-        let mut told = BTreeSet::new();
-        for message in messages {
-            if told.insert((message.sender, Arc::clone(&message.from)))
-                && self.exchange.members.contains_key(&message.sender)
-            {
-                let absent = ExchangeReply::Absent {
-                    name: Arc::clone(&name.1),
-                    own: message.from,
-                };
-                self.tell(cx, message.sender, absent);
-            }
-        }
-    }
-
     /// Mints credentials for the connection's peer and sets the time of their renewal.
     pub(super) fn mint_for_member(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         let (peer, floor) = {
@@ -487,11 +290,11 @@ impl Hub {
         }
     }
 
-    fn tell(&self, cx: &mut Cx<'_>, conn: ConnId, reply: ExchangeReply) {
+    pub(super) fn tell(&self, cx: &mut Cx<'_>, conn: ConnId, reply: ExchangeReply) {
         self.send_event(cx, conn, Event::Exchange(Box::new(reply)));
     }
 
-    fn send_event(&self, cx: &mut Cx<'_>, conn: ConnId, event: Event) {
+    pub(super) fn send_event(&self, cx: &mut Cx<'_>, conn: ConnId, event: Event) {
         if let Some(entry) = self.conns.get(&conn) {
             cx.effects.push(Effect::Send {
                 conn,
@@ -503,7 +306,7 @@ impl Hub {
     }
 
     /// The member of a connection that is known to be one.
-    fn member(&mut self, conn: ConnId) -> &mut Member {
+    pub(super) fn member(&mut self, conn: ConnId) -> &mut Member {
         let members = &mut self.exchange.members;
         members.get_mut(&conn).expect("the connection is a member")
     }

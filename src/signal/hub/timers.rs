@@ -22,7 +22,6 @@ pub(super) enum Timer {
     Refresh(PeerId),
     /// The guesser is back within its rate.
     Forgive(Guesser),
-<<<<<<< HEAD
     /// The holder of a name had time for a sign of life.
     ContestEnds(Name),
     /// A name that messages wait for had time to be taken.
@@ -31,10 +30,8 @@ pub(super) enum Timer {
     RefreshMember(ConnId),
     /// The token of a connection ends.
     MemberEnds(ConnId),
-=======
     /// The wall clock is compared with the other one.
     LookAtClock,
->>>>>>> main
     /// The drain is over.
     GraceEnds,
 }
