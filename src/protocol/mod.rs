@@ -41,7 +41,7 @@ mod id;
 mod server;
 
 pub use client::{
-    CallSignal, ClientMessage, FrameError, Join, Media, Payload, Relay, Request, RoomPatch,
+    CallSignal, ClientMessage, Forward, FrameError, Join, Media, Payload, Request, RoomPatch,
     folds_to, is_deeper_than, parse,
 };
 pub use dialect::DialectKind;
@@ -321,7 +321,7 @@ pub enum CloseCode {
 
 /// Why a request was not granted: what the client is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct RequestError {
     /// Machine-readable reason.
     pub code: ErrorCode,
     /// One sentence for a developer's eyes.
@@ -330,7 +330,7 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
 }
 
-impl Refusal {
+impl RequestError {
     /// Refuses for good.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {

@@ -3,12 +3,12 @@
 
 use super::interface::{ConnId, Event};
 use super::registry::{Claim, Contest, Name};
-use super::requests::Asker;
+use super::requests::Requester;
 use super::timers::Timer;
 use super::{Cx, Hub};
 use crate::auth::is_name;
 use crate::network::network_of;
-use crate::protocol::{Addressed, CloseCode, ErrorCode, ExchangeReply, Refusal, Takeover};
+use crate::protocol::{Addressed, CloseCode, ErrorCode, ExchangeReply, RequestError, Takeover};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +20,13 @@ impl Hub {
     pub(super) fn claim(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         name: String,
         proof: u128,
         takeover: Takeover,
-    ) -> Result<(), Refusal> {
-        let conn = asker.conn;
-        let refused = |code, message| Err(Refusal::new(code, message));
+    ) -> Result<(), RequestError> {
+        let conn = requester.conn;
+        let refused = |code, message| Err(RequestError::new(code, message));
         if !is_name(&name) {
             let message = "a name has 1 to 128 bytes without control characters";
             return refused(ErrorCode::InvalidMessage, message);
@@ -69,7 +69,12 @@ impl Hub {
             Claim::TakenOver(old) => {
                 if takeover == Takeover::Private {
                     self.member(old).holds = None;
-                    self.shut(cx, old, CloseCode::Replaced, "another connection took over");
+                    self.close_for_abuse(
+                        cx,
+                        old,
+                        CloseCode::Replaced,
+                        "another connection took over",
+                    );
                 }
                 self.claimed(cx, conn, key, &name);
             }
@@ -134,7 +139,7 @@ impl Hub {
         self.claimed(cx, contest.newcomer, name.clone(), &text);
         self.member(old).holds = None;
         let reason = "no sign of life, and another client wants the name";
-        self.shut(cx, old, CloseCode::HeartbeatTimeout, reason);
+        self.close_for_abuse(cx, old, CloseCode::HeartbeatTimeout, reason);
     }
 
     pub(super) fn release_name(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
@@ -154,15 +159,15 @@ impl Hub {
     pub(super) fn send_to_name(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         to: &str,
         message: Arc<Addressed>,
         parks: bool,
-    ) -> Result<(), Refusal> {
-        let conn = asker.conn;
+    ) -> Result<(), RequestError> {
+        let conn = requester.conn;
         let Some(from) = self.member(conn).name.clone() else {
             let message = "the connection has no name";
-            return Err(Refusal::new(ErrorCode::NotInRoom, message));
+            return Err(RequestError::new(ErrorCode::NotInRoom, message));
         };
         if !is_name(to) {
             return Ok(());

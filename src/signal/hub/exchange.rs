@@ -6,7 +6,7 @@ use super::interface::{ConnId, Effect, Event};
 use super::parked::Parked;
 use super::rate::{Bucket, Verdict};
 use super::registry::{Name, Registry};
-use super::requests::{Answer, Asker};
+use super::requests::{Answer, Requester};
 use super::timers::Timer;
 use super::topics::Topics;
 use super::{Cx, Hub};
@@ -14,7 +14,7 @@ use crate::auth::{Grant, RoomScope};
 use crate::network::network_of;
 use crate::protocol::{
     CloseCode, Denied, DialectKind, ErrorCode, ExchangeReply, ExchangeRequest, MAX_TOPIC, PeerId,
-    Publication, Refusal, Wish,
+    Publication, RequestError, Wish,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -59,11 +59,11 @@ impl Hub {
     pub(super) fn exchange(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         request: ExchangeRequest,
-        grant: Result<Grant, Refusal>,
-    ) -> Result<Answer, Refusal> {
-        let conn = asker.conn;
+        grant: Result<Grant, RequestError>,
+    ) -> Result<Answer, RequestError> {
+        let conn = requester.conn;
         if let ExchangeRequest::Open { .. } = request {
             self.open_exchange(cx, conn, grant?);
             self.tell(cx, conn, ExchangeReply::Opened);
@@ -71,12 +71,14 @@ impl Hub {
         }
         if !self.exchange.members.contains_key(&conn) {
             let message = "the connection has not presented its rights";
-            return Err(Refusal::new(ErrorCode::Unauthorized, message));
+            return Err(RequestError::new(ErrorCode::Unauthorized, message));
         }
         match request {
             ExchangeRequest::Open { .. } | ExchangeRequest::Idle => {}
             ExchangeRequest::Subscribe { id, topics } => {
-                let codes = topics.iter().map(|wish| self.subscribe_topic(asker, wish));
+                let codes = topics
+                    .iter()
+                    .map(|wish| self.subscribe_topic(requester, wish));
                 let codes = codes.collect();
                 self.answer(cx, conn, id, ExchangeReply::Subscribed { id, codes });
             }
@@ -95,10 +97,10 @@ impl Hub {
                 name,
                 proof,
                 takeover,
-            } => self.claim(cx, asker, name, proof, takeover)?,
+            } => self.claim(cx, requester, name, proof, takeover)?,
             ExchangeRequest::Release => self.release_name(cx, conn),
             ExchangeRequest::Send { to, message, parks } => {
-                self.send_to_name(cx, asker, &to, message, parks)?;
+                self.send_to_name(cx, requester, &to, message, parks)?;
             }
             ExchangeRequest::Ice => self.mint_for_member(cx, conn),
         }
@@ -150,13 +152,13 @@ impl Hub {
             return self.end_member_with_token(cx, conn, ends);
         }
         let reason = "the connection ends with its token";
-        let refusal = Refusal::new(ErrorCode::TokenExpired, reason);
+        let refusal = RequestError::new(ErrorCode::TokenExpired, reason);
         self.refuse(cx, conn, &refusal, None);
-        self.shut(cx, conn, CloseCode::Unauthorized, reason);
+        self.close_for_abuse(cx, conn, CloseCode::Unauthorized, reason);
     }
 
-    fn subscribe_topic(&mut self, asker: &Asker, wish: &Wish) -> Result<u8, Denied> {
-        let conn = asker.conn;
+    fn subscribe_topic(&mut self, requester: &Requester, wish: &Wish) -> Result<u8, Denied> {
+        let conn = requester.conn;
         if wish.topic.is_empty() || wish.topic.len() > MAX_TOPIC {
             return Err(Denied::Full);
         }
@@ -191,7 +193,7 @@ impl Hub {
             Verdict::Pass => {}
             Verdict::Wait(_) => return Err(Denied::TooFast),
             Verdict::Abuse => {
-                self.shut(cx, conn, CloseCode::RateLimited, "rate limited");
+                self.close_for_abuse(cx, conn, CloseCode::RateLimited, "rate limited");
                 return Err(Denied::TooFast);
             }
         }
@@ -230,12 +232,12 @@ impl Hub {
 
     /// Mints credentials for the connection's peer and sets the time of their renewal.
     pub(super) fn mint_for_member(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
-        let (peer, floor) = {
+        let (peer, revoked_until) = {
             let entry = &self.conns[&conn];
-            (entry.peer, entry.floor)
+            (entry.peer, entry.revoked_until)
         };
         let now = cx.now.unix_ms / 1000;
-        let servers = self.ice.issue(&peer.to_string(), now, floor);
+        let servers = self.ice.issue(&peer.to_string(), now, revoked_until);
         let before = self.member(conn).minted.take();
         if let Some((_, refresh)) = before {
             self.timers.cancel(refresh, Timer::RefreshMember(conn));
@@ -269,11 +271,14 @@ impl Hub {
         if let Some((_, timer)) = member.ends {
             self.timers.cancel(timer, Timer::MemberEnds(conn));
         }
-        if let Some((floor, refresh)) = member.minted {
+        if let Some((revoked_until, refresh)) = member.minted {
             self.timers.cancel(refresh, Timer::RefreshMember(conn));
             // While the box drains, calls outlive their signaling.
             if self.draining.is_none() {
-                cx.effects.push(Effect::Revoke { user: peer, floor });
+                cx.effects.push(Effect::Revoke {
+                    user: peer,
+                    revoked_until,
+                });
             }
         }
         if let Some(will) = member.will

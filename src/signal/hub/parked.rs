@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a queue is kept from its first message on.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages in one queue.
 const QUEUE_MESSAGES: usize = 256;
 /// Bytes in one queue.
@@ -90,7 +90,7 @@ impl Parked {
         self.bytes += cost;
         let is_new = !self.queues.contains_key(name);
         let queue = self.queues.entry(name.clone()).or_insert_with(|| Queue {
-            until: now + PATIENCE,
+            until: now + TIMEOUT,
             bytes: 0,
             messages: vec![],
         });
@@ -145,10 +145,7 @@ mod tests {
             let sender = (ConnId(1), IpAddr::from([192, 0, 2, network]));
             parked.park(now, &name(to), sender, "ann".into(), message(bytes))
         };
-        assert_eq!(
-            park(&mut parked, "bob", 60_000, 1),
-            Ok(Some(now + PATIENCE))
-        );
+        assert_eq!(park(&mut parked, "bob", 60_000, 1), Ok(Some(now + TIMEOUT)));
         assert_eq!(park(&mut parked, "bob", 10, 1), Ok(None));
         assert_eq!(park(&mut parked, "bob", 10_000, 1), Err(Denied::Full));
         let (_, messages) = parked.take(&name("bob")).unwrap();

@@ -12,7 +12,12 @@ fn ask(world: &mut World, conn: u64, request: ExchangeRequest) {
     ask_as(world, conn, request, Ok(Grant::open()));
 }
 
-fn ask_as(world: &mut World, conn: u64, request: ExchangeRequest, grant: Result<Grant, Refusal>) {
+fn ask_as(
+    world: &mut World,
+    conn: u64,
+    request: ExchangeRequest,
+    grant: Result<Grant, RequestError>,
+) {
     let kind = match request {
         ExchangeRequest::Open { .. } => MessageType::Register,
         _ => MessageType::Message,
@@ -33,7 +38,7 @@ fn enter(world: &mut World, dialect: DialectKind) -> u64 {
 fn enter_from(world: &mut World, client: &str, dialect: DialectKind) -> u64 {
     let conn = world.open_as(client, dialect);
     ask(world, conn, ExchangeRequest::Open { token: None });
-    assert_eq!(replies(world, conn), [ExchangeReply::Opened]);
+    assert_eq!(responses(world, conn), [ExchangeReply::Opened]);
     conn
 }
 
@@ -41,7 +46,7 @@ fn events(world: &mut World, conn: u64) -> Vec<Event> {
     world.exchanged.remove(&conn).unwrap_or_default()
 }
 
-fn replies(world: &mut World, conn: u64) -> Vec<ExchangeReply> {
+fn responses(world: &mut World, conn: u64) -> Vec<ExchangeReply> {
     let reply = |event| match event {
         Event::Exchange(reply) => Some(*reply),
         _ => None,
@@ -55,7 +60,7 @@ fn subscribe(world: &mut World, conn: u64, topic: &str) -> Result<u8, Denied> {
         options: SubscriptionOptions::default(),
     }];
     ask(world, conn, ExchangeRequest::Subscribe { id: 1, topics });
-    match &replies(world, conn)[..] {
+    match &responses(world, conn)[..] {
         [ExchangeReply::Subscribed { id: 1, codes }] => codes[0],
         other => panic!("{other:?}"),
     }
@@ -160,7 +165,7 @@ fn a_publication_reaches_the_subscribers_of_its_topic_and_dialect() {
     );
     let found = vec![true, false];
     assert_eq!(
-        replies(&mut world, b),
+        responses(&mut world, b),
         [ExchangeReply::Unsubscribed { id: 3, found }]
     );
     world.cut(a);
@@ -180,7 +185,7 @@ fn nothing_is_done_before_rights_are_presented() {
     );
     assert_eq!(world.closed.get(&a), Some(&4001));
     let b = world.open_as("192.0.2.1", DialectKind::YWebrtc);
-    let refusal = Refusal::new(ErrorCode::Unauthorized, "a token is needed");
+    let refusal = RequestError::new(ErrorCode::Unauthorized, "a token is needed");
     ask_as(
         &mut world,
         b,
@@ -237,7 +242,7 @@ fn names_are_reached_and_wait_for_their_bearers() {
     let mut world = World::new();
     let ann = enter(&mut world, DialectKind::PeerJs);
     claim(&mut world, ann, "ann", 1);
-    assert_eq!(replies(&mut world, ann), [claimed("ann")]);
+    assert_eq!(responses(&mut world, ann), [claimed("ann")]);
     send(&mut world, ann, "bob", "one");
     send(&mut world, ann, "bob", "two");
     send(&mut world, ann, "nobody", "three");
@@ -255,13 +260,13 @@ fn names_are_reached_and_wait_for_their_bearers() {
         name: "nobody".into(),
         own: "ann".into(),
     };
-    assert_eq!(replies(&mut world, ann), [absent], "once for both");
+    assert_eq!(responses(&mut world, ann), [absent], "once for both");
     assert_eq!(world.hub.gauges().parked_bytes, 0);
     // A name is free as soon as its bearer is gone; a dialect's names are its own.
     world.cut(bob);
     let other = enter(&mut world, DialectKind::PeerJs);
     claim(&mut world, other, "bob", 3);
-    assert_eq!(replies(&mut world, other), [claimed("bob")]);
+    assert_eq!(responses(&mut world, other), [claimed("bob")]);
     ask(&mut world, other, ExchangeRequest::Release);
     assert_eq!(world.hub.gauges().claimed_names, 1);
     send(&mut world, other, "ann", "without a name");
@@ -275,7 +280,7 @@ fn the_same_proof_takes_a_name_over_and_the_old_connection_goes_on() {
     claim(&mut world, old, "ann", 1);
     let new = enter(&mut world, DialectKind::PeerJs);
     claim(&mut world, new, "ann", 1);
-    assert_eq!(replies(&mut world, new), [claimed("ann")]);
+    assert_eq!(responses(&mut world, new), [claimed("ann")]);
     let bob = enter(&mut world, DialectKind::PeerJs);
     claim(&mut world, bob, "bob", 2);
     events(&mut world, bob);
@@ -303,18 +308,18 @@ fn a_name_is_taken_from_a_holder_that_gives_no_sign_of_life() {
     assert_eq!(events(&mut world, new), []);
     let third = enter(&mut world, DialectKind::PeerJs);
     claim(&mut world, third, "ann", 3);
-    assert_eq!(replies(&mut world, third), [ExchangeReply::Taken]);
+    assert_eq!(responses(&mut world, third), [ExchangeReply::Taken]);
     world.input(Input::Alive { conn: ConnId(old) });
-    assert_eq!(replies(&mut world, new), [ExchangeReply::Taken]);
+    assert_eq!(responses(&mut world, new), [ExchangeReply::Taken]);
     // It does not: the newcomer has the name.
     claim(&mut world, new, "ann", 2);
     world.pass(Duration::from_secs(6));
-    assert_eq!(replies(&mut world, new), [claimed("ann")]);
+    assert_eq!(responses(&mut world, new), [claimed("ann")]);
     assert_eq!(world.closed.get(&old), Some(&4005));
     // It goes by itself, and a newcomer that waits and goes leaves nothing.
     claim(&mut world, third, "ann", 3);
     world.cut(new);
-    assert_eq!(replies(&mut world, third), [claimed("ann")]);
+    assert_eq!(responses(&mut world, third), [claimed("ann")]);
     let last = enter(&mut world, DialectKind::PeerJs);
     claim(&mut world, last, "ann", 4);
     world.cut(last);
@@ -353,7 +358,7 @@ fn a_tokens_identity_is_the_name_and_its_proof() {
     let again = enter(&mut world, with(Some("ann"), true));
     claim(&mut world, again, "ann", 2);
     assert_eq!(
-        replies(&mut world, again),
+        responses(&mut world, again),
         [claimed("ann")],
         "a renewed token"
     );
@@ -380,7 +385,7 @@ fn private_names_are_taken_over_within_a_network_and_wills_are_published() {
                 takeover,
             },
         );
-        assert_eq!(replies(world, conn), [claimed("sensor")]);
+        assert_eq!(responses(world, conn), [claimed("sensor")]);
         conn
     };
     let old = enter(&mut world, "192.0.2.1");
@@ -404,7 +409,7 @@ fn credentials_of_a_connection_are_renewed_and_end_with_it() {
     let peer = world.peers[&conn];
     ask(&mut world, conn, ExchangeRequest::Ice);
     world.pass(Duration::from_secs(2_800));
-    let minted = replies(&mut world, conn);
+    let minted = responses(&mut world, conn);
     assert_eq!(
         minted.len(),
         2,
