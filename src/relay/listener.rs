@@ -14,6 +14,11 @@ pub(super) struct Listener {
 }
 
 impl Listener {
+    /// What it is bound to.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The address of the server under which a datagram came in.
     pub(super) fn asked(&self, local: Option<IpAddr>) -> SocketAddr {
         SocketAddr::new(local.unwrap_or(self.address.ip()), self.address.port())

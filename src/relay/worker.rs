@@ -150,9 +150,11 @@ impl Worker {
             epoll: Rc::clone(&epoll),
             offload: plan.offload,
         };
+        let mut engine = Engine::new(plan.id, plan.settings, plan.ledger, relays, plan.seed, now);
+        engine.set_stun_servers(plan.listeners.iter().map(Listener::address).collect());
         Self {
             id: plan.id,
-            engine: Engine::new(plan.id, plan.settings, plan.ledger, relays, plan.seed, now),
+            engine,
             exits: Exits::new(
                 plan.listeners,
                 Streams::new(Rc::clone(&epoll), stream_token),

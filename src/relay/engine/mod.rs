@@ -11,6 +11,7 @@ mod allocation;
 mod auth;
 mod control;
 mod data;
+mod discovery;
 mod event;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -31,7 +32,8 @@ pub use train::{Run, Train};
 
 use super::ledger::Ledger;
 use data::Arrival;
-use message::Message;
+use discovery::Discovery;
+use message::{ClassicBinding, Message};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::io;
@@ -96,6 +98,7 @@ pub struct Engine<R: RelaySockets> {
     ledger: Arc<Ledger>,
     sockets: R,
     table: Table<R::Socket>,
+    discovery: Discovery,
     rng: StdRng,
     /// Where messages are written before the shell copies them.
     scratch: Vec<u8>,
@@ -121,12 +124,20 @@ impl<R: RelaySockets> Engine<R> {
             ledger,
             sockets,
             table: Table::new(rng.next_u64()),
+            discovery: Discovery::default(),
             rng,
             scratch: Vec::new(),
             started: now,
             draining: false,
             stats: Stats::default(),
         }
+    }
+
+    /// Names the addresses on which the shell takes Binding requests over UDP, a wildcard for every
+    /// address of its family: where there are several, clients can have their NAT's behaviour
+    /// discovered (RFC 5780). The shell must be able to reply from each of them.
+    pub fn set_stun_servers(&mut self, servers: Vec<SocketAddr>) {
+        self.discovery = Discovery::new(servers);
     }
 
     /// Takes datagrams, or one deframed message of a stream, from a client.
@@ -146,8 +157,8 @@ impl<R: RelaySockets> Engine<R> {
                 Some(0x40..=0x7f) => self.channel_data(now, five_tuple, run, out),
                 Some(0..=3) => match Message::parse(datagram) {
                     Some(message) => self.stun(now, five_tuple, &message, out),
-                    None => match message::classic_binding(datagram) {
-                        Some(transaction) => self.classic_binding(five_tuple, &transaction, out),
+                    None => match ClassicBinding::parse(datagram) {
+                        Some(request) => self.classic_binding(five_tuple, &request, out),
                         None => self.stats.dropped.malformed += 1,
                     },
                 },
