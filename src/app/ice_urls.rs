@@ -15,7 +15,7 @@ pub(super) struct IceUrls {
 }
 
 /// The listeners that clients can reach, and under which names.
-pub(super) struct Served {
+pub(super) struct IceUrlBuilder {
     public: Public,
     announced: Vec<Announced>,
     /// Where STUN and TURN are served over UDP.
@@ -26,7 +26,7 @@ pub(super) struct Served {
     tls: Vec<SocketAddr>,
 }
 
-impl Served {
+impl IceUrlBuilder {
     pub(super) fn new(
         config: &Config,
         announced: &[Announced],
@@ -175,8 +175,13 @@ mod tests {
         list.iter().map(|a| a.parse().unwrap()).collect()
     }
 
-    fn served(public: Public, announced: &[Announced], udp: &[&str], tls: &[&str]) -> Served {
-        Served {
+    fn served(
+        public: Public,
+        announced: &[Announced],
+        udp: &[&str],
+        tls: &[&str],
+    ) -> IceUrlBuilder {
+        IceUrlBuilder {
             public,
             announced: announced.to_vec(),
             udp: listeners(udp),
@@ -207,7 +212,7 @@ mod tests {
         let config = Config::load(None, env).unwrap();
         let udp = &config.turn.udp.addresses;
         assert_eq!(udp.len(), 4, "3478 and 3479 of both families: {udp:?}");
-        let urls = Served::new(&config, &[], udp, &[], &[]).urls(None);
+        let urls = IceUrlBuilder::new(&config, &[], udp, &[], &[]).urls(None);
         assert_eq!(urls.stun, ["stun:call.example.org:3478"]);
         assert_eq!(urls.turn, ["turn:call.example.org:3478?transport=udp"]);
     }

@@ -110,7 +110,7 @@ fn padding_is_answered_with_no_more_than_it_has() {
 #[test]
 fn behind_one_to_one_nat_the_public_address_is_told() {
     let mut boxed = TestBox::with(Options {
-        relays: vec![crate::relay::ledger::RelayAddress {
+        relays: vec![crate::relay::shared::RelayAddress {
             bind: ip(V4),
             announced: ip("203.0.113.1"),
         }],

@@ -2,6 +2,7 @@
 
 mod allocate;
 mod authentication;
+mod batches;
 mod binding;
 mod channels;
 mod client;
@@ -18,5 +19,4 @@ mod permissions;
 mod readdress;
 mod refresh;
 mod scarcity;
-mod trains;
 mod wire;
