@@ -7,4 +7,4 @@ pub mod trystero;
 pub mod y_webrtc;
 
 #[cfg(test)]
-mod harness;
+mod tests;

@@ -264,7 +264,7 @@ fn relayed_only(payload: &RawValue) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::harness::{self, Done};
+    use super::super::tests::{self as harness, Done};
     use super::*;
     use proptest::prelude::*;
     use serde_json::{Value, json};

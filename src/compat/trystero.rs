@@ -76,7 +76,7 @@ fn read(text: &str) -> Result<ExchangeRequest, FrameError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::harness;
+    use super::super::tests as harness;
     use super::*;
     use proptest::prelude::*;
 

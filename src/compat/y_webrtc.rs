@@ -210,7 +210,7 @@ fn topics<'a>(object: &Object<'a>) -> impl Iterator<Item = String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::harness::{self, Done};
+    use super::super::tests::{self as harness, Done};
     use super::*;
     use proptest::prelude::*;
     use serde_json::{Value, json};
