@@ -1,13 +1,14 @@
 //! Raw values become valid ones; what is wrong is collected on the way.
 
 use super::problem::Problem;
-use super::raw::{self, Mode, Raw};
+use super::raw::{self, Http, Mode, Raw};
 use super::source::Layers;
 use super::tls::CertificateSource;
 use super::{AddressRule, Auth, Config, Listen, Public, Turn};
 use crate::auth::Signer;
 use crate::auth::credential::TurnSecrets;
 use crate::auth::token::Verifier;
+use crate::origin::AllowedOrigin;
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
@@ -62,6 +63,14 @@ impl Check<'_> {
         let turn = self.turn(&raw, loopback);
         let tls = self.tls(&raw);
         self.limits(&raw);
+        let http = Http {
+            allowed_origins: self.origins(&raw.http.allowed_origins),
+            ..raw.http.clone()
+        };
+        effective
+            .http
+            .allowed_origins
+            .clone_from(&http.allowed_origins);
         if raw.http.listen.is_empty() && raw.tls.listen.is_empty() {
             self.problem("http.listen", "[]", "leaves nothing to connect to")
                 .set_mend("name at least one address, e.g. [\"127.0.0.1:8080\"]");
@@ -76,7 +85,7 @@ impl Check<'_> {
         Config {
             loopback,
             public,
-            http: raw.http,
+            http,
             tls,
             auth,
             rooms: raw.rooms,
@@ -152,6 +161,21 @@ impl Check<'_> {
             addresses,
             stun: raw.public.stun.clone(),
         }
+    }
+
+    /// The origins as browsers send them.
+    fn origins(&mut self, written: &[String]) -> Vec<String> {
+        let mut origins = vec![];
+        for entry in written {
+            match entry.parse::<AllowedOrigin>() {
+                Ok(origin) => origins.push(origin.to_string()),
+                Err(bad) => {
+                    self.problem("http.allowed_origins", format!("{entry:?}"), bad.reason)
+                        .set_mend(format!("write {:?}", bad.spelling));
+                }
+            }
+        }
+        origins
     }
 
     fn auth(&mut self, raw: &Raw, loopback: bool) -> Auth {

@@ -20,6 +20,6 @@ mod stream;
 mod udp;
 mod worker;
 
-pub use handle::{ClientStream, Listeners, RelayConfig, RelayHandle};
+pub use handle::{Admit, ClientStream, Listeners, Place, RelayConfig, RelayHandle};
 pub use stats::{IoStats, RelayStats, WorkerLoad};
 pub use udp::{Offload, kernel_shortcomings};

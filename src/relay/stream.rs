@@ -12,6 +12,7 @@ pub(super) use input::{Input, ReadBuffers, Rest};
 
 use super::engine::{FiveTuple, Transport};
 use super::framing::MAX_MESSAGE;
+use super::handle::Place;
 use super::stats::IoStats;
 use outbox::{Outbox, Pool, Written};
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -43,6 +44,8 @@ pub(super) struct NewStream {
     pub(super) five_tuple: FiveTuple,
     pub(super) socket: TcpStream,
     pub(super) tls: Option<Box<ServerConnection>>,
+    /// What the connection holds for as long as it lives.
+    pub(super) place: Option<Place>,
     /// Bytes that were read from it already.
     pub(super) prefix: Vec<u8>,
 }
@@ -82,6 +85,7 @@ struct Stream {
     five_tuple: FiveTuple,
     socket: TcpStream,
     tls: Option<Box<ServerConnection>>,
+    _place: Option<Place>,
     /// The front of a message whose rest is still to come.
     partial: Vec<u8>,
     outbox: Outbox,
@@ -157,6 +161,7 @@ impl Streams {
             five_tuple: new.five_tuple,
             socket: new.socket,
             tls: new.tls,
+            _place: new.place,
             partial: new.prefix,
             outbox: Outbox::default(),
             deadline: Some(deadline),

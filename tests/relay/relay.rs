@@ -67,6 +67,7 @@ impl Relay {
             tls.local_addr().unwrap(),
         );
         let listeners = Listeners {
+            admit: None,
             udp: vec![udp, udp_v6],
             tcp: vec![tcp],
         };
