@@ -101,14 +101,16 @@ impl App {
             false => None,
         };
         let revoking = relay.clone();
+        let longest_ttl = Arc::new(AtomicU64::new(config.turn.ttl.as_secs()));
+        let longest = Arc::clone(&longest_ttl);
         let driver = Arc::new(Driver::new(
             hub_settings(&config),
             ice.clone(),
             connection_limits(&config),
-            Box::new(move |user, floor| {
-                if let Some(relay) = &revoking {
-                    relay.revoke(user, floor);
-                }
+            Box::new(move |user, floor| match (&revoking, floor) {
+                (Some(relay), Some(floor)) => relay.revoke(user, floor),
+                (Some(relay), None) => relay::revoke_all(relay, user, &longest),
+                (None, _) => {}
             }),
         ));
 
@@ -117,7 +119,6 @@ impl App {
         let (ice, ice_seen) = watch::channel(ice);
         let certificates = certificates.map(|certs| certs.keep(&reload, &mut tasks));
         let (hold, hold_seen) = watch::channel(false);
-        let longest_ttl = Arc::new(AtomicU64::new(config.turn.ttl.as_secs()));
         let applied = watch::Sender::new(config.clone());
         let (verifier, verifier_seen) = watch::channel(config.auth.verifier.clone());
         let (admin_token, admin_seen) = watch::channel(admin_token(&config));

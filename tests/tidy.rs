@@ -12,6 +12,9 @@ const MAX_LINES: usize = 500;
 const PURE: &[&str] = &[
     "src/protocol/",
     "src/auth/",
+    "src/hooks/question.rs",
+    "src/hooks/queue",
+    "src/hooks/signature.rs",
     "src/signal/hub",
     "src/signal/room.rs",
     "src/signal/sdp",

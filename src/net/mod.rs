@@ -8,6 +8,7 @@ mod address;
 mod certs;
 mod connections;
 mod front;
+pub mod https;
 mod inherited;
 mod listen;
 mod names;

@@ -28,6 +28,8 @@ use std::time::Duration;
 pub const PROTOCOL_VERSION: u8 = 1;
 /// Longest `id` of a request, bytes: room for a UUID with a prefix.
 pub const MAX_ID: usize = 64;
+/// Deepest nesting of a frame, whose own object is the first level: some decoders take no more.
+pub const MAX_DEPTH: usize = 64;
 /// Longest room password, bytes: beyond any passphrase that is typed.
 pub const MAX_PASSWORD: usize = 256;
 /// Longest `reason`, bytes: one line of text.

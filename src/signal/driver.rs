@@ -7,7 +7,7 @@
 use super::hub::{ConnId, Effect, Hub, Input, Now, Settings};
 use super::outbox::{Closing, Outbox, Outgoing, Pushed};
 use super::sent::SentByType;
-use crate::auth::credential::IceIssuer;
+use crate::auth::credential::{IceIssuer, http_user};
 use crate::network::network_of;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -30,8 +30,9 @@ pub struct ConnectionLimits {
     pub outbox: usize,
 }
 
-/// Called with a user whose relays must end and the highest expiry minted for it.
-pub type OnRevoke = Box<dyn Fn(&str, u64) + Send + Sync>;
+/// Called with a user whose relays must end and the highest expiry minted for it; `None` where that
+/// is not known here.
+pub type OnRevoke = Box<dyn Fn(&str, Option<u64>) + Send + Sync>;
 
 /// Why a connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -246,7 +247,12 @@ impl Driver {
                         outbox.close(Closing { code, reason });
                     }
                 }
-                Effect::Revoke { user, floor } => (self.on_revoke)(&user.to_string(), floor),
+                Effect::Revoke { user, floor } => {
+                    (self.on_revoke)(&user.to_string(), Some(floor));
+                }
+                Effect::RevokeIdentity { identity } => {
+                    (self.on_revoke)(&http_user(&identity), None);
+                }
             }
         }
         state.effects = effects;

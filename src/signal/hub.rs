@@ -8,6 +8,8 @@ mod admission;
 mod calls;
 mod credentials;
 mod drain;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod interface;
 mod membership;
 mod moderation;
@@ -148,6 +150,7 @@ impl Hub {
                     );
                 }
                 Timer::WindowEnds(peer) => self.window_ended(cx, peer),
+                Timer::TokenEnds(peer) => self.token_ended(cx, peer),
                 Timer::RingEnds(call) => self.ring_ended(cx, call),
                 Timer::Refresh(peer) => self.push_ice(cx, peer),
                 Timer::Forgive(guesser) => self.attempts.expire(&guesser),

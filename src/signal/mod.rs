@@ -10,6 +10,8 @@ mod session;
 mod websocket;
 
 #[cfg(any(test, fuzzing))]
+pub use hub::fuzz::fuzz as fuzz_splice;
+#[cfg(any(test, fuzzing))]
 pub use websocket::fuzz::fuzz as fuzz_websocket;
 
 pub use driver::{Admission, ConnectError, ConnectionLimits, Driver, OnRevoke, Stats};

@@ -39,9 +39,12 @@ impl Hub {
             .sessions
             .get_mut(peer)
             .expect("credentials are minted for sessions");
-        let servers = self
-            .ice
-            .issue(&peer.to_string(), cx.now.unix_ms / 1000, session.floor);
+        let servers = self.ice.issue_until(
+            &peer.to_string(),
+            cx.now.unix_ms / 1000,
+            session.floor,
+            session.ends.map(|(ends, _)| ends),
+        );
         if let Some(before) = session.refresh.take() {
             self.timers.cancel(before, Timer::Refresh(peer));
         }

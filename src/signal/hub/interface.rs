@@ -3,6 +3,7 @@
 use crate::auth::Grant;
 use crate::protocol::{Body, ClientMessage, CloseCode, FrameError, PeerId, Refusal};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Names one socket, for ever.
@@ -103,6 +104,11 @@ pub enum Effect {
         user: PeerId,
         /// The highest expiry minted for it, Unix seconds.
         floor: u64,
+    },
+    /// The same for all that a person, named by a token, was given outside of sessions.
+    RevokeIdentity {
+        /// The name.
+        identity: Arc<str>,
     },
 }
 

@@ -39,9 +39,12 @@ pub(super) struct Session {
     pub(super) network: IpAddr,
     /// `None`: the peer id serves as name.
     pub(super) identity: Option<Arc<str>>,
+    /// A token gave the name: credentials over HTTP are for the same one.
+    pub(super) named_by_token: bool,
     pub(super) room: Option<Arc<str>>,
     pub(super) may_call: bool,
     pub(super) may_list_rooms: bool,
+    pub(super) may_subscribe: bool,
     pub(super) state: Option<Box<RawValue>>,
     pub(super) metadata: Option<Box<RawValue>>,
     pub(super) token: ResumeToken,
@@ -50,6 +53,8 @@ pub(super) struct Session {
     pub(super) minted: Option<u64>,
     /// The highest expiry that a revocation refuses.
     pub(super) floor: Option<u64>,
+    /// When its token ends, where it ends with its token: Unix seconds, and the timer's instant.
+    pub(super) ends: Option<(u64, Instant)>,
     /// When its credentials are to be renewed.
     pub(super) refresh: Option<Instant>,
     /// Calls it rings in, is rung by, or is in.

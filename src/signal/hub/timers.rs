@@ -13,6 +13,8 @@ pub(super) enum Timer {
     JoinDeadline(ConnId),
     /// The session was away for too long.
     WindowEnds(PeerId),
+    /// The session's token ends.
+    TokenEnds(PeerId),
     /// Nobody took the call.
     RingEnds(CallId),
     /// Three quarters of the credentials' life are over.

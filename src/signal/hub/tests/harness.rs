@@ -96,6 +96,7 @@ impl World {
                     self.closed.insert(conn, code as u16);
                 }
                 Effect::Revoke { user, floor } => self.revoked.push((user.to_string(), floor)),
+                Effect::RevokeIdentity { identity } => self.revoked.push((identity.to_string(), 0)),
             }
         }
     }

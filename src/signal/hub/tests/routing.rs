@@ -69,6 +69,12 @@ fn text_is_relayed_as_it_was_written() {
     assert_eq!(*conn, ConnId(b));
     let content = r#""content":{"b":12345678901234567890123,"a":"\ud800","c":1.0}"#;
     assert!(body.as_str().contains(content), "{}", body.as_str());
+    let stamps = r#","fromIdentity":"p0","roomId":"r","ts":1700000000000}"#;
+    assert!(
+        body.as_str().ends_with(stamps),
+        "stamps come last: {}",
+        body.as_str()
+    );
 }
 
 #[test]

@@ -406,7 +406,7 @@ impl Net {
                         client.conn = None;
                     }
                 }
-                Effect::Revoke { .. } => {}
+                Effect::Revoke { .. } | Effect::RevokeIdentity { .. } => {}
             }
         }
     }
