@@ -76,6 +76,9 @@ impl App {
     pub async fn start_with(config: Config, inherited: Inherited) -> Result<Self> {
         let mut names = Names::new(&config.public.addresses);
         let announced = announced(&config, &mut names).await;
+        if config.turn.enabled && !announced.iter().any(|a| a.address.is_ipv4()) {
+            tracing::warn!("{}", net::NO_IPV4);
+        }
 
         let mut tasks = JoinSet::new();
         let reload = Arc::new(Notify::new());

@@ -16,6 +16,7 @@ const PURE: &[&str] = &[
     "src/hooks/queue",
     "src/hooks/signature.rs",
     "src/signal/hub",
+    "src/signal/dialect.rs",
     "src/signal/room.rs",
     "src/signal/sdp",
     "src/signal/websocket",

@@ -15,7 +15,7 @@ mod names;
 mod owner;
 
 pub use acme::AcmeOrders;
-pub use address::{Announced, discover};
+pub use address::{Announced, NO_IPV4, discover, has_ipv4};
 pub use certs::{CertStore, Identity, IdentityError, PemFiles};
 pub use connections::{Charge, ConnectionCaps, Connections, Full, Place};
 pub use front::{Accepted, Front, Protocol, Wire};

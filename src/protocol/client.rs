@@ -139,6 +139,8 @@ pub struct Join {
     pub metadata: Option<Box<RawValue>>,
     /// Settings for the room, if this join makes it.
     pub create: RoomPatch,
+    /// What others are shown of the client's dialect. No frame sets it: translators do.
+    pub dialect: Option<&'static str>,
 }
 
 /// Changes to a room: what is absent stays.

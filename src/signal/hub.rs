@@ -26,13 +26,13 @@ mod timers;
 mod views;
 
 pub use admin::{PeerInfo, RoomInfo};
-pub use interface::{ConnId, Effect, Input, Loss, Now, Settings, UniqueIdentity};
+pub use interface::{ConnId, Effect, Event, Input, Loss, Now, Settings, UniqueIdentity};
 pub use stats::{Counters, Gauges};
 
 use crate::auth::credential::IceIssuer;
 use crate::protocol::{
-    Body, CallId, CloseCode, ErrorCode, LeaveReason, PROTOCOL_VERSION, PeerId, Refusal,
-    ServerMessage,
+    Body, CallId, CloseCode, DialectKind, ErrorCode, LeaveReason, PROTOCOL_VERSION, PeerId,
+    Refusal, ServerMessage,
 };
 use crate::signal::room::Room;
 use calls::Call;
@@ -103,7 +103,11 @@ impl Hub {
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         let cx = &mut Cx { now, effects };
         match input {
-            Input::Connected { conn, client } => self.connected(cx, conn, client),
+            Input::Connected {
+                conn,
+                client,
+                dialect,
+            } => self.connected(cx, conn, client, dialect),
             Input::Frame {
                 conn,
                 message,
@@ -189,7 +193,7 @@ impl Hub {
         }
     }
 
-    fn connected(&mut self, cx: &mut Cx<'_>, conn: ConnId, client: IpAddr) {
+    fn connected(&mut self, cx: &mut Cx<'_>, conn: ConnId, client: IpAddr, dialect: DialectKind) {
         if self.draining.is_some() {
             let reason = "the server shuts down";
             cx.effects.push(Effect::Close {
@@ -200,15 +204,20 @@ impl Hub {
             return;
         }
         let peer = PeerId::from_bits(self.rng.random());
-        let deadline = cx.now.instant + self.settings.join_deadline;
-        self.timers.set(deadline, Timer::JoinDeadline(conn));
+        let deadline = dialect
+            .has_join_deadline()
+            .then(|| cx.now.instant + self.settings.join_deadline);
+        if let Some(deadline) = deadline {
+            self.timers.set(deadline, Timer::JoinDeadline(conn));
+        }
         self.conns.insert(
             conn,
             Conn {
                 peer,
                 client,
+                dialect,
                 floor: None,
-                deadline: Some(deadline),
+                deadline,
                 malformed: 0,
                 frames: Bucket::default(),
                 candidates: Bucket::default(),
@@ -237,7 +246,7 @@ impl Hub {
                 conn,
                 peer: entry.peer,
                 seq: None,
-                body,
+                event: Event::Native(body),
             });
         }
     }

@@ -114,6 +114,7 @@ impl<'a> Fields<'a> {
                         .room_patch()?,
                     None => RoomPatch::default(),
                 },
+                dialect: None,
             })),
             T::Resume => {
                 let token = self.string("resumeToken", MAX_NAME)?;

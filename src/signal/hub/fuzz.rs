@@ -1,9 +1,9 @@
 //! What the fuzz target of the splice runs: a client's frame becomes a relayed one.
 
-use super::{ConnId, Hub, Input, Now, Settings};
+use super::{ConnId, Event, Hub, Input, Now, Settings};
 use crate::auth::Grant;
 use crate::auth::credential::{IceIssuer, TurnSecrets};
-use crate::protocol::{MAX_DEPTH, parse, write_frame};
+use crate::protocol::{DialectKind, MAX_DEPTH, parse, write_frame};
 use crate::signal::hub::Effect;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -89,7 +89,13 @@ pub fn fuzz(bytes: &[u8]) {
     for conn in 0..2 {
         let client = IpAddr::from(Ipv4Addr::LOCALHOST);
         let conn = ConnId(conn);
-        said(&mut hub, Input::Connected { conn, client });
+        let dialect = DialectKind::Native;
+        let connected = Input::Connected {
+            conn,
+            client,
+            dialect,
+        };
+        said(&mut hub, connected);
         say(
             &mut hub,
             conn.0,
@@ -227,7 +233,10 @@ fn said(hub: &mut Hub, input: Input) -> Vec<(u64, String)> {
         .iter()
         .filter_map(|effect| match effect {
             Effect::Send {
-                conn, seq, body, ..
+                conn,
+                seq,
+                event: Event::Native(body),
+                ..
             } => Some((conn.0, text(*seq, body))),
             _ => None,
         })

@@ -5,7 +5,7 @@ use super::requests::{Answer, Asker};
 use super::ring::Ring;
 use super::session::{Link, Session};
 use super::timers::Timer;
-use super::{Cx, Effect, Hub};
+use super::{Cx, Effect, Event, Hub};
 use crate::auth::{Grant, Role};
 use crate::network::network_of;
 use crate::protocol::{
@@ -23,6 +23,8 @@ struct Profile {
     identity: Option<Arc<str>>,
     room: Option<Arc<str>>,
     metadata: Option<Box<RawValue>>,
+    /// What a translator calls its client, where that is more than its dialect's name.
+    dialect: Option<&'static str>,
 }
 
 impl Hub {
@@ -51,6 +53,7 @@ impl Hub {
                 identity,
                 room: None,
                 metadata: None,
+                dialect: None,
             },
             older,
         );
@@ -115,6 +118,7 @@ impl Hub {
             identity,
             room: Some(room.clone()),
             metadata,
+            dialect: join.dialect,
         };
         self.open_session(cx, asker, &grant, profile, older);
         self.enter(cx, asker);
@@ -165,9 +169,11 @@ impl Hub {
             Link::Online(conn) => {
                 if let Some(entry) = self.conns.get_mut(&conn) {
                     entry.floor = session.minted.max(session.floor);
-                    let deadline = cx.now.instant + self.settings.join_deadline;
-                    entry.deadline = Some(deadline);
-                    self.timers.set(deadline, Timer::JoinDeadline(conn));
+                    if entry.dialect.has_join_deadline() {
+                        let deadline = cx.now.instant + self.settings.join_deadline;
+                        entry.deadline = Some(deadline);
+                        self.timers.set(deadline, Timer::JoinDeadline(conn));
+                    }
                 }
             }
             Link::Away(_) => self.away -= 1,
@@ -294,6 +300,8 @@ impl Hub {
             asker.peer,
             Session {
                 link: Link::Online(asker.conn),
+                dialect: conn.dialect,
+                shown: profile.dialect.or(conn.dialect.shown()),
                 network: network_of(conn.client),
                 identity: profile.identity,
                 named_by_token: grant.identity.is_some(),
@@ -378,7 +386,7 @@ impl Hub {
             conn: asker.conn,
             peer: asker.peer,
             seq: Some(1),
-            body,
+            event: Event::Native(body),
         });
     }
 }

@@ -82,6 +82,7 @@ fn hash(id: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::FrameType;
 
     #[test]
     fn the_last_64_are_remembered() {
@@ -97,8 +98,9 @@ mod tests {
     #[test]
     fn long_texts_are_not_kept() {
         let mut replies = Replies::default();
-        let short = Body::from_object(format!("{{\"a\":\"{}\"}}", "x".repeat(100)));
-        let long = Body::from_object(format!("{{\"a\":\"{}\"}}", "x".repeat(KEPT_TEXT)));
+        let body = |text| Body::from_object(FrameType::Pong, text);
+        let short = body(format!("{{\"a\":\"{}\"}}", "x".repeat(100)));
+        let long = body(format!("{{\"a\":\"{}\"}}", "x".repeat(KEPT_TEXT)));
         let about = Long {
             kind: MessageType::Join,
             session: 1,

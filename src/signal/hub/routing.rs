@@ -4,8 +4,8 @@ use super::requests::{Answer, Asker};
 use super::{Cx, Hub};
 use crate::auth::Role;
 use crate::protocol::{
-    Body, CallId, ErrorCode, MessageType, Payload, PeerId, Refusal, Relay, TransportPolicy,
-    write_json_str,
+    Body, CallId, ErrorCode, FrameType, MessageType, Payload, PeerId, Refusal, Relay,
+    TransportPolicy, write_json_str,
 };
 use crate::signal::sdp;
 use std::borrow::Cow;
@@ -114,7 +114,8 @@ impl Hub {
             }
         }
         write!(text, r#","ts":{}}}"#, cx.now.unix_ms).expect("writing to a String succeeds");
-        Body::from_object(text)
+        let kind = FrameType::relayed(kind).expect("only what is relayed is stamped");
+        Body::from_object(kind, text)
     }
 
     fn place_of(&self, from: PeerId, to: &str) -> Option<(Place, PeerId)> {

@@ -1,10 +1,10 @@
 //! The tables of connections and sessions, and the one way to send to a session.
 
-use super::interface::{ConnId, Effect, Settings};
+use super::interface::{ConnId, Effect, Event, Settings};
 use super::rate::Bucket;
 use super::replies::Replies;
 use super::ring::Ring;
-use crate::protocol::{Body, CallId, LeaveReason, PeerId, Presence, ResumeToken};
+use crate::protocol::{Body, CallId, DialectKind, LeaveReason, PeerId, Presence, ResumeToken};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,6 +18,7 @@ use std::time::Instant;
 pub(super) struct Conn {
     pub(super) peer: PeerId,
     pub(super) client: IpAddr,
+    pub(super) dialect: DialectKind,
     /// The highest expiry of credentials that were revoked from this peer id.
     pub(super) floor: Option<u64>,
     /// When it must have a session.
@@ -35,6 +36,9 @@ pub(super) struct Conn {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) link: Link,
+    pub(super) dialect: DialectKind,
+    /// What others are shown of its dialect.
+    pub(super) shown: Option<&'static str>,
     /// The network of its last connection.
     pub(super) network: IpAddr,
     /// `None`: the peer id serves as name.
@@ -133,12 +137,24 @@ impl Sessions {
         self.ring_total_limit = settings.ring_total;
     }
 
-    /// Sends, or keeps for the resume where the session is away.
+    /// Sends, or keeps for the resume where the session is away. What cannot resume gets no
+    /// numbers, and nothing is kept for it.
     pub(super) fn send(&mut self, effects: &mut Vec<Effect>, peer: PeerId, body: Body) {
         let Some(session) = self.map.get_mut(&peer) else {
             return;
         };
         self.sent += 1;
+        if !session.dialect.is_resumable() {
+            if let Link::Online(conn) = session.link {
+                effects.push(Effect::Send {
+                    conn,
+                    peer,
+                    seq: None,
+                    event: Event::Native(body),
+                });
+            }
+            return;
+        }
         let seq = session.ring.push(
             body.clone(),
             self.ring_limit,
@@ -150,7 +166,7 @@ impl Sessions {
                 conn,
                 peer,
                 seq: Some(seq),
-                body,
+                event: Event::Native(body),
             });
         }
     }

@@ -63,7 +63,14 @@ fn text_is_relayed_as_it_was_written() {
         grant: Ok(Grant::open()),
     };
     world.hub.handle(world.now, input, &mut effects);
-    let [Effect::Send { conn, body, .. }] = &effects[..] else {
+    let [
+        Effect::Send {
+            conn,
+            event: Event::Native(body),
+            ..
+        },
+    ] = &effects[..]
+    else {
         panic!("{effects:?}")
     };
     assert_eq!(*conn, ConnId(b));
