@@ -1,7 +1,7 @@
 //! How many allocations there are: per user, per client address, in all.
 
 use super::{Ledger, lock};
-use crate::network::network_of;
+use crate::network::NetworkCounts;
 use crate::relay::engine::{Quotas, Refusal};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct Books {
     users: HashMap<Arc<str>, User>,
-    ips: HashMap<IpAddr, u32>,
+    ips: NetworkCounts,
     total: u32,
 }
 
@@ -39,7 +39,7 @@ impl Books {
         self.users.is_empty() && self.ips.is_empty() && self.total == 0
     }
 
-    fn check(&self, user: &str, block: IpAddr, quotas: Quotas) -> Result<(), Refusal> {
+    fn check(&self, user: &str, ip: IpAddr, quotas: Quotas) -> Result<(), Refusal> {
         if self
             .users
             .get(user)
@@ -47,7 +47,7 @@ impl Books {
             || quotas.user == 0
         {
             Err(Refusal::UserQuota)
-        } else if self.ips.get(&block).is_some_and(|&n| n >= quotas.ip) || quotas.ip == 0 {
+        } else if self.ips.is_full(ip, quotas.ip) {
             Err(Refusal::IpQuota)
         } else if self.total >= quotas.total {
             Err(Refusal::TotalQuota)
@@ -62,7 +62,7 @@ impl Books {
 pub(in crate::relay) struct QuotaLease {
     ledger: Arc<Ledger>,
     user: Arc<str>,
-    block: IpAddr,
+    ip: IpAddr,
 }
 
 impl QuotaLease {
@@ -73,19 +73,18 @@ impl QuotaLease {
         ip: IpAddr,
         quotas: Quotas,
     ) -> Result<Self, Refusal> {
-        let block = network_of(ip);
         let mut books = lock(&ledger.quotas);
-        books.check(user, block, quotas)?;
+        books.check(user, ip, quotas)?;
+        let _ = books.ips.take(ip, quotas.ip);
         let entry = books.users.entry(Arc::clone(user)).or_default();
         entry.allocations += 1;
         entry.expiry = entry.expiry.max(expiry);
-        *books.ips.entry(block).or_default() += 1;
         books.total += 1;
         drop(books);
         Ok(Self {
             ledger: Arc::clone(ledger),
             user: Arc::clone(user),
-            block,
+            ip,
         })
     }
 }
@@ -96,7 +95,7 @@ impl Drop for QuotaLease {
         give_back(books.users.entry(Arc::clone(&self.user)), |user| {
             &mut user.allocations
         });
-        give_back(books.ips.entry(self.block), |count| count);
+        books.ips.give_back(self.ip);
         books.total -= 1;
     }
 }
