@@ -1,4 +1,4 @@
-//! The TCP ports: where their certificates come from, and whom each connection is handed behind.
+//! The TCP ports: where their certificates come from, and whom each connection is handed to.
 
 use crate::config::{CertificateSource, Config, Tls};
 use crate::http::{self, Caller, Context, Guard, Version};
