@@ -59,7 +59,7 @@ fn share_of(limit: u64, relays: u32) -> u32 {
 /// Binds a TCP listener for the configuration key `key`.
 ///
 /// # Errors
-/// The address is taken, absent or not permitted; the message says which, and the mend.
+/// The address is taken, absent or not permitted; the message says which, and the fix.
 pub fn tcp(address: SocketAddr, key: &str) -> Result<TcpListener, BindError> {
     let bind = || {
         let socket = open(address, Type::STREAM, Protocol::TCP)?;
