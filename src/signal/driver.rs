@@ -8,7 +8,7 @@ use super::dialect::{Closing, Outgoing};
 use super::hub::{ConnId, Effect, Hub, Input, Now, Settings};
 use super::outbox::{Outbox, Pushed, Shares};
 use crate::auth::credential::{IceIssuer, http_user};
-use crate::network::network_of;
+use crate::network::{NetworkCounts, network_of};
 use crate::protocol::{DialectKind, FrameType};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -23,7 +23,8 @@ use tokio::sync::{Notify, watch};
 /// How many connections there may be, and how much may wait for one.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimits {
-    /// From one IPv4 address or IPv6 /64.
+    /// From one IPv4 address or IPv6 /64, and more of the networks around the latter
+    /// ([`NetworkCounts`]).
     pub per_ip: u32,
     /// In all.
     pub total: u32,
@@ -118,7 +119,9 @@ struct State {
     hub: Hub,
     limits: ConnectionLimits,
     outboxes: HashMap<ConnId, Arc<Outbox>>,
-    per_ip: HashMap<IpAddr, Network>,
+    networks: NetworkCounts,
+    /// Bytes that wait for the connections of each network that has some.
+    waiting_of: HashMap<IpAddr, Arc<AtomicUsize>>,
     /// Bytes that wait for all connections.
     waiting: Arc<AtomicUsize>,
     /// Kept between calls for its capacity.
@@ -130,14 +133,6 @@ struct State {
     /// When [`Driver::run_timers`] will wake by itself.
     armed: Option<Instant>,
     draining: bool,
-}
-
-/// The connections of one network.
-#[derive(Default)]
-struct Network {
-    connections: u32,
-    /// Bytes that wait for them.
-    waiting: Arc<AtomicUsize>,
 }
 
 impl Driver {
@@ -152,7 +147,8 @@ impl Driver {
             hub: Hub::new(settings, ice, rand::random()),
             limits,
             outboxes: HashMap::new(),
-            per_ip: HashMap::new(),
+            networks: NetworkCounts::default(),
+            waiting_of: HashMap::new(),
             waiting: Arc::default(),
             effects: vec![],
             sent: SentByType::default(),
@@ -198,18 +194,14 @@ impl Driver {
         if total >= state.limits.total {
             return Err(ConnectError::Total);
         }
-        let source = network_of(client);
         let per_ip = state.limits.per_ip;
-        let network = state.per_ip.entry(source).or_default();
-        if network.connections >= per_ip {
+        if !state.networks.take(client, per_ip) {
             return Err(ConnectError::PerIp);
         }
-        network.connections += 1;
-        let of_network = Arc::clone(&network.waiting);
         let conn = ConnId(state.next_conn);
         state.next_conn += 1;
         let shares = Shares {
-            network: of_network,
+            network: Arc::clone(state.waiting_of.entry(network_of(client)).or_default()),
             total: Arc::clone(&state.waiting),
         };
         let outbox = Arc::new(Outbox::new(state.limits.outbox, shares));
@@ -220,7 +212,6 @@ impl Driver {
             conn,
             dialect,
             client,
-            source,
             outbox,
             driver: Arc::clone(self),
         })
@@ -370,7 +361,6 @@ pub struct Admission {
     pub(super) dialect: DialectKind,
     pub(super) client: IpAddr,
     pub(super) outbox: Arc<Outbox>,
-    source: IpAddr,
     driver: Arc<Driver>,
 }
 
@@ -384,11 +374,11 @@ impl Drop for Admission {
     fn drop(&mut self) {
         let mut state = self.driver.lock();
         state.outboxes.remove(&self.conn);
-        if let Some(count) = state.per_ip.get_mut(&self.source) {
-            count.connections -= 1;
-            if count.connections == 0 {
-                state.per_ip.remove(&self.source);
-            }
+        state.networks.give_back(self.client);
+        let network = network_of(self.client);
+        // The table and this outbox hold the count of a network that has no other connection.
+        if (state.waiting_of.get(&network)).is_some_and(|count| Arc::strong_count(count) <= 2) {
+            state.waiting_of.remove(&network);
         }
         self.driver.live.send_replace(state.outboxes.len());
         self.driver.stats.of(self.dialect).connections.dec();
@@ -444,8 +434,9 @@ mod tests {
         drop(first);
         assert!(admit("2001:db8::2").is_ok());
         drop((_second, _other));
+        assert!(driver.lock().waiting_of.is_empty());
         assert!(
-            driver.lock().per_ip.is_empty(),
+            driver.lock().networks.is_empty(),
             "nothing is left of clients that are gone"
         );
     }
