@@ -44,6 +44,8 @@ pub struct App {
     stop: watch::Sender<bool>,
     /// Listeners that systemd holds too stop accepting when this turns true.
     stop_inherited: watch::Sender<bool>,
+    /// Rung when the admin API asks for a drain.
+    drain_asked: Arc<Notify>,
     reloader: Reloader,
     tasks: JoinSet<()>,
     /// Where HTTP and WebSocket listen.
@@ -93,6 +95,7 @@ impl App {
             .as_ref()
             .and_then(|certs| certs.store.current());
         let ice = issuer(&config, served.urls(shown.as_deref()));
+        let page = banner::page_url(&config, &http, &https);
         let banner = Banner::new(&config, &http, &https, &announced, &ice);
 
         let connections = Connections::new(connection_caps(&config));
@@ -107,7 +110,7 @@ impl App {
         let longest_ttl = Arc::new(AtomicU64::new(config.turn.ttl.as_secs()));
         let longest = Arc::clone(&longest_ttl);
         let driver = Arc::new(Driver::new(
-            hub_settings(&config),
+            hub_settings(&config, &page),
             ice.clone(),
             connection_limits(&config),
             Box::new(
@@ -128,6 +131,7 @@ impl App {
         let (verifier, verifier_seen) = watch::channel(config.auth.verifier.clone());
         let (admin_token, admin_seen) = watch::channel(admin_token(&config));
         let access = Access::new(verifier_seen);
+        let drain_asked = Arc::new(Notify::new());
         let context = Arc::new(AppState {
             sessions: connection_settings(&config, access.clone()),
             access,
@@ -137,6 +141,9 @@ impl App {
             pages: config.http.pages,
             admin_token: admin_seen,
             relays: relay::admin(relay.clone(), Arc::clone(&longest_ttl)),
+            sign: signer(applied.subscribe()),
+            page: page.clone(),
+            drain: Arc::clone(&drain_asked),
             scrape: metrics::scraper(metrics::Sources {
                 driver: Arc::clone(&driver),
                 relay: relay.clone(),
@@ -179,6 +186,7 @@ impl App {
             verifier,
             admin_token,
             ice,
+            page,
             announced,
             longest_ttl,
             connections,
@@ -192,6 +200,7 @@ impl App {
             phase,
             stop,
             stop_inherited,
+            drain_asked,
             reloader,
             tasks,
             http,
@@ -231,6 +240,11 @@ impl App {
             None => 0,
         };
         format!("{phase}: {peers} peers in {rooms} rooms, {relayed} allocations")
+    }
+
+    /// Comes back when the admin API asks for a drain.
+    pub async fn drain_asked(&self) {
+        self.drain_asked.notified().await;
     }
 
     /// How long a drain waits for calls to end.
@@ -314,6 +328,15 @@ fn issuer(config: &Config, urls: IceUrls) -> IceIssuer {
     }
 }
 
+/// Signs with the key of the configuration that applies.
+fn signer(config: watch::Receiver<Config>) -> http::Sign {
+    Box::new(move |bearer, now, ttl| {
+        let config = config.borrow();
+        let signer = config.auth.signer.as_ref()?;
+        Some(signer.sign(bearer, now, ttl))
+    })
+}
+
 fn admin_token(config: &Config) -> Option<AdminToken> {
     let token = config.auth.admin_token.as_ref()?;
     Some(AdminToken::new(token.expose_secret()))
@@ -348,7 +371,7 @@ fn connection_caps(config: &Config) -> ConnectionCaps {
     }
 }
 
-fn hub_settings(config: &Config) -> Settings {
+fn hub_settings(config: &Config, page: &str) -> Settings {
     let (rooms, signal) = (&config.rooms, &config.signal);
     Settings {
         max_peers: rooms.max_peers,
@@ -366,6 +389,8 @@ fn hub_settings(config: &Config) -> Settings {
         ring_total: signal.ring_total.0 as usize,
         rate: signal.rate.0,
         candidate_rate: signal.candidate_rate.0,
+        page: page.to_owned(),
+        invite_tokens: config.auth.mode == Mode::Jwt,
         byte_rate: signal.byte_rate.0,
         byte_burst: signal.outbox.0 / 2,
         ..Settings::default()

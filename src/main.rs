@@ -139,8 +139,14 @@ async fn run(
 
 /// Reloads on SIGHUP; comes back once the box has drained, or has been told twice to end.
 async fn run_until_shutdown(app: &App, signals: &mut Signals, source: &Source, log: &LogHandle) {
-    while signals.next().await == SignalAction::Reload {
-        reload(app, source, log).await;
+    loop {
+        tokio::select! {
+            action = signals.next() => match action {
+                SignalAction::Reload => reload(app, source, log).await,
+                SignalAction::End => break,
+            },
+            () = app.drain_asked() => break,
+        }
     }
     tracing::info!("draining; a second signal ends at once");
     let end = async { while signals.next().await == SignalAction::Reload {} };

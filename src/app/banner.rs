@@ -3,10 +3,11 @@
 use super::ice_urls::bracketed;
 use super::mode_in_words;
 use crate::auth::credential::IceIssuer;
-use crate::config::Config;
+use crate::auth::page_link;
+use crate::config::{Config, Mode};
 use crate::net::{Announced, NO_IPV4};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Ten lines at most: where it listens, what it hands out, what to do next.
 #[derive(Debug, Clone)]
@@ -63,13 +64,44 @@ impl Banner {
             let secret = "made for this run; set turn.secrets to keep credentials over a restart";
             lines.push(("secret", secret.into()));
         }
-        let next = if config.loopback {
-            "open the page in two tabs; for others to reach it, set public.host and auth.mode"
+        if config.http.pages && config.auth.mode == Mode::Open {
+            let room: u32 = rand::random();
+            let page = page_url(config, http, https);
+            lines.push(("room", page_link(&page, &format!("{room:08x}"), None)));
+        }
+        let next = if config.auth.mode == Mode::Jwt {
+            "`callbox token --room R --identity I` prints a token and the page's link with it"
+        } else if config.loopback {
+            "open the room's link in two tabs; for others to reach it, set public.host and auth.mode"
         } else {
             "open the page from another network, and /check on it if a call does not connect"
         };
         lines.push(("next", next.into()));
         Self { lines }
+    }
+}
+
+/// The URL of the call page as clients reach it.
+pub(super) fn page_url(config: &Config, http: &[SocketAddr], https: &[SocketAddr]) -> String {
+    match (
+        named(config, https).first(),
+        &config.public.host,
+        http.first(),
+    ) {
+        (Some(place), _, _) => format!("https://{place}/"),
+        // A proxy in front of a loopback listener has the certificate.
+        (None, Some(host), _) => format!("https://{}/", bracketed(host)),
+        (None, None, Some(place)) => format!("http://{}/", reachable(*place)),
+        (None, None, None) => "http://localhost/".into(),
+    }
+}
+
+/// A listener on every address is reached on this machine by loopback.
+fn reachable(listener: SocketAddr) -> SocketAddr {
+    match listener.ip().is_unspecified() {
+        true if listener.is_ipv4() => (Ipv4Addr::LOCALHOST, listener.port()).into(),
+        true => (Ipv6Addr::LOCALHOST, listener.port()).into(),
+        false => listener,
     }
 }
 

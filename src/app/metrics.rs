@@ -3,6 +3,7 @@
 mod certificates;
 mod process;
 mod relay;
+mod reports;
 mod tcp;
 
 use crate::config::Config;
@@ -93,6 +94,27 @@ fn render(sources: Sources, relaying: Option<Relaying>, process: Process) -> Str
         "Connections closed because they did not read",
         stats.slow_consumers.clone(),
     );
+    for (name, help, histogram) in [
+        (
+            "report_connect_seconds",
+            "Until the first media between two peers, as clients report",
+            &stats.reports.connect,
+        ),
+        (
+            "report_round_trip_seconds",
+            "Round trips between two peers, as clients report",
+            &stats.reports.round_trip,
+        ),
+        (
+            "report_loss_ratio",
+            "Share of packets lost between two peers, as clients report",
+            &stats.reports.loss,
+        ),
+    ] {
+        signal.register(name, help, histogram.clone());
+    }
+    registry.register_collector(Box::new(reports::Outcomes(Arc::clone(driver))));
+    let signal = registry.sub_registry_with_prefix("signal");
     signal.register(
         "outbox_high_water_bytes",
         "The most bytes that ever waited for one connection",

@@ -1,6 +1,7 @@
 //! What of the configuration may change while the box runs, and who is told of it.
 
 use super::{admin_token, connection_caps, connection_limits, hub_settings, relay};
+use crate::auth::InviteKeys;
 use crate::auth::credential::IceIssuer;
 use crate::auth::token::Verifier;
 use crate::config::{Config, Signal, Turn};
@@ -53,6 +54,8 @@ pub(super) struct Reloader {
     pub(super) verifier: watch::Sender<Option<Verifier>>,
     pub(super) admin_token: watch::Sender<Option<AdminToken>>,
     pub(super) ice: watch::Sender<IceIssuer>,
+    /// The URL of the call page.
+    pub(super) page: String,
     pub(super) announced: watch::Sender<Vec<Announced>>,
     /// The longest `turn.ttl` that has applied, in seconds: what was minted under it still lives.
     pub(super) longest_ttl: Arc<AtomicU64>,
@@ -102,6 +105,7 @@ impl Reloader {
         let (mut config, mut ice) = (self.config.subscribe(), self.ice.subscribe());
         let mut announced = self.announced.subscribe();
         let mut interfaces = relay::interfaces();
+        let page = self.page.clone();
         async move {
             loop {
                 let ended = tokio::select! {
@@ -130,7 +134,11 @@ impl Reloader {
                         .for_each(|a| shared.move_to(a));
                     relay.reconfigure(relay::settings(&config, shared.addresses()));
                 }
-                driver.reconfigure(hub_settings(&config), ice, connection_limits(&config));
+                driver.reconfigure(
+                    hub_settings(&config, &page),
+                    ice,
+                    connection_limits(&config),
+                );
             }
         }
     }
@@ -162,6 +170,9 @@ fn merge(config: &mut Config, new: Config) {
         coalesce: old.coalesce,
         ..new.turn
     };
+    if let Some(verifier) = &mut config.auth.verifier {
+        verifier.accept_invites(InviteKeys::new(&config.turn.secrets));
+    }
     config.drain_grace = new.drain_grace;
 }
 
@@ -199,6 +210,7 @@ mod tests {
             verifier,
             admin_token: watch::Sender::new(None),
             ice: watch::Sender::new(ice),
+            page: String::new(),
             config: watch::Sender::new(config),
             announced: watch::Sender::new(vec![]),
             longest_ttl: Arc::default(),

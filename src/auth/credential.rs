@@ -63,6 +63,11 @@ impl TurnSecrets {
         (!secrets.is_empty()).then(|| Self(secrets.into()))
     }
 
+    /// Every secret, newest first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &SecretString> {
+        self.0.iter()
+    }
+
     /// Mints a credential for `user`, good for new allocations until `expiry` (Unix seconds).
     pub fn mint(&self, user: &str, expiry: u64) -> Credential {
         let username = format!("{expiry}:{user}");

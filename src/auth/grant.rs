@@ -80,6 +80,8 @@ pub struct Grant {
     pub list_rooms: bool,
     /// Whether `subscribe` may be sent.
     pub subscribe: bool,
+    /// The id of the invitation that this is, if it is one: its room says whether it holds.
+    pub invite: Option<String>,
     /// Metadata given by the token, used where the client sends none of its own.
     pub metadata: Option<Value>,
     /// When the token, and all that it allows, ends, Unix seconds with leeway; `None`: a session
@@ -98,6 +100,7 @@ impl Grant {
             call: true,
             list_rooms: false,
             subscribe: true,
+            invite: None,
             metadata: None,
             ends: None,
         }

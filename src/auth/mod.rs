@@ -4,8 +4,10 @@
 
 pub mod credential;
 mod grant;
+mod invite;
 mod signer;
 pub mod token;
 
 pub use grant::{Grant, MAX_METADATA, MAX_NAME, Role, RoomPattern, RoomScope, is_name};
+pub use invite::{Invitation, InviteKeys, page_link};
 pub use signer::{Bearer, Signer};

@@ -22,8 +22,8 @@ pub struct Signer {
 /// What a new token says of its bearer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bearer {
-    /// Who it is.
-    #[serde(rename = "sub")]
+    /// Who it is; empty: known by its peer id.
+    #[serde(rename = "sub", skip_serializing_if = "String::is_empty")]
     pub identity: String,
     /// Rooms or globs; none: the token is for registering and calling only.
     #[serde(rename = "room", skip_serializing_if = "Vec::is_empty")]

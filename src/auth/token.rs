@@ -2,6 +2,7 @@
 
 mod keys;
 
+use super::invite::{self, Invitation, InviteKeys};
 use super::{Grant, MAX_METADATA, MAX_NAME, Role, RoomPattern, RoomScope, is_name};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -42,6 +43,7 @@ pub struct Verifier {
     audience: Vec<String>,
     leeway: u64,
     enforce_exp: bool,
+    invites: Option<InviteKeys>,
 }
 
 impl Verifier {
@@ -56,7 +58,13 @@ impl Verifier {
             audience,
             leeway,
             enforce_exp: false,
+            invites: None,
         }
+    }
+
+    /// Accepts invitations beside other tokens.
+    pub fn accept_invites(&mut self, keys: InviteKeys) {
+        self.invites = Some(keys);
     }
 
     /// Whether a grant ends with its token.
@@ -130,6 +138,13 @@ impl Verifier {
             return Err(refused("the token is not a JWT"));
         };
         let header = Header::read(header)?;
+        if header.key_id.as_deref() == Some(invite::KEY_ID)
+            && let Some(invites) = &self.invites
+            && invites.verify(message, signature)
+        {
+            let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).unwrap_or_default();
+            return Invitation::grant(&claims, now, self.leeway);
+        }
         let allowed = |alg: &Alg| self.algorithms.is_empty() || self.algorithms.contains(alg);
         let mut failure = refused("the token's algorithm (alg) fits no configured key");
         for key in &self.keys {
@@ -339,6 +354,7 @@ impl Claims {
             role,
             list_rooms: video.flag("roomList")?,
             subscribe: may_subscribe,
+            invite: None,
             metadata,
             ends,
         })

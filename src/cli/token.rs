@@ -1,10 +1,11 @@
 //! `callbox token`: a JWT signed with the configured key.
 
 use super::Source;
-use crate::auth::{Bearer, MAX_NAME, Role, is_name};
+use crate::auth::{Bearer, MAX_NAME, Role, is_name, page_link};
 use crate::config::{Config, Span};
 use clap::{Args, ValueEnum};
 use serde_json::json;
+use std::net::SocketAddr;
 
 /// What the new token is to say.
 #[derive(Debug, Args)]
@@ -78,12 +79,49 @@ pub fn token(config: &Config, args: &TokenArgs, now: u64) -> Result<String, Stri
         call: args.call.then_some(true),
     };
     let (token, expires_at) = signer.sign(&bearer, now, args.ttl.0);
+    let url = page_link(&page(config), link_room(&args.rooms), Some(&token));
     Ok(if args.json {
-        let object = json!({ "token": token, "expiresAt": expires_at, "claims": bearer });
+        let object = json!({
+            "token": token,
+            "url": url,
+            "expiresAt": expires_at,
+            "claims": bearer,
+        });
         format!("{object}\n")
     } else {
-        format!("{token}\n")
+        format!("{token}\n{url}\n")
     })
+}
+
+/// The room that the link names: a glob is none.
+fn link_room(rooms: &[String]) -> &str {
+    let room = rooms.first().map_or("", String::as_str);
+    if room.contains('*') { "" } else { room }
+}
+
+/// The call page of a box that runs by this configuration.
+fn page(config: &Config) -> String {
+    let place = |host: &str, port: u16, default: u16| match (host.contains(':'), port == default) {
+        (true, true) => format!("[{host}]"),
+        (true, false) => format!("[{host}]:{port}"),
+        (false, true) => host.to_owned(),
+        (false, false) => format!("{host}:{port}"),
+    };
+    let listener = |address: &SocketAddr| match address.ip().is_unspecified() {
+        true => "localhost".to_owned(),
+        false => address.ip().to_string(),
+    };
+    match (
+        &config.public.host,
+        config.tls.listen.first(),
+        config.http.listen.first(),
+    ) {
+        (Some(host), Some(tls), _) => format!("https://{}/", place(host, tls.port(), 443)),
+        (Some(host), None, _) => format!("https://{}/", place(host, 443, 443)),
+        (None, Some(tls), _) => format!("https://{}/", place(&listener(tls), tls.port(), 443)),
+        (None, None, Some(http)) => format!("http://{}/", place(&listener(http), http.port(), 80)),
+        (None, None, None) => "http://localhost/".into(),
+    }
 }
 
 fn no_signer(config: &Config, has_file: bool) -> String {
@@ -131,6 +169,11 @@ mod tests {
         let args = args("--room demo --identity alice --role host --ttl 2h --json");
         let printed: Value = serde_json::from_str(&token(&config, &args, NOW).unwrap()).unwrap();
         assert_eq!(printed["expiresAt"], NOW + 7200);
+        let url = printed["url"].as_str().unwrap();
+        assert!(
+            url.starts_with("http://127.0.0.1:8080/#room=demo&token="),
+            "{url}"
+        );
         let verifier = config.auth.verifier.unwrap();
         let grant = verifier
             .verify(printed["token"].as_str().unwrap(), NOW + 7199)

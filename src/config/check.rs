@@ -5,6 +5,7 @@ use super::raw::{Http, Raw};
 use super::source::Layers;
 use super::tls::CertificateSource;
 use super::{AddressRule, Config, Listen, Public, Turn};
+use crate::auth::InviteKeys;
 use crate::auth::credential::TurnSecrets;
 use crate::origin::AllowedOrigin;
 use rand::Rng;
@@ -60,8 +61,11 @@ impl Check<'_> {
             && public.ice_urls.is_empty()
             && public.addresses.is_empty()
             && public.stun.is_none();
-        let auth = self.auth(&raw, loopback);
+        let mut auth = self.auth(&raw, loopback);
         let turn = self.turn(&raw, loopback);
+        if let Some(verifier) = &mut auth.verifier {
+            verifier.accept_invites(InviteKeys::new(&turn.secrets));
+        }
         let tls = self.tls(&raw);
         self.limits(&raw);
         let http = Http {

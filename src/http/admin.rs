@@ -30,6 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(relays))
         .routes(routes!(revoke))
         .routes(routes!(metrics))
+        .merge(super::mint::routes())
 }
 
 /// Middleware that lets the bearer of `auth.admin_token` through.
@@ -292,7 +293,7 @@ fn render(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("views have string keys and no failing Serialize")
 }
 
-fn as_json(body: String) -> Response {
+pub(super) fn as_json(body: String) -> Response {
     let headers = [
         (
             header::CONTENT_TYPE,

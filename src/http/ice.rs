@@ -4,6 +4,8 @@ use super::access::{query, token_of};
 use super::problem::Problem;
 use super::{AppState, unix_now};
 use crate::auth::credential::http_user;
+use crate::auth::token::TokenError;
+use crate::auth::{RoomPattern, RoomScope};
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -41,6 +43,17 @@ pub(super) async fn ice_servers(
 ) -> Result<Response, Problem> {
     let now = unix_now();
     let grant = context.access.grant(asked.token.as_deref(), now)?;
+    let room = match &grant.rooms {
+        RoomScope::Matching(rooms) => rooms.iter().find_map(|room| match room {
+            RoomPattern::Exact(name) => Some(name.as_str()),
+            RoomPattern::Glob(_) => None,
+        }),
+        RoomScope::Any => None,
+    };
+    if !context.driver.with_hub(|hub, _, _| hub.holds(&grant, room)) {
+        let void = "the invitation is void".to_owned();
+        return Err(TokenError::Refused(void).into());
+    }
     if context.is_draining() {
         return Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -8,6 +8,7 @@ mod extract;
 mod forwarded;
 mod guard;
 mod ice;
+mod mint;
 mod openapi;
 mod pages;
 mod problem;
@@ -20,6 +21,7 @@ pub use admin::{AdminToken, RelayRow};
 pub use guard::Guard;
 pub use serve::{Caller, Version, serve};
 
+use crate::auth::Bearer;
 use crate::auth::credential::IceIssuer;
 use crate::signal::{ConnectionSettings, Driver};
 use axum::Router;
@@ -30,8 +32,8 @@ use axum::routing::get;
 use futures_util::future::BoxFuture;
 use problem::Problem;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::watch;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Notify, watch};
 use utoipa_axum::routes;
 
 /// The largest request body: an admin patch with its metadata.
@@ -66,9 +68,18 @@ pub struct AppState {
     pub admin_token: watch::Receiver<Option<AdminToken>>,
     /// The relays, as far as an operator is concerned.
     pub relays: RelayAdmin,
+    /// Signs a token with the configured key; nothing where there is none that can sign.
+    pub sign: Sign,
+    /// The URL of the call page.
+    pub page: String,
+    /// Has the process drain and end.
+    pub drain: Arc<Notify>,
     /// Renders all metrics.
     pub scrape: AsyncQuery<String>,
 }
+
+/// Signs for a bearer at a time (Unix seconds) for so long; gives the token and its expiry.
+pub type Sign = Box<dyn Fn(&Bearer, u64, Duration) -> Option<(String, u64)> + Send + Sync>;
 
 /// A question that takes a while.
 pub type AsyncQuery<T> = Box<dyn Fn() -> BoxFuture<'static, T> + Send + Sync>;
@@ -134,9 +145,16 @@ pub fn metrics_router(context: Arc<AppState>) -> Router {
 
 /// Without a token the admin paths do not exist, whatever the method.
 async fn method_not_allowed(State(context): State<Arc<AppState>>, uri: Uri) -> Problem {
-    let is_admin = ["/v1/rooms", "/v1/relays", "/metrics"]
-        .iter()
-        .any(|p| uri.path().starts_with(p));
+    let is_admin = [
+        "/v1/rooms",
+        "/v1/relays",
+        "/v1/tokens",
+        "/v1/credentials",
+        "/v1/drain",
+        "/metrics",
+    ]
+    .iter()
+    .any(|p| uri.path().starts_with(p));
     if is_admin && context.admin_token.borrow().is_none() {
         return Problem::not_found();
     }

@@ -122,11 +122,68 @@ pub enum Request {
     },
     /// What dialects with topics and names ask; no native frame does.
     Exchange(ExchangeRequest),
+    /// `invite`.
+    Invite(InviteRequest),
+    /// `report`.
+    Report(Report),
     /// `ping`.
     Ping {
         /// Given back as it is.
         t: Option<Box<RawValue>>,
     },
+}
+
+/// Longest life of an invitation, seconds: a day.
+pub const MAX_INVITE: u64 = 24 * 3600;
+
+/// The fields of `invite`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InviteRequest {
+    /// Seconds, at most [`MAX_INVITE`].
+    pub ttl: u64,
+    /// The role of its bearer.
+    pub role: Role,
+    /// How often it may be used; `None`: as often as one likes.
+    pub uses: Option<u32>,
+}
+
+/// The fields of `report`: how a connection between two peers went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// How the media goes, if it does.
+    pub path: Path,
+    /// Between client and relay.
+    pub transport: Option<Transport>,
+    /// Milliseconds from the beginning to the first media.
+    pub connect_ms: Option<u32>,
+    /// Milliseconds.
+    pub rtt_ms: Option<u32>,
+    /// Packets of a million that did not arrive.
+    pub lost_ppm: Option<u32>,
+}
+
+named! {
+    /// How media goes between two peers.
+    pub enum Path {
+        /// From peer to peer.
+        Direct = "direct",
+        /// Through a relay.
+        Relay = "relay",
+        /// Not at all.
+        Failed = "failed",
+    }
+}
+
+named! {
+    /// Between a client and its relay.
+    pub enum Transport {
+        /// UDP.
+        Udp = "udp",
+        /// TCP.
+        Tcp = "tcp",
+        /// TLS over TCP.
+        Tls = "tls",
+    }
 }
 
 /// The fields of `join`.

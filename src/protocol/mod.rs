@@ -41,8 +41,8 @@ mod id;
 mod server;
 
 pub use client::{
-    CallSignal, ClientMessage, Forward, FrameError, Join, Media, Payload, Request, RoomPatch,
-    folds_to, is_deeper_than, parse,
+    CallSignal, ClientMessage, Forward, FrameError, InviteRequest, Join, MAX_INVITE, Media, Path,
+    Payload, Report, Request, RoomPatch, Transport, folds_to, is_deeper_than, parse,
 };
 pub use dialect::DialectKind;
 pub use exchange::{
@@ -123,6 +123,10 @@ named! {
         Room = "room",
         /// Changes a member's role.
         Grant = "grant",
+        /// Asks for an invitation to the room.
+        Invite = "invite",
+        /// Tells how a connection between peers went.
+        Report = "report",
         /// Asks for a `pong`.
         Ping = "ping",
     }
@@ -133,6 +137,8 @@ named! {
     pub enum FrameType {
         /// A request was done.
         Ack = "ack",
+        /// The reply to `invite`.
+        Invited = "invited",
         /// Relayed.
         Candidate = "candidate",
         /// Relayed.

@@ -172,6 +172,12 @@ pub enum ServerMessage<'a> {
     RoomUpdated {
         room: RoomView<'a>,
     },
+    Invited {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token: Option<&'a str>,
+        url: &'a str,
+        expires_at: u64,
+    },
     Notify {
         content: &'a RawValue,
     },
@@ -213,6 +219,7 @@ impl ServerMessage<'_> {
             Self::PeerState { .. } => T::PeerState,
             Self::Peers { .. } => T::Peers,
             Self::Rooms { .. } => T::Rooms,
+            Self::Invited { .. } => FrameType::Invited,
             Self::RoomUpdated { .. } => T::RoomUpdated,
             Self::Notify { .. } => T::Notify,
             Self::IceServers(_) => T::IceServers,

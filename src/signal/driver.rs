@@ -7,6 +7,7 @@
 use super::dialect::{Closing, Outgoing};
 use super::hub::{ConnId, Effect, Hub, Input, Now, Settings};
 use super::outbox::{Outbox, Pushed, Shares};
+use super::reports::Reports;
 use crate::auth::credential::{IceIssuer, http_user};
 use crate::network::{NetworkCounts, network_of};
 use crate::protocol::{DialectKind, FrameType};
@@ -81,6 +82,8 @@ pub struct Stats {
     pub slow_consumers: Counter,
     /// The most bytes that ever waited for one connection.
     pub outbox_high_water: Gauge,
+    /// What clients told of their connections to each other.
+    pub reports: Reports,
     dialects: [DialectStats; DialectKind::ALL.len()],
 }
 
@@ -110,6 +113,7 @@ impl Default for Stats {
             refused: Counter::default(),
             slow_consumers: Counter::default(),
             outbox_high_water: Gauge::default(),
+            reports: Reports::default(),
             dialects: Default::default(),
         }
     }
@@ -291,6 +295,7 @@ impl Driver {
                         self.push(input, outbox, Outgoing { peer, seq, event });
                     }
                 }
+                Effect::Report(report) => self.stats.reports.count(&report),
                 Effect::Hold { conn, until } => {
                     if let Some(outbox) = state.outboxes.get(&conn) {
                         outbox.hold(until);

@@ -14,6 +14,7 @@ mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod interface;
+mod invites;
 mod membership;
 mod moderation;
 mod names;

@@ -5,6 +5,7 @@ mod dialect;
 mod driver;
 pub mod hub;
 mod outbox;
+mod reports;
 pub mod room;
 pub mod sdp;
 mod websocket;

@@ -7,6 +7,7 @@ use crate::protocol::{ErrorCode, PeerId, RoomView};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
@@ -28,7 +29,22 @@ pub struct Room {
     pub relay_only: bool,
     /// Unix milliseconds.
     pub created_at: u64,
+    /// Invitations by their ids.
+    pub invites: BTreeMap<String, Invite>,
     members: Vec<Member>,
+}
+
+/// An invitation that a host gave out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invite {
+    /// The host.
+    pub by: PeerId,
+    /// Whether a token made that one host: then the role is as if a token had given it.
+    pub by_token: bool,
+    /// Unix seconds.
+    pub expires_at: u64,
+    /// How often it may still be used; `None`: as often as one likes.
+    pub uses: Option<u32>,
 }
 
 /// One peer in a room.
@@ -94,6 +110,7 @@ impl Room {
             metadata: None,
             relay_only: false,
             created_at,
+            invites: BTreeMap::new(),
             members: Vec::new(),
         }
     }

@@ -1,6 +1,6 @@
 //! The operator's API.
 
-use crate::harness::{Callbox, Client};
+use crate::harness::{Callbox, Client, Process};
 use crate::http::{json, send};
 use serde_json::json as value;
 use tokio_tungstenite::tungstenite::Message;
@@ -177,4 +177,79 @@ async fn every_refusal_is_problem_json() {
             "{method} {path}"
         );
     }
+}
+
+#[tokio::test]
+async fn tokens_credentials_and_invitations_are_minted_and_open_what_they_say() {
+    let secret = "auth.secret-of-at-least-32-bytes";
+    let config = format!(
+        "[auth]\nadmin_token = \"sesame\"\nmode = \"jwt\"\nsecret = \"{secret}\"\n\
+         [turn]\nsecrets = [\"north\"]"
+    );
+    let callbox = Callbox::start(&config).await;
+    let asked = "{\"identity\": \"ann\", \"room\": \"r\", \"role\": \"host\", \"ttl\": 60}";
+    assert_eq!(send(&callbox, "POST", "/v1/tokens", "", asked).await.0, 401);
+    let (status, _, body) = send(&callbox, "POST", "/v1/tokens", TOKEN, asked).await;
+    let minted = json(&body);
+    assert_eq!(status, 200, "{body}");
+    let url = minted["url"].as_str().unwrap();
+    assert!(url.contains("/#room=r&token="), "{url}");
+
+    let mut ann = Client::connect(&callbox).await;
+    let join = value!({"type": "join", "roomId": "r", "token": minted["token"]});
+    ann.send(join).await;
+    assert_eq!(ann.until("joined").await["role"], "host");
+    ann.send(value!({"type": "invite", "uses": 1})).await;
+    let invited = ann.until("invited").await;
+    let ice = format!(
+        "/v1/ice-servers?token={}",
+        invited["token"].as_str().unwrap()
+    );
+    assert_eq!(send(&callbox, "GET", &ice, "", "").await.0, 200);
+    let join = value!({"type": "join", "roomId": "r", "token": invited["token"]});
+    let mut guest = Client::connect(&callbox).await;
+    guest.send(join.clone()).await;
+    assert_eq!(guest.until("joined").await["role"], "member");
+    let mut second = Client::connect(&callbox).await;
+    second.send(join).await;
+    assert_eq!(second.until("error").await["code"], "unauthorized");
+    assert_eq!(send(&callbox, "GET", &ice, "", "").await.0, 401, "used up");
+
+    guest.send(value!({"type": "report", "to": ann.peer_id, "path": "relay", "connectMs": 900, "id": "r"})).await;
+    guest.until("ack").await;
+    let metrics = send(&callbox, "GET", "/metrics", TOKEN, "").await.2;
+    let reported = "callbox_signal_reports_total{path=\"relay\",transport=\"unknown\"} 1";
+    assert!(metrics.contains(reported), "{metrics}");
+    assert!(metrics.contains("callbox_signal_report_connect_seconds_count 1"));
+
+    let asked = "{\"user\": \"camera\", \"ttl\": 60}";
+    let (status, _, body) = send(&callbox, "POST", "/v1/credentials", TOKEN, asked).await;
+    let minted = json(&body);
+    assert_eq!((status, &minted["ttl"]), (200, &value!(60)));
+    assert!(minted["username"].as_str().unwrap().ends_with(":camera"));
+    for (path, bad) in [
+        ("/v1/tokens", "{\"role\": \"king\"}"),
+        ("/v1/tokens", "{\"rooms\": \"r\"}"),
+        ("/v1/credentials", "{\"ttl\": 0}"),
+    ] {
+        assert_eq!(
+            send(&callbox, "POST", path, TOKEN, bad).await.0,
+            400,
+            "{bad}"
+        );
+    }
+    let open = Callbox::start(ADMIN).await;
+    assert_eq!(send(&open, "POST", "/v1/tokens", TOKEN, "").await.0, 409);
+    let none = Callbox::start("").await;
+    assert_eq!(send(&none, "POST", "/v1/drain", TOKEN, "").await.0, 404);
+    assert_eq!(send(&none, "GET", "/v1/drain", TOKEN, "").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_drain_that_was_asked_for_ends_the_process() {
+    let mut callbox = Process::start(&[("CALLBOX_AUTH__ADMIN_TOKEN", "sesame")]);
+    assert_eq!(send(&callbox, "POST", "/v1/drain", "", "").await.0, 401);
+    assert_eq!(callbox.exit_code_so_far(), None);
+    assert_eq!(send(&callbox, "POST", "/v1/drain", TOKEN, "").await.0, 202);
+    assert_eq!(callbox.exit_code(), Some(0));
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 /// Sends one request and returns status, head and body.
 pub async fn send(
-    callbox: &Callbox,
+    callbox: &impl Reachable,
     method: &str,
     path: &str,
     headers: &str,

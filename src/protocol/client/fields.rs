@@ -1,8 +1,11 @@
 //! The fields of one frame: found, checked against their limits, and made a [`Request`].
 
 use super::names::{folds_to, is_server_owned};
-use super::{CallSignal, Forward, FrameError, Join, Payload, Request, RoomPatch};
-use crate::auth::is_name;
+use super::{
+    CallSignal, Forward, FrameError, InviteRequest, Join, MAX_INVITE, Path, Payload, Report,
+    Request, RoomPatch, Transport,
+};
+use crate::auth::{Role, is_name};
 use crate::protocol::{
     ErrorCode, MAX_DEPTH, MAX_METADATA, MAX_NAME, MAX_PASSWORD, MAX_REASON, MessageType,
     write_json_str,
@@ -13,6 +16,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+
+/// Life of an invitation that says nothing else, seconds.
+const DEFAULT_INVITE: u64 = 3600;
+/// Longest time that a report may tell of: ten minutes.
+const MAX_MILLIS: f64 = 600_000.0;
 
 pub(super) struct Fault(pub(super) ErrorCode, pub(super) Cow<'static, str>);
 
@@ -184,10 +192,53 @@ impl<'a> Fields<'a> {
                 peer_id: required(self.name("peerId")?, "peerId")?,
                 role: required(self.value("role")?, "role")?,
             },
+            T::Invite => {
+                let ttl = self.value("ttl")?.unwrap_or(DEFAULT_INVITE);
+                if !(1..=MAX_INVITE).contains(&ttl) {
+                    return Err(Fault::invalid(format!(
+                        "`ttl` is 1 to {MAX_INVITE} seconds"
+                    )));
+                }
+                let uses = self.value("uses")?;
+                if uses == Some(0) {
+                    return Err(Fault::invalid("`uses` is at least 1"));
+                }
+                let role = self.value("role")?.unwrap_or(Role::Member);
+                Request::Invite(InviteRequest { ttl, role, uses })
+            }
+            T::Report => {
+                if self.name("to")?.is_none() && self.string("callId", MAX_NAME)?.is_none() {
+                    return Err(Fault::invalid("`to` or `callId` is missing"));
+                }
+                let word = |name| self.string(name, MAX_NAME);
+                let path = required(word("path")?, "path")?;
+                let transport = word("transport")?;
+                let transport = transport.as_deref().map(Transport::from_name);
+                Request::Report(Report {
+                    path: Path::from_name(&path).ok_or_else(|| Fault::wrong("path"))?,
+                    transport: match transport {
+                        Some(None) => return Err(Fault::wrong("transport")),
+                        transport => transport.flatten(),
+                    },
+                    connect_ms: self.measured("connectMs", MAX_MILLIS, 1.0)?,
+                    rtt_ms: self.measured("rttMs", MAX_MILLIS, 1.0)?,
+                    lost_ppm: self.measured("loss", 1.0, 1e6)?,
+                })
+            }
             T::Ping => Request::Ping {
                 t: self.get("t").map(RawValue::to_owned),
             },
         })
+    }
+
+    /// A number from 0 to `max`, in steps of which one has `steps`.
+    fn measured(&self, field: &str, max: f64, steps: f64) -> Result<Option<u32>, Fault> {
+        match self.value::<f64>(field)? {
+            Some(number) if !(0.0..=max).contains(&number) => {
+                Err(Fault::invalid(format!("`{field}` is 0 to {max}")))
+            }
+            number => Ok(number.map(|number| (number * steps).round() as u32)),
+        }
     }
 
     fn relay(&self, payload: Payload, payload_field: &str) -> Result<Request, Fault> {

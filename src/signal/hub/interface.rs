@@ -3,7 +3,7 @@
 use crate::auth::Grant;
 use crate::protocol::{
     Addressed, Body, ClientMessage, CloseCode, DialectKind, ExchangeReply, FrameError, FrameType,
-    PeerId, Publication, RequestError,
+    PeerId, Publication, Report, RequestError,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,6 +24,10 @@ pub struct Now {
 
 /// What happens to the hub.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every input is the large one"
+)]
 pub enum Input {
     /// A socket was opened.
     Connected {
@@ -155,6 +159,8 @@ pub enum Effect {
         /// What it is told.
         event: Event,
     },
+    /// Counts how a connection between peers went.
+    Report(Report),
     /// Reads nothing more from the socket until then: its client has sent others enough for now.
     Hold {
         /// Which.
@@ -217,6 +223,10 @@ pub struct Settings {
     pub rate: u32,
     /// Candidates a second from one connection, likewise.
     pub candidate_rate: u32,
+    /// The URL of the call page, which invitations are links to.
+    pub page: String,
+    /// Whether invitations hold tokens; in open mode a link is enough.
+    pub invite_tokens: bool,
     /// Bytes a second that one connection may send to others; 0 for no limit.
     pub byte_rate: u64,
     /// Bytes that it may send at once.
@@ -240,6 +250,8 @@ impl Default for Settings {
             ring_total: 256 * 1024 * 1024,
             rate: 100,
             candidate_rate: 50,
+            page: "http://localhost/".into(),
+            invite_tokens: true,
             byte_rate: 256 * 1024,
             byte_burst: 128 * 1024,
         }

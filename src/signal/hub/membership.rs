@@ -36,6 +36,10 @@ impl Hub {
         grant: Result<Grant, RequestError>,
     ) -> Result<Answer, RequestError> {
         let grant = self.check_capacity(requester, grant)?;
+        if grant.invite.is_some() {
+            let message = "an invitation is for its room alone";
+            return Err(RequestError::new(ErrorCode::Forbidden, message));
+        }
         if self
             .sessions
             .get(requester.peer)
@@ -85,6 +89,14 @@ impl Hub {
                 .as_deref()
                 .map(str::to_owned)
         };
+        let mut grant = grant;
+        let invite = self.invitation(&join.room_id, &grant)?;
+        // No host gives more than it has: one without a token makes hosts of its own kind.
+        let becomes_host =
+            invite.is_some_and(|invite| !invite.by_token) && grant.role == Some(Role::Host);
+        if becomes_host {
+            grant.role = None;
+        }
         let identity = name(&grant, join.identity.or_else(before));
         let namesakes = self.namesakes(&join.room_id, requester.peer, identity.as_deref());
         let password = join.password.as_ref();
@@ -108,6 +120,11 @@ impl Hub {
             self.rooms.insert(room.id.clone(), room);
         }
         let room = self.add_member(cx, requester.peer, join.room_id, join.create, grant.role);
+        self.use_invitation(&room, &grant);
+        if becomes_host && let Some(room) = self.rooms.get_mut(&room) {
+            // A newcomer is no room's last host.
+            let _ = room.set_role(requester.peer, Role::Host);
+        }
         // Seated first, so that the room outlives its only member's replacement.
         for peer in namesakes {
             self.evict(

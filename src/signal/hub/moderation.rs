@@ -96,11 +96,18 @@ impl Hub {
         if role != Role::Host {
             self.not_over_tokens_host(&room, requester, peer)?;
         }
-        let room = self.rooms.get_mut(&room).expect("a session's room exists");
+        let room_id = room;
+        let room = self
+            .rooms
+            .get_mut(&room_id)
+            .expect("a session's room exists");
         room.set_role(peer, role).map_err(|code| match code {
             ErrorCode::NoSuchPeer => no_such_member(),
             _ => RequestError::new(code, "a room's last host stays host"),
         })?;
+        if role != Role::Host {
+            self.void_invitations(&room_id, peer);
+        }
         self.broadcast_peer_state(cx, peer, None);
         Ok(Answer::Ack)
     }
@@ -179,6 +186,13 @@ impl Hub {
         if let Some(identity) = session.and_then(|session| session.identity.clone()) {
             cx.effects.push(Effect::RevokeIdentity { identity });
         }
+        if let Some(room) = self
+            .sessions
+            .get(peer)
+            .and_then(|session| session.room.clone())
+        {
+            self.void_invitations(&room, peer);
+        }
         self.evict(cx, peer, LeaveReason::Kicked, CloseCode::Kicked, "kicked");
     }
 
@@ -236,7 +250,7 @@ impl Hub {
         Err(RequestError::new(ErrorCode::Forbidden, message))
     }
 
-    fn room_as_host(&self, requester: &Requester) -> Result<Arc<str>, RequestError> {
+    pub(super) fn room_as_host(&self, requester: &Requester) -> Result<Arc<str>, RequestError> {
         let room = self.room_of(requester.peer)?;
         match room.member(requester.peer) {
             Some(member) if member.role == Role::Host => Ok(room.id.clone()),

@@ -224,6 +224,8 @@ impl Hub {
             Request::Room(patch) => self.change_room(cx, requester, *patch),
             Request::Grant { peer_id, role } => self.grant(cx, requester, &peer_id, role),
             Request::Exchange(request) => self.exchange(cx, requester, request, grant),
+            Request::Invite(invite) => self.invite(cx, requester, invite),
+            Request::Report(report) => self.report(cx, requester, report),
             Request::Ping { t } => {
                 let pong = ServerMessage::Pong { t: t.as_deref() };
                 Ok(Answer::Reply(Body::new(&pong, requester.id())))

@@ -57,7 +57,8 @@ impl ResponseCache {
     }
 
     pub(super) fn text(&mut self, id: &str, body: &Body, about: About) {
-        let reply = if body.len() <= KEPT_TEXT {
+        // Another invitation would be a second effect.
+        let reply = if body.len() <= KEPT_TEXT || about.kind == MessageType::Invite {
             Remembered::Short(body.clone(), about)
         } else {
             Remembered::Regenerate(about)

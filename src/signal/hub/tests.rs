@@ -9,6 +9,7 @@ mod calls;
 mod documented;
 mod exchange;
 mod harness;
+mod invites;
 mod limits;
 mod membership;
 mod model;

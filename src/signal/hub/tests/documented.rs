@@ -145,6 +145,8 @@ fn everything_the_hub_says() -> Vec<Value> {
         json!({"type": "list"}),
         json!({"type": "rooms"}),
         json!({"type": "ice"}),
+        json!({"type": "invite"}),
+        json!({"type": "report", "to": b_id, "path": "direct"}),
         json!({"type": "ping", "t": 1}),
     ] {
         said.push(world.ask(a, message));

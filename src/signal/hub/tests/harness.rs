@@ -12,6 +12,7 @@ pub(crate) struct World {
     pub(crate) revoked: Vec<(String, u64)>,
     pub(crate) closed: BTreeMap<u64, u16>,
     pub(crate) held: BTreeMap<u64, Instant>,
+    pub(crate) reports: usize,
     open: BTreeSet<u64>,
     inboxes: BTreeMap<u64, VecDeque<Value>>,
     /// What dialects with topics and names got.
@@ -50,6 +51,7 @@ impl World {
             revoked: Vec::new(),
             closed: BTreeMap::new(),
             held: BTreeMap::new(),
+            reports: 0,
             open: BTreeSet::new(),
             inboxes: BTreeMap::new(),
             exchanged: BTreeMap::new(),
@@ -100,6 +102,7 @@ impl World {
                     assert!(self.open.remove(&conn), "closed {conn} twice");
                     self.closed.insert(conn, code as u16);
                 }
+                Effect::Report(_) => self.reports += 1,
                 Effect::Hold { conn, until } => {
                     self.held.insert(conn.0, until);
                 }

@@ -408,7 +408,7 @@ impl Net {
                     }
                 }
                 Effect::Send { .. } | Effect::Revoke { .. } | Effect::RevokeIdentity { .. } => {}
-                Effect::Hold { .. } => {}
+                Effect::Hold { .. } | Effect::Report(_) => {}
             }
         }
     }
