@@ -12,8 +12,9 @@ pub mod hooks;
 pub mod http;
 pub mod log;
 pub mod net;
-pub mod network;
 pub mod protocol;
 pub mod relay;
 pub mod service;
 pub mod signal;
+
+pub use turn_engine::network;
