@@ -7,7 +7,7 @@ mod io;
 mod stats;
 mod worker;
 
-pub use handle::{ClientStream, Listeners, RelayConfig, RelayHandle};
+pub use handle::{Admit, ClientStream, Listeners, Place, RelayConfig, RelayHandle};
 pub use io::udp::{Offload, kernel_shortcomings};
 pub use stats::{IoStats, RelayStats, WorkerLoad};
 pub use turn_engine::{engine, framing, shared};
