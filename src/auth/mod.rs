@@ -2,7 +2,6 @@
 //!
 //! Pure: the clock is an argument, and nothing here knows of rooms, sockets or relays.
 
-pub mod credential;
 mod grant;
 mod invite;
 mod signer;
@@ -11,3 +10,4 @@ pub mod token;
 pub use grant::{Grant, MAX_METADATA, MAX_NAME, Role, RoomPattern, RoomScope, is_name};
 pub use invite::{Invitation, InviteKeys, page_link};
 pub use signer::{Bearer, Signer};
+pub use turn_engine::credential;
