@@ -64,7 +64,7 @@ impl TurnSecrets {
     }
 
     /// Every secret, newest first.
-    pub(super) fn all(&self) -> impl Iterator<Item = &SecretString> {
+    pub fn all(&self) -> impl Iterator<Item = &SecretString> {
         self.0.iter()
     }
 
