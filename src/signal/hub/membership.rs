@@ -219,6 +219,7 @@ impl Hub {
             cx.effects.push(Effect::Revoke {
                 user: peer,
                 revoked_until,
+                network: session.network,
             });
         }
         ended
