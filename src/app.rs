@@ -10,7 +10,8 @@ mod web;
 pub use banner::Banner;
 
 use crate::auth::credential::IceIssuer;
-use crate::config::{Config, Mode, UniqueIdentity};
+use crate::compat;
+use crate::config::{Config, Mode, Protocol, UniqueIdentity};
 use crate::http::{self, Access, AdminToken, Context, Phase};
 use crate::net::{self, Announced, CertStore, Inherited, Names};
 use crate::protocol::{ErrorCode, Refusal};
@@ -129,6 +130,7 @@ impl App {
             driver: Arc::clone(&driver),
             phase: phase_seen.clone(),
             pages: config.http.pages,
+            compat: compat_settings(&config),
             admin_token: admin_seen,
             relays: relay::admin(relay.clone(), Arc::clone(&longest_ttl)),
             scrape: metrics::scraper(metrics::Sources {
@@ -349,6 +351,13 @@ fn session_settings(config: &Config, access: Access) -> SessionSettings {
                 Refusal::new(code, error.to_string())
             })
         }),
+    }
+}
+
+fn compat_settings(config: &Config) -> compat::Settings {
+    compat::Settings {
+        tutorials: config.compat.speaks(Protocol::Tutorials),
+        lobby: config.compat.lobby,
     }
 }
 

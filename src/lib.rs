@@ -7,6 +7,7 @@
 pub mod app;
 pub mod auth;
 pub mod cli;
+pub mod compat;
 pub mod config;
 pub mod hooks;
 pub mod http;

@@ -15,6 +15,7 @@ const PURE: &[&str] = &[
     "src/hooks/question.rs",
     "src/hooks/queue",
     "src/hooks/signature.rs",
+    "src/compat/",
     "src/signal/hub",
     "src/signal/dialect.rs",
     "src/signal/room.rs",
@@ -64,9 +65,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "src/signal/",
-        &["app", "http", "cli", "relay", "net", "config"],
+        &["app", "http", "cli", "compat", "relay", "net", "config"],
     ),
     ("src/relay/", &["app", "http", "cli", "signal", "config"]),
+    (
+        "src/compat/",
+        &["app", "http", "cli", "relay", "net", "config"],
+    ),
     ("src/net/", &["app", "cli", "signal", "relay"]),
     ("src/http/", &["app", "cli", "relay", "config"]),
     ("src/cli/", &["signal"]),

@@ -61,6 +61,7 @@ impl Check<'_> {
         let auth = self.auth(&raw, loopback);
         let turn = self.turn(&raw, loopback);
         let tls = self.tls(&raw);
+        let compat = self.compat(&raw, loopback && auth.mode == Mode::Open);
         self.limits(&raw);
         if raw.http.listen.is_empty() && raw.tls.listen.is_empty() {
             self.problem("http.listen", "[]", "leaves nothing to connect to")
@@ -70,6 +71,7 @@ impl Check<'_> {
         if let Some(CertificateSource::Acme(acme)) = &tls.certificates {
             effective.tls.acme.domains = acme.domains.clone();
         }
+        effective.compat.enabled = Some(compat.enabled.iter().copied().collect());
         effective.turn.udp = Some(turn.udp.addresses.clone());
         effective.turn.tcp = Some(turn.tcp.addresses.clone());
         effective.turn.workers = Some(turn.workers as u32);
@@ -82,6 +84,7 @@ impl Check<'_> {
             rooms: raw.rooms,
             signal: raw.signal,
             turn,
+            compat,
             drain_grace: raw.drain.grace.0,
             metrics: raw.metrics.listen,
             log: raw.log,

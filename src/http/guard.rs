@@ -124,6 +124,10 @@ impl Guard {
         if self.is_own(text, host) {
             return Ok(None);
         }
+        // A page of this machine, from another port: no foreign name can bear such an origin.
+        if self.loopback && is_loopback_origin(text) {
+            return Ok(Some(origin.clone()));
+        }
         Err(Problem::new(
             StatusCode::FORBIDDEN,
             "foreign-origin",
@@ -168,6 +172,17 @@ impl Guard {
         }
         client
     }
+}
+
+/// Whether a page is of this machine: `http://localhost`, `127.0.0.1` or `[::1]`, with any port.
+fn is_loopback_origin(origin: &str) -> bool {
+    let Some(authority) = origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"))
+    else {
+        return false;
+    };
+    matches!(without_port(authority), "localhost" | "127.0.0.1" | "[::1]")
 }
 
 fn without_port(authority: &str) -> &str {
@@ -242,7 +257,27 @@ mod tests {
             ok("https://call.example.org", "upstream:8080"),
             "a proxy rewrote Host"
         );
-        assert!(!ok("http://localhost:9999", "localhost:8080"));
+        for page in [
+            "http://localhost:9999",
+            "http://127.0.0.1:3000",
+            "https://[::1]",
+        ] {
+            assert!(ok(page, "localhost:8080"), "{page}");
+        }
+        for page in [
+            "http://localhost.evil.example:9999",
+            "http://127.0.0.1.evil.example",
+            "http://evil.example#localhost",
+            "http://localhost:80@evil.example",
+        ] {
+            assert!(!ok(page, "localhost:8080"), "{page}");
+        }
+        let reachable = Guard {
+            loopback: false,
+            ..guard()
+        };
+        let page = headers(&[("origin", "http://localhost:9999"), ("host", "box.example")]);
+        assert!(reachable.check_origin(&page).is_err());
         assert!(!ok("https://evil.example", "localhost:8080"));
         assert!(
             !ok("http://call.example.org:9999", "call.example.org"),

@@ -1,44 +1,67 @@
-//! `GET /ws`: admission, then the upgrade (RFC 6455 section 4.2).
+//! WebSocket: admission, then the upgrade (RFC 6455 section 4.2).
 
 use super::Context;
 use super::access::token_of;
 use super::guard::ClientAddr;
 use super::problem::Problem;
 use crate::protocol::DialectKind;
-use crate::signal::{self, ConnectError, Native};
+use crate::signal::{self, Admission, ConnectError, Dialect, Native};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use secrecy::SecretString;
+use std::net::IpAddr;
 use std::sync::Arc;
 use tungstenite::handshake::derive_accept_key;
 
-pub(super) async fn upgrade(
+/// `GET /ws`.
+pub(super) async fn native(
     State(context): State<Arc<Context>>,
     Extension(ClientAddr(client)): Extension<ClientAddr>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (mut parts, _) = request.into_parts();
+    let (parts, _) = request.into_parts();
+    upgrade(&context, client, parts, &[], |_| {
+        let admission = context.driver.admit(client, DialectKind::Native)?;
+        Ok((Native, admission))
+    })
+}
+
+/// Whether the request asks for a WebSocket, rightly or not.
+pub(super) fn wants_websocket(headers: &HeaderMap) -> bool {
+    has_word(headers, &header::UPGRADE, "websocket")
+}
+
+/// Upgrades to a WebSocket and runs the connection that `begin` makes; `begin` is given the first of
+/// the client's subprotocols that `protocols` names, and that one is confirmed.
+pub(super) fn upgrade<D: Dialect + Send + 'static>(
+    context: &Context,
+    client: IpAddr,
+    mut parts: Parts,
+    protocols: &[&'static str],
+    begin: impl FnOnce(Option<&'static str>) -> Result<(D, Admission), ConnectError>,
+) -> Result<Response, Problem> {
     let token = token_of(&parts).map(SecretString::from);
     let (Some(accept), Some(upgrade)) =
         (accept_key(&parts), parts.extensions.remove::<OnUpgrade>())
     else {
         return Ok(not_a_websocket());
     };
-    let admission = context.driver.admit(client, DialectKind::Native)?;
+    let protocol = subprotocol(&parts.headers, protocols);
+    let (dialect, admission) = begin(protocol)?;
     let sessions = context.sessions.clone();
     tokio::spawn(async move {
         match upgrade.await {
             Ok(socket) => {
                 let carrier = TokioIo::new(socket);
-                signal::run(carrier, Native, admission, token, sessions).await;
+                signal::run(carrier, dialect, admission, token, sessions).await;
             }
             Err(error) => tracing::debug!(%client, "upgrade failed: {error}"),
         }
@@ -48,7 +71,20 @@ pub(super) async fn upgrade(
         (header::UPGRADE, HeaderValue::from_static("websocket")),
         (header::SEC_WEBSOCKET_ACCEPT, accept),
     ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response())
+    let mut response = (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response();
+    if let Some(protocol) = protocol {
+        let value = HeaderValue::from_static(protocol);
+        response
+            .headers_mut()
+            .insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+    }
+    Ok(response)
+}
+
+/// The first subprotocol of the client that is one of ours.
+fn subprotocol(headers: &HeaderMap, ours: &[&'static str]) -> Option<&'static str> {
+    words(headers, &header::SEC_WEBSOCKET_PROTOCOL)
+        .find_map(|offered| ours.iter().copied().find(|own| *own == offered))
 }
 
 /// RFC 9110 section 15.5.22 and RFC 6455 section 4.4: what would be one.
@@ -68,14 +104,7 @@ fn not_a_websocket() -> Response {
 
 /// The answer to a proper handshake.
 fn accept_key(request: &Parts) -> Option<HeaderValue> {
-    let has = |name: HeaderName, word: &str| {
-        let lines = request.headers.get_all(name);
-        let mut words = lines
-            .iter()
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(','));
-        words.any(|w| w.trim().eq_ignore_ascii_case(word))
-    };
+    let has = |name: HeaderName, word: &str| has_word(&request.headers, &name, word);
     let is_handshake = request.method == Method::GET
         && has(header::CONNECTION, "upgrade")
         && has(header::UPGRADE, "websocket")
@@ -87,6 +116,19 @@ fn accept_key(request: &Parts) -> Option<HeaderValue> {
         return None;
     }
     HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
+}
+
+fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    words(headers, name).any(|other| other.eq_ignore_ascii_case(word))
+}
+
+/// The items of a header with commas between them.
+fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).iter();
+    lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
 }
 
 impl From<ConnectError> for Problem {

@@ -11,6 +11,7 @@ mod drain;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod interface;
+mod lobby;
 mod membership;
 mod moderation;
 mod names;
@@ -37,6 +38,7 @@ use crate::protocol::{
 use crate::signal::room::Room;
 use calls::Call;
 use drain::Draining;
+use lobby::Lobbies;
 use names::Names;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -63,6 +65,7 @@ pub struct Hub {
     rooms: BTreeMap<Arc<str>, Room>,
     calls: HashMap<CallId, Call>,
     attempts: Attempts,
+    lobbies: Lobbies,
     timers: Timers,
     draining: Option<Draining>,
     counters: Counters,
@@ -90,6 +93,7 @@ impl Hub {
             rooms: BTreeMap::new(),
             calls: HashMap::new(),
             attempts: Attempts::default(),
+            lobbies: Lobbies::default(),
             timers: Timers::default(),
             draining: None,
             counters: Counters::default(),
@@ -107,7 +111,8 @@ impl Hub {
                 conn,
                 client,
                 dialect,
-            } => self.connected(cx, conn, client, dialect),
+                lobby,
+            } => self.connected(cx, conn, client, dialect, lobby),
             Input::Frame {
                 conn,
                 message,
@@ -193,7 +198,14 @@ impl Hub {
         }
     }
 
-    fn connected(&mut self, cx: &mut Cx<'_>, conn: ConnId, client: IpAddr, dialect: DialectKind) {
+    fn connected(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        client: IpAddr,
+        dialect: DialectKind,
+        lobby: Option<Arc<str>>,
+    ) {
         if self.draining.is_some() {
             let reason = "the server shuts down";
             cx.effects.push(Effect::Close {
@@ -210,12 +222,17 @@ impl Hub {
         if let Some(deadline) = deadline {
             self.timers.set(deadline, Timer::JoinDeadline(conn));
         }
+        if let Some(lobby) = &lobby {
+            self.lobbies.enter(lobby, conn);
+        }
         self.conns.insert(
             conn,
             Conn {
                 peer,
                 client,
                 dialect,
+                shown: dialect.shown(),
+                lobby: lobby.clone(),
                 floor: None,
                 deadline,
                 malformed: 0,
@@ -270,6 +287,9 @@ impl Hub {
     /// Forgets a connection whose session, if any, is elsewhere or ended.
     fn forget(&mut self, conn: ConnId) -> Option<Conn> {
         let entry = self.conns.remove(&conn)?;
+        if let Some(lobby) = &entry.lobby {
+            self.lobbies.leave(lobby, conn);
+        }
         if let Some(deadline) = entry.deadline {
             self.timers.cancel(deadline, Timer::JoinDeadline(conn));
         }

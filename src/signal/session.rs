@@ -88,6 +88,7 @@ pub fn run<C: Carrier, D: Dialect>(
             conn,
             client,
             dialect: session.admission.dialect,
+            lobby: session.admission.lobby.clone(),
         });
         session.open();
         let end = {

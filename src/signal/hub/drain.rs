@@ -1,5 +1,6 @@
 //! Shutting down: no newcomers, then nobody.
 
+use super::lobby::Lobbies;
 use super::names::Names;
 use super::rate::Attempts;
 use super::session::Sessions;
@@ -62,6 +63,7 @@ impl Hub {
         self.rooms.clear();
         self.calls.clear();
         self.attempts = Attempts::default();
+        self.lobbies = Lobbies::default();
         self.timers = Timers::default();
         (self.away, self.seated) = (0, 0);
     }

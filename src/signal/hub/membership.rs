@@ -23,8 +23,6 @@ struct Profile {
     identity: Option<Arc<str>>,
     room: Option<Arc<str>>,
     metadata: Option<Box<RawValue>>,
-    /// What a translator calls its client, where that is more than its dialect's name.
-    dialect: Option<&'static str>,
 }
 
 impl Hub {
@@ -53,7 +51,6 @@ impl Hub {
                 identity,
                 room: None,
                 metadata: None,
-                dialect: None,
             },
             older,
         );
@@ -118,7 +115,6 @@ impl Hub {
             identity,
             room: Some(room.clone()),
             metadata,
-            dialect: join.dialect,
         };
         self.open_session(cx, asker, &grant, profile, older);
         self.enter(cx, asker);
@@ -301,7 +297,7 @@ impl Hub {
             Session {
                 link: Link::Online(asker.conn),
                 dialect: conn.dialect,
-                shown: profile.dialect.or(conn.dialect.shown()),
+                shown: conn.shown,
                 network: network_of(conn.client),
                 identity: profile.identity,
                 named_by_token: grant.identity.is_some(),

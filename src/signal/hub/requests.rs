@@ -21,6 +21,16 @@ pub(super) struct Asker {
 }
 
 impl Asker {
+    /// Stands for a connection that is made to join without having asked.
+    pub(super) fn unasked(conn: ConnId, peer: PeerId) -> Self {
+        Self {
+            conn,
+            peer,
+            id: None,
+            kind: MessageType::Join,
+        }
+    }
+
     pub(super) fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
@@ -48,6 +58,9 @@ impl Hub {
             return;
         };
         let now = cx.now.instant;
+        if let Some(lobby) = &entry.lobby {
+            self.lobbies.leave(lobby, conn);
+        }
         let verdict = match &message {
             Ok(message) if message.kind == MessageType::Candidate => {
                 entry.candidates.charge(now, self.settings.candidate_rate)
@@ -73,8 +86,22 @@ impl Hub {
                     self.shut(cx, conn, CloseCode::Malformed, "too many malformed frames");
                 }
             }
-            (Verdict::Pass, Ok(ClientMessage { id, kind, request })) => {
+            (
+                Verdict::Pass,
+                Ok(ClientMessage {
+                    id,
+                    kind,
+                    request,
+                    dialect,
+                }),
+            ) => {
                 entry.malformed = 0;
+                if dialect.is_some() {
+                    entry.shown = dialect;
+                    if let Some(session) = self.sessions.get_mut(entry.peer) {
+                        session.shown = dialect;
+                    }
+                }
                 let asker = Asker {
                     conn,
                     peer: entry.peer,
@@ -130,6 +157,7 @@ impl Hub {
         match request {
             Request::Register { identity, .. } => self.register(cx, asker, identity, grant),
             Request::Join(join) => self.join(cx, asker, *join, grant),
+            Request::Lobby => self.enter_lobby(cx, asker, grant),
             Request::Resume { token, seq } => self.resume(cx, asker, &token, seq),
             Request::Leave => self.leave(cx, asker),
             Request::Relay(relay) => self.relay(cx, asker, relay),

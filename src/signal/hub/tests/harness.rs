@@ -115,6 +115,7 @@ impl World {
             conn: ConnId(conn),
             client,
             dialect: DialectKind::Native,
+            lobby: None,
         });
         conn
     }
