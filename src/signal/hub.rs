@@ -6,6 +6,7 @@
 mod admin;
 mod admission;
 mod calls;
+mod clock;
 mod credentials;
 mod drain;
 #[cfg(any(test, fuzzing))]
@@ -37,6 +38,7 @@ use crate::protocol::{
 };
 use crate::signal::room::Room;
 use calls::Call;
+use clock::Clocks;
 use drain::Draining;
 use lobby::Lobbies;
 use names::Names;
@@ -67,6 +69,7 @@ pub struct Hub {
     attempts: Attempts,
     lobbies: Lobbies,
     timers: Timers,
+    clocks: Clocks,
     draining: Option<Draining>,
     counters: Counters,
     away: usize,
@@ -95,6 +98,7 @@ impl Hub {
             attempts: Attempts::default(),
             lobbies: Lobbies::default(),
             timers: Timers::default(),
+            clocks: Clocks::default(),
             draining: None,
             counters: Counters::default(),
             away: 0,
@@ -105,6 +109,7 @@ impl Hub {
     /// Takes one input and appends what follows from it. Inputs of connections that the hub has
     /// closed, or never knew, do nothing.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        self.look_at_clock(now);
         let cx = &mut Cx { now, effects };
         match input {
             Input::Connected {
@@ -144,6 +149,7 @@ impl Hub {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.look_at_clock(now);
         let cx = &mut Cx { now, effects };
         while let Some(timer) = self.timers.pop_due(now.instant) {
             match timer {
@@ -163,6 +169,7 @@ impl Hub {
                 Timer::RingEnds(call) => self.ring_ended(cx, call),
                 Timer::Refresh(peer) => self.push_ice(cx, peer),
                 Timer::Forgive(guesser) => self.attempts.expire(&guesser),
+                Timer::LookAtClock => self.clock_looked_at(cx),
                 Timer::GraceEnds => self.grace_ended(cx),
             }
         }
@@ -235,6 +242,7 @@ impl Hub {
                 lobby: lobby.clone(),
                 floor: None,
                 deadline,
+                outside: 0,
                 malformed: 0,
                 frames: Bucket::default(),
                 candidates: Bucket::default(),

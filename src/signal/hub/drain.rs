@@ -1,5 +1,6 @@
 //! Shutting down: no newcomers, then nobody.
 
+use super::clock::Clocks;
 use super::lobby::Lobbies;
 use super::names::Names;
 use super::rate::Attempts;
@@ -65,6 +66,7 @@ impl Hub {
         self.attempts = Attempts::default();
         self.lobbies = Lobbies::default();
         self.timers = Timers::default();
+        self.clocks = Clocks::default();
         (self.away, self.seated) = (0, 0);
     }
 
