@@ -113,7 +113,7 @@ impl Check<'_> {
                 "",
                 "is set, but compat.enabled does not name \"socketio\"",
             )
-            .set_mend("add \"socketio\" to compat.enabled, or leave the profile out");
+            .set_fix("add \"socketio\" to compat.enabled, or leave the profile out");
         }
         Compat {
             enabled,

@@ -3,7 +3,7 @@
 
 use super::guard::ClientAddr;
 use super::problem::Problem;
-use super::{Context, pages, ws};
+use super::{AppState, pages, ws};
 use crate::compat::Foreign;
 use crate::compat::tutorial::Tutorial;
 use crate::protocol::DialectKind;
@@ -15,7 +15,7 @@ use axum::{Extension, Router};
 use std::sync::Arc;
 
 /// Adds the paths of what is switched on, and `/`, which the call page shares.
-pub(super) fn routes(router: Router<Arc<Context>>, context: &Context) -> Router<Arc<Context>> {
+pub(super) fn routes(router: Router<Arc<AppState>>, context: &AppState) -> Router<Arc<AppState>> {
     match context.pages || context.compat.tutorials {
         true => router.route("/", get(root)),
         false => router,
@@ -24,7 +24,7 @@ pub(super) fn routes(router: Router<Arc<Context>>, context: &Context) -> Router<
 
 /// `GET /`: a WebSocket of a tutorial, or else the call page.
 async fn root(
-    State(context): State<Arc<Context>>,
+    State(context): State<Arc<AppState>>,
     Extension(ClientAddr(client)): Extension<ClientAddr>,
     request: Request,
 ) -> Result<Response, Problem> {

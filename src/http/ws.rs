@@ -1,6 +1,6 @@
 //! WebSocket: admission, then the upgrade (RFC 6455 section 4.2).
 
-use super::Context;
+use super::AppState;
 use super::access::token_of;
 use super::guard::ClientAddr;
 use super::problem::Problem;
@@ -23,7 +23,7 @@ use tungstenite::handshake::derive_accept_key;
 
 /// `GET /ws`.
 pub(super) async fn native(
-    State(context): State<Arc<Context>>,
+    State(context): State<Arc<AppState>>,
     Extension(ClientAddr(client)): Extension<ClientAddr>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -42,7 +42,7 @@ pub(super) fn wants_websocket(headers: &HeaderMap) -> bool {
 /// Upgrades to a WebSocket and runs the connection that `begin` makes; `begin` is given the first of
 /// the client's subprotocols that `protocols` names, and that one is confirmed.
 pub(super) fn upgrade<D: Dialect + Send + 'static>(
-    context: &Context,
+    context: &AppState,
     client: IpAddr,
     mut parts: Parts,
     protocols: &[&'static str],

@@ -1,10 +1,10 @@
 //! The lobby: where clients that know no rooms find each other. The first of them that speaks enters
 //! a room, and with it all that wait for a call and have said nothing yet.
 
-use super::requests::{Answer, Asker};
+use super::requests::{Answer, Requester};
 use super::{ConnId, Cx, Hub};
 use crate::auth::{Grant, RoomPattern, RoomScope};
-use crate::protocol::{ErrorCode, Join, Refusal, RoomPatch};
+use crate::protocol::{ErrorCode, Join, RequestError, RoomPatch};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ const ROOM: &str = "default";
 pub(super) struct Lobbies(HashMap<Arc<str>, BTreeSet<ConnId>>);
 
 impl Lobbies {
-    pub(super) fn enter(&mut self, lobby: &Arc<str>, conn: ConnId) {
+    pub(super) fn send_session_started(&mut self, lobby: &Arc<str>, conn: ConnId) {
         self.0.entry(Arc::clone(lobby)).or_default().insert(conn);
     }
 
@@ -39,15 +39,15 @@ impl Hub {
     pub(super) fn enter_lobby(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
-        grant: Result<Grant, Refusal>,
-    ) -> Result<Answer, Refusal> {
+        requester: &Requester,
+        grant: Result<Grant, RequestError>,
+    ) -> Result<Answer, RequestError> {
         let (room, is_open) = match grant.as_ref().map(|grant| &grant.rooms) {
             Ok(RoomScope::Matching(patterns)) => match &patterns[..] {
                 [RoomPattern::Exact(room)] => (room.clone(), false),
                 _ => {
                     let message = "the token names no single room to enter";
-                    return Err(Refusal::new(ErrorCode::Forbidden, message));
+                    return Err(RequestError::new(ErrorCode::Forbidden, message));
                 }
             },
             Ok(RoomScope::Any) | Err(_) => (ROOM.to_owned(), true),
@@ -60,8 +60,8 @@ impl Hub {
             metadata: None,
             create: RoomPatch::default(),
         };
-        let answer = self.join(cx, asker, join(), grant)?;
-        let entry = &self.conns[&asker.conn];
+        let answer = self.join(cx, requester, join(), grant)?;
+        let entry = &self.conns[&requester.conn];
         let (shown, lobby) = (entry.shown, entry.lobby.clone());
         let Some(lobby) = lobby.filter(|_| is_open) else {
             return Ok(answer);
@@ -71,7 +71,7 @@ impl Hub {
                 continue;
             };
             entry.shown = shown;
-            let waiting = Asker::unasked(conn, entry.peer);
+            let waiting = Requester::unasked(conn, entry.peer);
             // A full room holds no more: who does not get in waits on.
             if self.join(cx, &waiting, join(), Ok(Grant::open())).is_err() {
                 self.lobbies.enter(&lobby, conn);
