@@ -3,8 +3,13 @@
 //! A translator knows `signal`'s interface and `protocol`. It owns no socket, clock, lock or task;
 //! its paths and headers are in `http`.
 
+pub mod mqtt;
 pub mod object;
+pub mod peerjs;
+pub mod trystero;
 pub mod tutorial;
+pub mod writer;
+pub mod y_webrtc;
 
 use crate::signal::{Closing, Dialect, Incoming, Outgoing, Output};
 use std::time::Instant;
@@ -64,3 +69,6 @@ dialects! {
     /// A client of a tutorial.
     Tutorial(Tutorial),
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,135 +1,96 @@
-//! The top level of a JSON object: read without looking deeper, and written field by field.
+//! The top level of a JSON object, as it was sent.
 
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use crate::protocol::{ErrorCode, FrameError, MAX_DEPTH, is_deeper_than};
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::protocol::write_json_str;
-
-/// The fields of an object, in order; of those with one name the last counts.
+/// Names and values of an object. Of fields with one name the last counts, as in every browser.
 #[derive(Debug)]
 pub struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
-    /// Reads `text`; `None` where it is no JSON object.
-    pub fn parse(text: &'a str) -> Option<Self> {
-        serde_json::from_str(text).ok()
+    /// Reads an object.
+    ///
+    /// # Errors
+    /// The text is not JSON, not an object, or nested deeper than a message may be.
+    pub fn parse(text: &'a str) -> Result<Self, FrameError> {
+        let object = serde_json::from_str(text);
+        let object = object.map_err(|_| malformed("a message is a JSON object"))?;
+        match is_deeper_than(text, MAX_DEPTH) {
+            true => Err(malformed("the message is nested too deeply")),
+            false => Ok(object),
+        }
+    }
+
+    /// The value of a field.
+    pub fn get(&self, name: &str) -> Option<&'a RawValue> {
+        let mut fields = self.0.iter().rev();
+        fields.find(|(n, _)| n == name).map(|(_, raw)| *raw)
+    }
+
+    /// The value of a field that is a string.
+    pub fn string(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.get(name).and_then(string)
     }
 
     /// The text of a field, `null` included.
-    pub fn get(&self, name: &str) -> Option<&'a str> {
-        let found = self.0.iter().rev().find(|(field, _)| field == name);
-        found.map(|(_, value)| value.get())
+    pub fn text(&self, name: &str) -> Option<&'a str> {
+        self.get(name).map(RawValue::get)
     }
 
-    /// The string in a field; `None` for any other value, and for an empty one.
-    pub fn string(&self, name: &str) -> Option<Cow<'a, str>> {
-        self.get(name)
-            .and_then(string)
-            .filter(|text| !text.is_empty())
-    }
-
-    /// The first of several fields that holds a string.
+    /// The string in the first of several fields that holds one which is not empty.
     pub fn first(&self, names: &[&str]) -> Option<Cow<'a, str>> {
-        names.iter().find_map(|name| self.string(name))
+        let strings = names.iter().filter_map(|name| self.string(name));
+        strings.into_iter().find(|text| !text.is_empty())
     }
 
     /// The object in a field.
     pub fn object(&self, name: &str) -> Option<Object<'a>> {
-        self.get(name).and_then(Object::parse)
+        Object::parse(self.text(name)?).ok()
     }
 
-    /// Every field.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &'a str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_ref(), value.get()))
+    /// Every field once, at the place of its last value.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.0.iter().enumerate().filter_map(|(n, (name, raw))| {
+            let is_last = !self.0[n + 1..].iter().any(|(later, _)| later == name);
+            is_last.then_some((&**name, *raw))
+        })
     }
 }
 
-/// The string that a JSON text is.
-pub fn string(text: &str) -> Option<Cow<'_, str>> {
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-    let Text(text) = serde_json::from_str(text).ok()?;
-    Some(text)
+/// The text of a JSON string.
+pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str::<Text<'_>>(raw.get())
+        .ok()
+        .map(|Text(text)| text)
 }
 
-/// The elements of the list that a JSON text is.
+/// The elements of the list that a JSON text is; none where it is none.
 pub fn list(text: &str) -> Vec<&str> {
     let list: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
     list.into_iter().map(RawValue::get).collect()
 }
 
-/// Writes an object.
-#[derive(Debug)]
-pub struct Writer(String);
-
-impl Writer {
-    /// Begins with the `type`.
-    pub fn new(kind: &str) -> Self {
-        let mut writer = Self::untyped();
-        writer.string("type", kind);
-        writer
-    }
-
-    /// Begins without a `type`.
-    pub fn untyped() -> Self {
-        Self(String::with_capacity(256))
-    }
-
-    /// Adds a string.
-    pub fn string(&mut self, name: &str, value: &str) -> &mut Self {
-        self.name(name);
-        write_json_str(&mut self.0, value);
-        self
-    }
-
-    /// Adds a string, or `null`.
-    pub fn string_or_null(&mut self, name: &str, value: Option<&str>) -> &mut Self {
-        match value {
-            Some(value) => self.string(name, value),
-            None => self.raw(name, "null"),
-        }
-    }
-
-    /// Adds JSON text as it is.
-    pub fn raw(&mut self, name: &str, json: &str) -> &mut Self {
-        self.name(name);
-        self.0.push_str(json);
-        self
-    }
-
-    /// Adds JSON text where there is some.
-    pub fn raw_if(&mut self, name: &str, json: Option<&str>) -> &mut Self {
-        match json {
-            Some(json) => self.raw(name, json),
-            None => self,
-        }
-    }
-
-    /// The text.
-    pub fn finish(&mut self) -> String {
-        let mut text = std::mem::take(&mut self.0);
-        if text.is_empty() {
-            text.push('{');
-        }
-        text.push('}');
-        text
-    }
-
-    fn name(&mut self, name: &str) {
-        self.0.push(if self.0.is_empty() { '{' } else { ',' });
-        write_json_str(&mut self.0, name);
-        self.0.push(':');
+/// A message that is not one of its protocol: ten in a row end a connection.
+pub fn malformed(message: &'static str) -> FrameError {
+    FrameError {
+        code: ErrorCode::InvalidMessage,
+        message: message.into(),
+        id: None,
+        malformed: true,
     }
 }
+
+/// Fields that an object may have: more than any client sends, and few enough to compare.
+const MAX_FIELDS: usize = 64;
 
 impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct TopLevel;
+
         impl<'de> Visitor<'de> for TopLevel {
             type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
 
@@ -138,11 +99,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                #[derive(Deserialize)]
-                struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-                let mut fields = Vec::with_capacity(8);
-                while let Some((Name(name), value)) = map.next_entry()? {
-                    fields.push((name, value));
+                let mut fields = vec![];
+                while let Some((Text(name), raw)) = map.next_entry()? {
+                    if fields.len() >= MAX_FIELDS {
+                        return Err(A::Error::custom("too many fields"));
+                    }
+                    fields.push((name, raw));
                 }
                 Ok(fields)
             }
@@ -151,27 +113,33 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     }
 }
 
+/// A string that borrows from its source where it has no escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_read_at_its_top_level_and_written_again() {
-        let text = r#"{"a":"x","n":1,"o":{"a":[1, 2]},"a":"\u0079"}"#;
-        let object = Object::parse(text).unwrap();
-        assert_eq!(object.string("a").unwrap(), "y");
-        assert_eq!(object.first(&["b", "n", "a"]).unwrap(), "y");
-        assert_eq!(object.object("o").unwrap().get("a"), Some("[1, 2]"));
-        assert_eq!(list("[1,\"b\",{}]"), ["1", "\"b\"", "{}"]);
-        let written = Writer::new("t")
-            .string("q\"", "v")
-            .raw("r", "{}")
-            .string_or_null("s", None)
-            .finish();
-        assert_eq!(written, r#"{"type":"t","q\"":"v","r":{},"s":null}"#);
-        assert_eq!(Writer::untyped().finish(), "{}");
-        for other in ["[]", "1", "", "{", "\"a\""] {
-            assert!(Object::parse(other).is_none(), "{other}");
+    fn the_last_of_equal_names_counts_and_texts_stay_as_sent() {
+        let object = Object::parse(r#"{"a":1,"b":"x\u0041","a":[1.0e2, 3]}"#).unwrap();
+        assert_eq!(object.get("a").unwrap().get(), "[1.0e2, 3]");
+        assert_eq!(object.string("b").unwrap(), "xA");
+        assert_eq!(object.string("a"), None);
+        let names: Vec<_> = object.fields().map(|(name, _)| name).collect();
+        assert_eq!(names, ["b", "a"]);
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_malformed() {
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(64), "]".repeat(64));
+        let many: Vec<_> = (0..100).map(|n| format!("\"f{n}\":1")).collect();
+        let many = format!("{{{}}}", many.join(","));
+        for text in ["", "x", "[]", "1", "null", "{", r#"{"a":}"#, &deep, &many] {
+            assert!(Object::parse(text).unwrap_err().malformed, "{text}");
         }
+        assert!(Object::parse(r#"{"a":"[[[[\"]]]{"}"#).is_ok());
     }
 }

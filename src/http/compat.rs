@@ -32,8 +32,9 @@ async fn root(
     if context.compat.tutorials && ws::wants_websocket(&parts.headers) {
         let origin = parts.headers.get(header::ORIGIN);
         let origin = origin.and_then(|origin| origin.to_str().ok());
+        let offered = ws::subprotocol(&parts.headers);
         let lobby = context.compat.lobby.then(|| origin.unwrap_or("").into());
-        return ws::upgrade(&context, client, parts, &[], |_| {
+        return ws::upgrade(&context, client, parts, offered, || {
             let admission = context.driver.admit(client, DialectKind::Tutorial)?;
             Ok((
                 Foreign::from(Tutorial::default()),

@@ -2,7 +2,7 @@
 
 use super::AppState;
 use super::access::token_of;
-use super::guard::ClientAddr;
+use super::guard::{ClientAddr, Held};
 use super::problem::Problem;
 use crate::protocol::DialectKind;
 use crate::signal::{self, Admission, ConnectError, Dialect, Native};
@@ -28,7 +28,8 @@ pub(super) async fn native(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
-    upgrade(&context, client, parts, &[], |_| {
+    let offered = subprotocol(&parts.headers);
+    upgrade(&context, client, parts, offered, || {
         let admission = context.driver.admit(client, DialectKind::Native)?;
         Ok((Native, admission))
     })
@@ -39,14 +40,13 @@ pub(super) fn wants_websocket(headers: &HeaderMap) -> bool {
     has_word(headers, &header::UPGRADE, "websocket")
 }
 
-/// Upgrades to a WebSocket and runs the connection that `begin` makes; `begin` is given the first of
-/// the client's subprotocols that `protocols` names, and that one is confirmed.
+/// Upgrades to a WebSocket, confirms the subprotocol, and runs the connection that `begin` makes.
 pub(super) fn upgrade<D: Dialect + Send + 'static>(
     context: &AppState,
     client: IpAddr,
     mut parts: Parts,
-    protocols: &[&'static str],
-    begin: impl FnOnce(Option<&'static str>) -> Result<(D, Admission), ConnectError>,
+    subprotocol: Option<HeaderValue>,
+    begin: impl FnOnce() -> Result<(D, Admission), ConnectError>,
 ) -> Result<Response, Problem> {
     let token = token_of(&parts).map(SecretString::from);
     let (Some(accept), Some(upgrade)) =
@@ -54,10 +54,11 @@ pub(super) fn upgrade<D: Dialect + Send + 'static>(
     else {
         return Ok(not_a_websocket());
     };
-    let protocol = subprotocol(&parts.headers, protocols);
-    let (dialect, admission) = begin(protocol)?;
+    let (dialect, admission) = begin()?;
     let sessions = context.sessions.clone();
+    let held = Held::of(&mut parts);
     tokio::spawn(async move {
+        let _held = held;
         match upgrade.await {
             Ok(socket) => {
                 let carrier = TokioIo::new(socket);
@@ -72,19 +73,22 @@ pub(super) fn upgrade<D: Dialect + Send + 'static>(
         (header::SEC_WEBSOCKET_ACCEPT, accept),
     ];
     let mut response = (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response();
-    if let Some(protocol) = protocol {
-        let value = HeaderValue::from_static(protocol);
-        response
-            .headers_mut()
-            .insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+    if let Some(subprotocol) = subprotocol {
+        let headers = response.headers_mut();
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     Ok(response)
 }
 
-/// The first subprotocol of the client that is one of ours.
-fn subprotocol(headers: &HeaderMap, ours: &[&'static str]) -> Option<&'static str> {
-    words(headers, &header::SEC_WEBSOCKET_PROTOCOL)
-        .find_map(|offered| ours.iter().copied().find(|own| *own == offered))
+/// The first subprotocol that is offered. The frames are the same under every name, and a browser
+/// fails a connection whose offer nobody takes up (RFC 6455 section 4.1).
+pub(super) fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let is_token = |name: &&str| {
+        let is_word = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        !name.is_empty() && name.bytes().all(is_word)
+    };
+    let mut offered = words(headers, &header::SEC_WEBSOCKET_PROTOCOL);
+    HeaderValue::from_str(offered.find(is_token)?).ok()
 }
 
 /// RFC 9110 section 15.5.22 and RFC 6455 section 4.4: what would be one.
@@ -139,5 +143,28 @@ impl From<ConnectError> for Problem {
             ConnectError::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         };
         Self::new(status, code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_the_offered_subprotocols_is_chosen() {
+        let chosen = |lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                let line = HeaderValue::from_static(line);
+                headers.append(header::SEC_WEBSOCKET_PROTOCOL, line);
+            }
+            subprotocol(&headers).map(|name| name.to_str().unwrap().to_owned())
+        };
+        assert_eq!(chosen(&[]), None);
+        assert_eq!(chosen(&["callbox"]).as_deref(), Some("callbox"));
+        assert_eq!(chosen(&["a.b, c"]).as_deref(), Some("a.b"));
+        assert_eq!(chosen(&["a, b", "c"]).as_deref(), Some("a"));
+        assert_eq!(chosen(&["", "b"]).as_deref(), Some("b"));
+        assert_eq!(chosen(&[" , two words, \"q\", d"]).as_deref(), Some("d"));
     }
 }

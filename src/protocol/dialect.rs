@@ -15,6 +15,14 @@ named! {
         Tutorial2 = "tutorial-2",
         /// The tutorial of the video chat: newcomers offer, SDP as object.
         Tutorial3 = "tutorial-3",
+        /// The signaling of y-webrtc.
+        YWebrtc = "y-webrtc",
+        /// The `ws-relay` of trystero.
+        Trystero = "trystero",
+        /// PeerJS.
+        PeerJs = "peerjs",
+        /// MQTT 3.1.1 and 5.
+        Mqtt = "mqtt",
     }
 }
 
@@ -28,7 +36,7 @@ impl DialectKind {
     /// Whether a connection without a session is closed after a while. Pages of tutorials wait for
     /// a click, and topics need no session.
     pub const fn has_join_deadline(self) -> bool {
-        matches!(self, Self::Native)
+        !matches!(self, Self::Tutorial)
     }
 
     /// Whether the token, where one is needed, has to come with the connection's request: nothing

@@ -1,7 +1,8 @@
 //! What the clients say, in the words of the native protocol.
 
 use super::{Form, Tutorial};
-use crate::compat::object::{Object, Writer};
+use crate::compat::object::Object;
+use crate::compat::writer::Writer;
 use crate::protocol::{self, ClientMessage, DialectKind, FrameError, MessageType, Request};
 use crate::signal::{Incoming, Output};
 
@@ -33,12 +34,12 @@ impl Tutorial {
             Incoming::Text(text) => text,
             Incoming::Binary(_) => return out.request(Err(FrameError::binary())),
         };
-        let Some(object) = Object::parse(text) else {
+        let Ok(object) = Object::parse(text) else {
             return self.ask(out, text);
         };
-        let kind = object.string("type");
+        let kind = object.first(&["type"]);
         match kind.as_deref() {
-            None if object.get("type").is_none() => self.bare(&object, text, out),
+            None if object.text("type").is_none() => self.bare(&object, text, out),
             Some("join") => self.join(&object, out),
             Some("register") => self.register(&object, out),
             Some("leave") => self.leave(&object, out),
@@ -55,13 +56,13 @@ impl Tutorial {
     fn bare(&mut self, object: &Object<'_>, text: &str, out: &mut Output<'_>) {
         let desc = object.object("desc");
         let kind = match &desc {
-            Some(desc) => match desc.string("type").as_deref() {
+            Some(desc) => match desc.first(&["type"]).as_deref() {
                 Some("offer") => "offer",
                 Some("answer") => "answer",
                 // Nothing that another page could take.
                 _ => return self.ask(out, text),
             },
-            None if object.get("candidate").is_some() => "candidate",
+            None if object.text("candidate").is_some() => "candidate",
             None => return self.ask(out, text),
         };
         self.speaks = Some(DialectKind::Tutorial2);
@@ -76,10 +77,10 @@ impl Tutorial {
         }
         let mut message = Writer::new(kind);
         match kind {
-            "candidate" => message.raw_if("candidate", object.get("candidate")),
+            "candidate" => message.raw_if("candidate", object.text("candidate")),
             _ => {
                 self.form = Some(Form::Object);
-                message.raw_if("sdp", object.get("desc"))
+                message.raw_if("sdp", object.text("desc"))
             }
         };
         if let Some(partner) = &self.partner {
@@ -89,14 +90,14 @@ impl Tutorial {
     }
 
     fn join(&mut self, object: &Object<'_>, out: &mut Output<'_>) {
-        let named = object.string("identity");
+        let named = object.first(&["identity"]);
         match (&named, self.speaks) {
             (Some(_), _) => self.speaks = Some(DialectKind::Tutorial1),
             (None, Some(DialectKind::Tutorial1 | DialectKind::Tutorial2)) => self.speaks = None,
             (None, _) => {}
         }
         let mut message = Writer::new("join");
-        match object.get("roomId").or(object.get("room")) {
+        match object.text("roomId").or(object.text("room")) {
             // As it is, for the one check of all room names; a number is a name to its own server.
             Some(room) if room.starts_with(|c: char| c.is_ascii_digit()) => {
                 message.string("roomId", room)
@@ -104,14 +105,14 @@ impl Tutorial {
             Some(room) if !matches!(room, "null" | "\"\"" | "false") => message.raw("roomId", room),
             _ => message.string("roomId", DEFAULT_ROOM),
         };
-        let name = named.or_else(|| object.string("userId"));
+        let name = named.or_else(|| object.first(&["userId"]));
         if let Some(name) = name.as_deref().or(self.name.as_deref()) {
             message.string("identity", name);
         }
         for field in ["token", "password", "metadata", "create"] {
-            message.raw_if(field, object.get(field));
+            message.raw_if(field, object.text(field));
         }
-        let id = object.string("id").map(|id| id.into_owned());
+        let id = object.first(&["id"]).map(|id| id.into_owned());
         let own = id.is_some();
         self.joins += 1;
         let id = id.unwrap_or_else(|| format!("join-{}", self.joins));
@@ -122,7 +123,7 @@ impl Tutorial {
 
     fn register(&mut self, object: &Object<'_>, out: &mut Output<'_>) {
         let name = object.first(&["userId", "identity"]);
-        if object.string("userId").is_some() {
+        if object.first(&["userId"]).is_some() {
             self.speaks = Some(DialectKind::Tutorial3);
         }
         let mut message = Writer::new("register");
@@ -131,7 +132,7 @@ impl Tutorial {
             self.name = Some(name.clone().into_owned());
         }
         for field in ["token", "id"] {
-            message.raw_if(field, object.get(field));
+            message.raw_if(field, object.text(field));
         }
         self.ask(out, &message.finish());
     }
@@ -146,14 +147,14 @@ impl Tutorial {
             return;
         }
         let mut message = Writer::new("leave");
-        message.raw_if("id", object.get("id"));
+        message.raw_if("id", object.text("id"));
         self.ask(out, &message.finish());
     }
 
     fn relay(&mut self, kind: &str, object: &Object<'_>, out: &mut Output<'_>) {
-        if object.get("targetId").is_some() {
+        if object.text("targetId").is_some() {
             self.speaks = Some(DialectKind::Tutorial3);
-        } else if object.get("to").is_some() && self.speaks.is_none() {
+        } else if object.text("to").is_some() && self.speaks.is_none() {
             self.speaks = Some(DialectKind::Tutorial0);
         }
         let mut message = Writer::new(kind);
@@ -162,8 +163,8 @@ impl Tutorial {
         }
         let inner = object.object("data");
         let payload = |name| {
-            let own = object.get(name);
-            own.or_else(|| inner.as_ref().and_then(|data| data.get(name)))
+            let own = object.text(name);
+            own.or_else(|| inner.as_ref().and_then(|data| data.text(name)))
         };
         let sdp = payload("sdp");
         if let Some(sdp) = sdp {
@@ -176,7 +177,7 @@ impl Tutorial {
         message.raw_if("candidate", payload("candidate"));
         for (name, value) in object.fields() {
             if !OWN.contains(&name) {
-                message.raw(name, value);
+                message.raw(name, value.get());
             }
         }
         self.ask(out, &message.finish());

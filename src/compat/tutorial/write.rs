@@ -1,7 +1,8 @@
 //! What the hub says, in the words of the clients.
 
 use super::{Form, HOLD, MAX_HELD, Tutorial};
-use crate::compat::object::{Object, Writer, list, string};
+use crate::compat::object::{Object, list};
+use crate::compat::writer::Writer;
 use crate::protocol::{Body, DialectKind, FrameType};
 use crate::signal::hub::Event;
 use crate::signal::{Outgoing, Output};
@@ -10,8 +11,10 @@ use std::time::Instant;
 
 impl Tutorial {
     pub(super) fn write(&mut self, outgoing: &Outgoing, now: Instant, out: &mut Output<'_>) {
-        let Event::Native(body) = &outgoing.event;
-        let Some(object) = Object::parse(body.as_str()) else {
+        let Event::Native(body) = &outgoing.event else {
+            return;
+        };
+        let Ok(object) = Object::parse(body.as_str()) else {
             return;
         };
         self.peer = Some(outgoing.peer);
@@ -25,10 +28,10 @@ impl Tutorial {
             FrameType::Left => self.left(&object, out),
             _ if self.is_bare() => {}
             FrameType::Welcome => out.text(&copy(body, &object, |frame| {
-                frame.raw_if("clientId", object.get("peerId"));
+                frame.raw_if("clientId", object.text("peerId"));
             })),
             FrameType::Registered => out.text(&copy(body, &object, |frame| {
-                frame.raw_if("userId", object.get("identity"));
+                frame.raw_if("userId", object.text("identity"));
             })),
             FrameType::Message | FrameType::Hangup => {
                 out.text(&copy(body, &object, |frame| sender(frame, &object)));
@@ -51,7 +54,7 @@ impl Tutorial {
         self.entering = false;
         self.held.clear();
         let before = self.room.take();
-        self.room = object.string("roomId").map(Cow::into_owned);
+        self.room = object.first(&["roomId"]).map(Cow::into_owned);
         self.partner = None;
         if self.is_bare() {
             return;
@@ -59,25 +62,31 @@ impl Tutorial {
         if let Some(before) = before {
             out.text(&Writer::new("left").string("roomId", &before).finish());
         }
-        let peers = object.get("peers").map(list).unwrap_or_default();
-        let peers: Vec<_> = peers.into_iter().filter_map(Object::parse).collect();
-        let ids: Vec<_> = peers.iter().filter_map(|peer| peer.get("peerId")).collect();
+        let peers = object.text("peers").map(list).unwrap_or_default();
+        let peers: Vec<_> = peers
+            .into_iter()
+            .filter_map(|peer| Object::parse(peer).ok())
+            .collect();
+        let ids: Vec<_> = peers
+            .iter()
+            .filter_map(|peer| peer.text("peerId"))
+            .collect();
         let members = format!("[{}]", ids.join(","));
         let mut room_joined = Writer::new("room-joined");
         room_joined
-            .raw_if("roomId", object.get("roomId"))
-            .raw_if("clientId", object.get("peerId"))
+            .raw_if("roomId", object.text("roomId"))
+            .raw_if("clientId", object.text("peerId"))
             .raw("members", &members);
         out.text(&room_joined.finish());
         let has_id = asked.is_some_and(|(_, own)| own);
         let mut joined = Writer::new("joined");
         for (name, value) in object.fields() {
             if !SECRET.contains(&name) && (name != "id" || has_id) {
-                joined.raw(name, value);
+                joined.raw(name, value.get());
             }
         }
         joined
-            .raw_if("clientId", object.get("peerId"))
+            .raw_if("clientId", object.text("peerId"))
             .raw("members", &members);
         out.text(&joined.finish());
         if self.speaks == Some(DialectKind::Tutorial1) {
@@ -105,7 +114,7 @@ impl Tutorial {
     }
 
     fn hold(&mut self, peer: &Object<'_>, now: Instant) {
-        if let Some(id) = peer.string("peerId")
+        if let Some(id) = peer.first(&["peerId"])
             && self.held.len() < MAX_HELD
         {
             let text = arrival("peer-joined", peer);
@@ -114,7 +123,7 @@ impl Tutorial {
     }
 
     fn peer_left(&mut self, object: &Object<'_>, out: &mut Output<'_>) {
-        let peer = object.string("peerId");
+        let peer = object.first(&["peerId"]);
         if self.partner.as_deref() == peer.as_deref() {
             self.partner = None;
         }
@@ -127,7 +136,7 @@ impl Tutorial {
         for kind in ["user-left", "peer-left"] {
             let mut left = Writer::new(kind);
             aliases(&mut left, object);
-            left.raw_if("reason", object.get("reason"));
+            left.raw_if("reason", object.text("reason"));
             out.text(&left.finish());
         }
     }
@@ -143,13 +152,13 @@ impl Tutorial {
         if let Some(room) = room {
             left.string("roomId", &room);
         }
-        left.raw_if("id", object.get("id"));
+        left.raw_if("id", object.text("id"));
         out.text(&left.finish());
     }
 
     fn error(&mut self, object: &Object<'_>, body: &Body, out: &mut Output<'_>) {
         self.entering = false;
-        let id = object.string("id");
+        let id = object.first(&["id"]);
         let of_join = self
             .joining
             .take_if(|(join, _)| Some(join.as_str()) == id.as_deref());
@@ -161,17 +170,17 @@ impl Tutorial {
         };
         let mut refused = Writer::new("join-error");
         refused
-            .raw_if("error", object.get("message"))
-            .raw_if("code", object.get("code"));
+            .raw_if("error", object.text("message"))
+            .raw_if("code", object.text("code"));
         out.text(&refused.finish());
         out.text(&copy_without(body, object, if own { "" } else { "id" }));
     }
 
     /// An offer or an answer, in the form that the client knows.
     fn description(&mut self, body: &Body, object: &Object<'_>, out: &mut Output<'_>) {
-        self.partner = object.string("from").map(Cow::into_owned);
+        self.partner = object.first(&["from"]).map(Cow::into_owned);
         let kind = body.kind().as_str();
-        let sdp = object.get("sdp").unwrap_or("null");
+        let sdp = object.text("sdp").unwrap_or("null");
         let wanted = match self.speaks {
             Some(DialectKind::Tutorial1 | DialectKind::Tutorial2 | DialectKind::Tutorial3) => {
                 Some(Form::Object)
@@ -198,7 +207,7 @@ impl Tutorial {
         frame.raw("sdp", &sdp);
         for (name, value) in object.fields() {
             if !matches!(name, "type" | "sdp") {
-                frame.raw(name, value);
+                frame.raw(name, value.get());
             }
         }
         sender(&mut frame, object);
@@ -207,7 +216,7 @@ impl Tutorial {
 
     fn candidate(&mut self, body: &Body, object: &Object<'_>, out: &mut Output<'_>) {
         if self.is_bare() {
-            let candidate = object.get("candidate").unwrap_or("null");
+            let candidate = object.text("candidate").unwrap_or("null");
             out.text(&Writer::untyped().raw("candidate", candidate).finish());
         } else {
             out.text(&copy(body, object, |frame| sender(frame, object)));
@@ -220,7 +229,7 @@ const SECRET: [&str; 4] = ["type", "seq", "resumeToken", "resumeWindow"];
 
 /// Whether a peer is of the tutorial whose newcomers wait for an offer.
 fn waits(peer: &Object<'_>) -> bool {
-    peer.string("dialect")
+    peer.first(&["dialect"])
         .is_some_and(|dialect| dialect == DialectKind::Tutorial1.as_str())
 }
 
@@ -232,7 +241,7 @@ fn arrival(kind: &str, peer: &Object<'_>) -> String {
 
 /// A peer under the names of all tutorials.
 fn aliases(frame: &mut Writer, peer: &Object<'_>) {
-    let (id, name) = (peer.get("peerId"), peer.get("identity"));
+    let (id, name) = (peer.text("peerId"), peer.text("identity"));
     frame
         .raw_if("clientId", id)
         .raw_if("userId", name)
@@ -243,7 +252,7 @@ fn aliases(frame: &mut Writer, peer: &Object<'_>) {
 
 /// The sender under the names of the other tutorials.
 fn sender(frame: &mut Writer, object: &Object<'_>) {
-    let (id, name) = (object.string("from"), object.string("fromIdentity"));
+    let (id, name) = (object.first(&["from"]), object.first(&["fromIdentity"]));
     if let Some(id) = id {
         frame.string("fromId", &id);
         // The id serves as name where there is none.
@@ -255,7 +264,7 @@ fn copy(body: &Body, object: &Object<'_>, more: impl FnOnce(&mut Writer)) -> Str
     let mut frame = Writer::new(body.kind().as_str());
     for (name, value) in object.fields() {
         if !SECRET.contains(&name) {
-            frame.raw(name, value);
+            frame.raw(name, value.get());
         }
     }
     more(&mut frame);
@@ -266,7 +275,7 @@ fn copy_without(body: &Body, object: &Object<'_>, without: &str) -> String {
     let mut frame = Writer::new(body.kind().as_str());
     for (name, value) in object.fields() {
         if name != "type" && name != without {
-            frame.raw(name, value);
+            frame.raw(name, value.get());
         }
     }
     frame.finish()
@@ -280,8 +289,10 @@ fn in_form<'a>(form: Form, kind: &str, sdp: &'a str) -> Cow<'a, str> {
             Cow::Owned(object)
         }
         Form::Text if sdp.starts_with('{') => {
-            let text = Object::parse(sdp).and_then(|object| object.get("sdp"));
-            Cow::Borrowed(text.filter(|text| string(text).is_some()).unwrap_or(sdp))
+            let text = Object::parse(sdp)
+                .ok()
+                .and_then(|object| object.text("sdp"));
+            Cow::Borrowed(text.filter(|text| text.starts_with('"')).unwrap_or(sdp))
         }
         _ => Cow::Borrowed(sdp),
     }

@@ -1,6 +1,7 @@
 //! Shutting down: no newcomers, then nobody.
 
 use super::clock::Clocks;
+use super::exchange::Exchange;
 use super::lobby::Lobbies;
 use super::names::Names;
 use super::rate::Attempts;
@@ -63,6 +64,7 @@ impl Hub {
         self.names = Names::default();
         self.rooms.clear();
         self.calls.clear();
+        self.exchange = Exchange::default();
         self.attempts = Attempts::default();
         self.lobbies = Lobbies::default();
         self.timers = Timers::default();

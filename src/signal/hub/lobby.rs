@@ -16,7 +16,7 @@ const ROOM: &str = "default";
 pub(super) struct Lobbies(HashMap<Arc<str>, BTreeSet<ConnId>>);
 
 impl Lobbies {
-    pub(super) fn send_session_started(&mut self, lobby: &Arc<str>, conn: ConnId) {
+    pub(super) fn wait(&mut self, lobby: &Arc<str>, conn: ConnId) {
         self.0.entry(Arc::clone(lobby)).or_default().insert(conn);
     }
 
@@ -74,7 +74,7 @@ impl Hub {
             let waiting = Requester::unasked(conn, entry.peer);
             // A full room holds no more: who does not get in waits on.
             if self.join(cx, &waiting, join(), Ok(Grant::open())).is_err() {
-                self.lobbies.enter(&lobby, conn);
+                self.lobbies.wait(&lobby, conn);
             }
         }
         Ok(answer)
