@@ -67,6 +67,7 @@ impl Check<'_> {
             verifier.accept_invites(InviteKeys::new(&turn.secrets));
         }
         let tls = self.tls(&raw);
+        let compat = self.compat(&raw, loopback && auth.mode == super::Mode::Open);
         self.limits(&raw);
         let http = Http {
             allowed_origins: self.origins(&raw.http.allowed_origins),
@@ -84,6 +85,7 @@ impl Check<'_> {
         if let Some(CertificateSource::Acme(acme)) = &tls.certificates {
             effective.tls.acme.domains = acme.domains.clone();
         }
+        effective.compat.enabled = Some(compat.enabled.iter().copied().collect());
         effective.turn.udp = Some(turn.udp.addresses.clone());
         effective.turn.tcp = Some(turn.tcp.addresses.clone());
         effective.turn.workers = Some(turn.workers as u32);
@@ -96,6 +98,7 @@ impl Check<'_> {
             rooms: raw.rooms,
             signal: raw.signal,
             turn,
+            compat,
             drain_grace: raw.drain.grace.0,
             metrics: raw.metrics.listen,
             log: raw.log,

@@ -216,6 +216,7 @@ impl Driver {
             conn,
             dialect,
             client,
+            lobby: None,
             outbox,
             driver: Arc::clone(self),
         })
@@ -366,11 +367,18 @@ pub struct Admission {
     pub(super) conn: ConnId,
     pub(super) dialect: DialectKind,
     pub(super) client: IpAddr,
+    pub(super) lobby: Option<Arc<str>>,
     pub(super) outbox: Arc<Outbox>,
     driver: Arc<Driver>,
 }
 
 impl Admission {
+    /// Lets the connection wait in a lobby.
+    pub fn in_lobby(mut self, lobby: Option<Arc<str>>) -> Self {
+        self.lobby = lobby;
+        self
+    }
+
     pub(super) fn driver(&self) -> &Driver {
         &self.driver
     }

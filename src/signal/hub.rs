@@ -15,6 +15,7 @@ mod exchange;
 pub(crate) mod fuzz;
 mod interface;
 mod invites;
+mod lobby;
 mod membership;
 mod moderation;
 mod names;
@@ -46,6 +47,7 @@ use calls::Call;
 use clock::Clocks;
 use drain::Draining;
 use exchange::Exchange;
+use lobby::Lobbies;
 use names::Names;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -73,6 +75,7 @@ pub struct Hub {
     calls: HashMap<CallId, Call>,
     exchange: Exchange,
     attempts: Attempts,
+    lobbies: Lobbies,
     timers: Timers,
     clocks: Clocks,
     draining: Option<Draining>,
@@ -102,6 +105,7 @@ impl Hub {
             calls: HashMap::new(),
             exchange: Exchange::default(),
             attempts: Attempts::default(),
+            lobbies: Lobbies::default(),
             timers: Timers::default(),
             clocks: Clocks::default(),
             draining: None,
@@ -121,7 +125,8 @@ impl Hub {
                 conn,
                 client,
                 dialect,
-            } => self.connected(cx, conn, client, dialect),
+                lobby,
+            } => self.connected(cx, conn, client, dialect, lobby),
             Input::Frame {
                 conn,
                 message,
@@ -218,7 +223,14 @@ impl Hub {
         }
     }
 
-    fn connected(&mut self, cx: &mut Cx<'_>, conn: ConnId, client: IpAddr, dialect: DialectKind) {
+    fn connected(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        client: IpAddr,
+        dialect: DialectKind,
+        lobby: Option<Arc<str>>,
+    ) {
         if self.draining.is_some() {
             let reason = "the server shuts down";
             cx.effects.push(Effect::Close {
@@ -235,12 +247,17 @@ impl Hub {
         if let Some(deadline) = deadline {
             self.timers.set(deadline, Timer::JoinDeadline(conn));
         }
+        if let Some(lobby) = &lobby {
+            self.lobbies.wait(lobby, conn);
+        }
         self.conns.insert(
             conn,
             Conn {
                 peer,
                 client,
                 dialect,
+                shown: dialect.shown(),
+                lobby: lobby.clone(),
                 revoked_until: None,
                 deadline,
                 outside: 0,
@@ -310,6 +327,9 @@ impl Hub {
     /// Forgets a connection whose session, if any, is elsewhere or ended.
     fn remove_connection(&mut self, conn: ConnId) -> Option<Conn> {
         let entry = self.conns.remove(&conn)?;
+        if let Some(lobby) = &entry.lobby {
+            self.lobbies.leave(lobby, conn);
+        }
         if let Some(deadline) = entry.deadline {
             self.timers.cancel(deadline, Timer::JoinDeadline(conn));
         }

@@ -37,6 +37,9 @@ pub enum Input {
         client: IpAddr,
         /// What it speaks.
         dialect: DialectKind,
+        /// Those of one lobby are called together by the first of them that speaks; `None` for a
+        /// client that names its rooms.
+        lobby: Option<Arc<str>>,
     },
     /// A frame arrived.
     Frame {

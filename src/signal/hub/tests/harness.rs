@@ -147,6 +147,7 @@ impl World {
             conn: ConnId(conn),
             client,
             dialect,
+            lobby: None,
         });
         conn
     }

@@ -1,0 +1,64 @@
+//! What each part of signaling is told of the configuration.
+
+use crate::compat;
+use crate::config::{Config, Mode, Protocol, UniqueIdentity};
+use crate::http::{self, Access};
+use crate::protocol::{ErrorCode, RequestError};
+use crate::signal::hub::{self, Settings};
+use crate::signal::{ConnectionLimits, ConnectionSettings};
+use std::sync::Arc;
+
+pub(super) fn connection_limits(config: &Config) -> ConnectionLimits {
+    ConnectionLimits {
+        per_ip: config.signal.connections_per_ip,
+        total: config.signal.max_connections,
+        outbox: config.signal.outbox.0 as usize,
+    }
+}
+
+pub(super) fn hub_settings(config: &Config, page: &str) -> Settings {
+    let (rooms, signal) = (&config.rooms, &config.signal);
+    Settings {
+        max_peers: rooms.max_peers,
+        max_rooms: rooms.max_rooms as usize,
+        unique_identity: match rooms.unique_identity {
+            UniqueIdentity::Allow => hub::UniqueIdentity::Allow,
+            UniqueIdentity::Replace => hub::UniqueIdentity::Replace,
+            UniqueIdentity::Reject => hub::UniqueIdentity::Reject,
+        },
+        sessions_per_network: signal.connections_per_ip as usize,
+        list_rooms: rooms.list,
+        heartbeat: signal.heartbeat.0,
+        resume_window: signal.resume_window.0,
+        ring: signal.ring.0 as usize,
+        ring_total: signal.ring_total.0 as usize,
+        rate: signal.rate.0,
+        candidate_rate: signal.candidate_rate.0,
+        page: page.to_owned(),
+        invite_tokens: config.auth.mode == Mode::Jwt,
+        byte_rate: signal.byte_rate.0,
+        byte_burst: signal.outbox.0 / 2,
+        ..Settings::default()
+    }
+}
+
+pub(super) fn connection_settings(config: &Config, access: Access) -> ConnectionSettings {
+    ConnectionSettings {
+        heartbeat: config.signal.heartbeat.0,
+        timeout: config.signal.timeout.0,
+        max_frame: config.signal.max_frame.0 as usize,
+        authorize: Arc::new(move |token| {
+            access.grant(token, http::unix_now()).map_err(|error| {
+                let code = ErrorCode::from_name(error.code()).unwrap_or(ErrorCode::Unauthorized);
+                RequestError::new(code, error.to_string())
+            })
+        }),
+    }
+}
+
+pub(super) fn compat_settings(config: &Config) -> compat::Settings {
+    compat::Settings {
+        tutorials: config.compat.speaks(Protocol::Tutorials),
+        lobby: config.compat.lobby,
+    }
+}
