@@ -5,12 +5,14 @@
 
 mod auth;
 mod check;
+mod compat;
 mod problem;
 mod raw;
 mod source;
 mod tls;
 mod values;
 
+pub use compat::{Compat, Protocol, SocketIoProfile};
 pub use problem::{ConfigError, Problem};
 pub use raw::{Http, Log, LogFormat, LogLevel, Mode, Raw, Rooms, Signal, UniqueIdentity};
 pub use tls::{Acme, CertificateSource, Tls};
@@ -48,6 +50,8 @@ pub struct Config {
     pub signal: Signal,
     /// STUN and TURN.
     pub turn: Turn,
+    /// Foreign protocols.
+    pub compat: Compat,
     /// How long a drain waits for calls to end.
     pub drain_grace: Duration,
     /// Where metrics are served without a token.

@@ -69,10 +69,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "src/signal/",
-        &["app", "http", "cli", "relay", "net", "config"],
+        &["app", "http", "cli", "compat", "relay", "net", "config"],
     ),
     ("src/compat/", &["app", "http", "cli", "relay", "net"]),
     ("src/relay/", &["app", "http", "cli", "signal", "config"]),
+    (
+        "src/compat/",
+        &["app", "http", "cli", "relay", "net", "config"],
+    ),
     ("src/net/", &["app", "cli", "signal", "relay"]),
     ("src/http/", &["app", "cli", "relay", "config"]),
     ("src/cli/", &["signal"]),

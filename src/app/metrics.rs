@@ -194,11 +194,7 @@ impl fmt::Debug for Signaling {
 impl Signaling {
     fn dialects(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let stats = self.driver.stats();
-        let foreign = || {
-            DialectKind::ALL
-                .iter()
-                .filter(|kind| **kind != DialectKind::Native)
-        };
+        let foreign = || DialectKind::ALL.iter().filter(|kind| kind.is_counted());
         let help = "Open connections of foreign protocols";
         let gauge = MetricType::Gauge;
         let mut family =

@@ -36,6 +36,22 @@ impl<'a> Object<'a> {
         self.get(name).and_then(string)
     }
 
+    /// The text of a field, `null` included.
+    pub fn text(&self, name: &str) -> Option<&'a str> {
+        self.get(name).map(RawValue::get)
+    }
+
+    /// The string in the first of several fields that holds one which is not empty.
+    pub fn first(&self, names: &[&str]) -> Option<Cow<'a, str>> {
+        let strings = names.iter().filter_map(|name| self.string(name));
+        strings.into_iter().find(|text| !text.is_empty())
+    }
+
+    /// The object in a field.
+    pub fn object(&self, name: &str) -> Option<Object<'a>> {
+        Object::parse(self.text(name)?).ok()
+    }
+
     /// Every field once, at the place of its last value.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
         self.0.iter().enumerate().filter_map(|(n, (name, raw))| {
@@ -50,6 +66,12 @@ pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(raw.get())
         .ok()
         .map(|Text(text)| text)
+}
+
+/// The elements of the list that a JSON text is; none where it is none.
+pub fn list(text: &str) -> Vec<&str> {
+    let list: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
+    list.into_iter().map(RawValue::get).collect()
 }
 
 /// A message that is not one of its protocol: ten in a row end a connection.

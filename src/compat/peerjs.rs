@@ -133,6 +133,7 @@ impl PeerJs {
             payload: payload.map(Box::from),
         });
         Ok(ClientMessage {
+            dialect: None,
             id: None,
             kind: counted,
             request: Request::Exchange(ExchangeRequest::Send {
@@ -152,6 +153,7 @@ impl Dialect for PeerJs {
                 self.end("ERROR", reason, out);
             }
             State::Waits(hello) => out.request(Ok(ClientMessage {
+                dialect: None,
                 id: None,
                 kind: MessageType::Register,
                 request: Request::Exchange(ExchangeRequest::Open {

@@ -168,6 +168,7 @@ fn relayed_signal(signal: &RawValue) -> Option<String> {
 /// The connection's first request.
 pub(super) fn open() -> Asked {
     Ok(ClientMessage {
+        dialect: None,
         id: None,
         kind: MessageType::Register,
         request: Request::Exchange(ExchangeRequest::Open { token: None }),
@@ -177,6 +178,7 @@ pub(super) fn open() -> Asked {
 /// A request that counts as a message.
 pub(super) fn exchange(request: ExchangeRequest) -> Asked {
     Ok(ClientMessage {
+        dialect: None,
         id: None,
         kind: MessageType::Message,
         request: Request::Exchange(request),

@@ -63,6 +63,7 @@ impl Check<'_> {
         let auth = self.auth(&raw, loopback);
         let turn = self.turn(&raw, loopback);
         let tls = self.tls(&raw);
+        let compat = self.compat(&raw, loopback && auth.mode == super::Mode::Open);
         self.limits(&raw);
         let http = Http {
             allowed_origins: self.origins(&raw.http.allowed_origins),
@@ -80,6 +81,7 @@ impl Check<'_> {
         if let Some(CertificateSource::Acme(acme)) = &tls.certificates {
             effective.tls.acme.domains = acme.domains.clone();
         }
+        effective.compat.enabled = Some(compat.enabled.iter().copied().collect());
         effective.turn.udp = Some(turn.udp.addresses.clone());
         effective.turn.tcp = Some(turn.tcp.addresses.clone());
         effective.turn.workers = Some(turn.workers as u32);
@@ -92,6 +94,7 @@ impl Check<'_> {
             rooms: raw.rooms,
             signal: raw.signal,
             turn,
+            compat,
             drain_grace: raw.drain.grace.0,
             metrics: raw.metrics.listen,
             log: raw.log,
@@ -245,7 +248,9 @@ impl Check<'_> {
                 turn.coalesce,
                 "is a delay that calls would feel",
             )
-            .set_fix("\"200us\" is what pays; \"0s\" switches it off");
+            .set_fix(
+                "\"65us\" is the default, \"200us\" takes least CPU time, \"0s\" switches it off",
+            );
         }
         Turn {
             enabled: turn.enabled,

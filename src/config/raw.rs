@@ -2,6 +2,7 @@
 //!
 //! Nothing is judged here beyond the form of a single value; [`super::Config`] does that.
 
+use super::compat::{Protocol, SocketIoProfile};
 use super::values::{BitRate, ByteRate, Frequency, Ports, Size, Span};
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -40,6 +41,7 @@ tables! {
         rooms: Rooms = Rooms::default(),
         signal: Signal = Signal::default(),
         turn: Turn = Turn::default(),
+        compat: Compat = Compat::default(),
         drain: Drain = Drain::default(),
         metrics: Metrics = Metrics::default(),
         log: Log = Log::default(),
@@ -135,7 +137,7 @@ tables! {
         #[serde(deserialize_with = "some_list")]
         tcp: Option<Vec<SocketAddr>> = None,
         workers: Option<u32> = None,
-        coalesce: Span = Span(Duration::from_micros(200)),
+        coalesce: Span = Span(Duration::from_micros(65)),
         #[serde(deserialize_with = "list")]
         alternate: Vec<SocketAddr> = vec![],
         relay_ports: Ports = Ports(49152..=65535),
@@ -148,6 +150,16 @@ tables! {
         total_quota: u32 = 10_000,
         max_rate: Option<BitRate> = None,
         total_rate: Option<BitRate> = None,
+    }
+    /// Foreign protocols.
+    Compat {
+        #[serde(deserialize_with = "some_list")]
+        enabled: Option<Vec<Protocol>> = None,
+        socketio: SocketIo = SocketIo::default(),
+    }
+    /// Applications over Socket.IO.
+    SocketIo {
+        profile: SocketIoProfile = SocketIoProfile::Relay,
     }
     /// The end of a run.
     Drain {
@@ -248,9 +260,11 @@ where
     deserializer.deserialize_any(List(PhantomData))
 }
 
-fn some_list<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Vec<SocketAddr>>, D::Error> {
+fn some_list<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + FromStr<Err: fmt::Display>,
+{
     list(deserializer).map(Some)
 }
 

@@ -4,6 +4,7 @@
 
 mod access;
 mod admin;
+mod compat;
 mod extract;
 mod forwarded;
 mod guard;
@@ -21,6 +22,7 @@ pub use guard::Guard;
 pub use serve::{Caller, Version, serve};
 
 use crate::auth::credential::IceIssuer;
+use crate::compat::Settings;
 use crate::signal::{ConnectionSettings, Driver};
 use axum::Router;
 use axum::extract::State;
@@ -64,6 +66,8 @@ pub struct AppState {
     pub not_ready: NotReady,
     /// Whether the embedded pages are served.
     pub pages: bool,
+    /// What is spoken beside the native protocol.
+    pub compat: Settings,
     /// `auth.admin_token`; without one the admin API does not exist.
     pub admin_token: watch::Receiver<Option<AdminToken>>,
     /// The relays, as far as an operator is concerned.
@@ -114,10 +118,10 @@ pub fn router(context: Arc<AppState>, guard: Guard) -> Router {
         )
         .route("/sdk/v1/", get(sdk::index))
         .route("/sdk/v1/{name}", get(sdk::file))
-        .route("/ws", get(ws::upgrade));
+        .route("/ws", get(ws::native));
+    router = compat::routes(router, &context);
     if context.pages {
         router = router
-            .route("/", get(pages::call))
             .route("/check", get(pages::check))
             .route("/assets/{name}", get(pages::asset));
     }

@@ -1,11 +1,11 @@
-//! `GET /ws`: admission, then the upgrade (RFC 6455 section 4.2).
+//! WebSocket: admission, then the upgrade (RFC 6455 section 4.2).
 
 use super::AppState;
 use super::access::token_of;
 use super::guard::{ClientAddr, Held};
 use super::problem::Problem;
 use crate::protocol::DialectKind;
-use crate::signal::{self, ConnectError, Native};
+use crate::signal::{self, Admission, ConnectError, Dialect, Native};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -17,22 +17,44 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use secrecy::SecretString;
+use std::net::IpAddr;
 use std::sync::Arc;
 use tungstenite::handshake::derive_accept_key;
 
-pub(super) async fn upgrade(
+/// `GET /ws`.
+pub(super) async fn native(
     State(context): State<Arc<AppState>>,
     Extension(ClientAddr(client)): Extension<ClientAddr>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (mut parts, _) = request.into_parts();
+    let (parts, _) = request.into_parts();
+    let offered = subprotocol(&parts.headers);
+    upgrade(&context, client, parts, offered, || {
+        let admission = context.driver.admit(client, DialectKind::Native)?;
+        Ok((Native, admission))
+    })
+}
+
+/// Whether the request asks for a WebSocket, rightly or not.
+pub(super) fn wants_websocket(headers: &HeaderMap) -> bool {
+    has_word(headers, &header::UPGRADE, "websocket")
+}
+
+/// Upgrades to a WebSocket, confirms the subprotocol, and runs the connection that `begin` makes.
+pub(super) fn upgrade<D: Dialect + Send + 'static>(
+    context: &AppState,
+    client: IpAddr,
+    mut parts: Parts,
+    subprotocol: Option<HeaderValue>,
+    begin: impl FnOnce() -> Result<(D, Admission), ConnectError>,
+) -> Result<Response, Problem> {
     let token = token_of(&parts).map(SecretString::from);
     let (Some(accept), Some(upgrade)) =
         (accept_key(&parts), parts.extensions.remove::<OnUpgrade>())
     else {
         return Ok(not_a_websocket());
     };
-    let admission = context.driver.admit(client, DialectKind::Native)?;
+    let (dialect, admission) = begin()?;
     let sessions = context.sessions.clone();
     let held = Held::of(&mut parts);
     tokio::spawn(async move {
@@ -40,7 +62,7 @@ pub(super) async fn upgrade(
         match upgrade.await {
             Ok(socket) => {
                 let carrier = TokioIo::new(socket);
-                signal::run(carrier, Native, admission, token, sessions).await;
+                signal::run(carrier, dialect, admission, token, sessions).await;
             }
             Err(error) => tracing::debug!(%client, "upgrade failed: {error}"),
         }
@@ -51,7 +73,7 @@ pub(super) async fn upgrade(
         (header::SEC_WEBSOCKET_ACCEPT, accept),
     ];
     let mut response = (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response();
-    if let Some(subprotocol) = subprotocol(&parts.headers) {
+    if let Some(subprotocol) = subprotocol {
         let headers = response.headers_mut();
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
@@ -65,11 +87,7 @@ pub(super) fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
         let is_word = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
         !name.is_empty() && name.bytes().all(is_word)
     };
-    let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    let mut offered = lines
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .map(str::trim);
+    let mut offered = words(headers, &header::SEC_WEBSOCKET_PROTOCOL);
     HeaderValue::from_str(offered.find(is_token)?).ok()
 }
 
@@ -90,14 +108,7 @@ fn not_a_websocket() -> Response {
 
 /// The answer to a proper handshake.
 fn accept_key(request: &Parts) -> Option<HeaderValue> {
-    let has = |name: HeaderName, word: &str| {
-        let lines = request.headers.get_all(name);
-        let mut words = lines
-            .iter()
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(','));
-        words.any(|w| w.trim().eq_ignore_ascii_case(word))
-    };
+    let has = |name: HeaderName, word: &str| has_word(&request.headers, &name, word);
     let is_handshake = request.method == Method::GET
         && has(header::CONNECTION, "upgrade")
         && has(header::UPGRADE, "websocket")
@@ -109,6 +120,19 @@ fn accept_key(request: &Parts) -> Option<HeaderValue> {
         return None;
     }
     HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
+}
+
+fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    words(headers, name).any(|other| other.eq_ignore_ascii_case(word))
+}
+
+/// The items of a header with commas between them.
+fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).iter();
+    lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
 }
 
 impl From<ConnectError> for Problem {

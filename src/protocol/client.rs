@@ -7,7 +7,7 @@ mod fields;
 mod names;
 
 use super::exchange::ExchangeRequest;
-use super::{ErrorCode, MAX_DEPTH, MAX_ID, MessageType};
+use super::{DialectKind, ErrorCode, MAX_DEPTH, MAX_ID, MessageType};
 use crate::auth::Role;
 use fields::{Fault, Fields};
 pub use names::folds_to;
@@ -26,6 +26,8 @@ pub struct ClientMessage {
     pub kind: MessageType,
     /// The fields of that type.
     pub request: Request,
+    /// Which client of a foreign protocol this turned out to be. No frame says so: translators do.
+    pub dialect: Option<DialectKind>,
 }
 
 impl ClientMessage {
@@ -60,6 +62,9 @@ pub enum Request {
     },
     /// `join`.
     Join(Box<Join>),
+    /// Enters the room of those who name none, with all that wait there in silence. The native
+    /// protocol has no such message.
+    Lobby,
     /// `resume`.
     Resume {
         /// From `joined` or `registered`.
@@ -144,8 +149,6 @@ pub struct Join {
     pub metadata: Option<Box<RawValue>>,
     /// Settings for the room, if this join makes it.
     pub create: RoomPatch,
-    /// What others are shown of the client's dialect. No frame sets it: translators do.
-    pub dialect: Option<&'static str>,
 }
 
 /// Changes to a room: what is absent stays.
@@ -268,7 +271,12 @@ pub fn parse(text: &str) -> Result<ClientMessage, FrameError> {
         false => fields.message(),
     };
     match message {
-        Ok((kind, request)) => Ok(ClientMessage { id, kind, request }),
+        Ok((kind, request)) => Ok(ClientMessage {
+            id,
+            kind,
+            request,
+            dialect: None,
+        }),
         Err(fault) => Err(fault.with_id(id)),
     }
 }

@@ -5,8 +5,16 @@ named! {
     pub enum DialectKind {
         /// The one of `docs/protocol.md`.
         Native = "native",
-        /// The WebSocket clients of the tutorials, on `/`.
+        /// A WebSocket client of a tutorial, on `/`, that has not shown yet of which.
         Tutorial = "tutorial",
+        /// The tutorial with rooms of members: newcomers offer, SDP as text or object.
+        Tutorial0 = "tutorial-0",
+        /// The tutorial with identities: whoever hears of a newcomer offers.
+        Tutorial1 = "tutorial-1",
+        /// The tutorial of one call between two pages, without rooms.
+        Tutorial2 = "tutorial-2",
+        /// The tutorial of the video chat: newcomers offer, SDP as object.
+        Tutorial3 = "tutorial-3",
         /// The signaling of y-webrtc.
         YWebrtc = "y-webrtc",
         /// The `ws-relay` of trystero.
@@ -37,11 +45,19 @@ impl DialectKind {
         matches!(self, Self::Tutorial)
     }
 
+    /// Whether connections are counted under it: others only tell peers apart.
+    pub const fn is_counted(self) -> bool {
+        !matches!(
+            self,
+            Self::Native | Self::Tutorial0 | Self::Tutorial1 | Self::Tutorial2 | Self::Tutorial3
+        )
+    }
+
     /// What other peers are shown; nothing for the native protocol.
-    pub const fn shown(self) -> Option<&'static str> {
+    pub const fn shown(self) -> Option<Self> {
         match self {
             Self::Native => None,
-            other => Some(other.as_str()),
+            other => Some(other),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the server says: messages as serialisable types, and the text that goes on the wire.
 
-use super::{CallId, ErrorCode, FrameType, LeaveReason, PeerId, ResumeToken};
+use super::{CallId, DialectKind, ErrorCode, FrameType, LeaveReason, PeerId, ResumeToken};
 use crate::auth::Role;
 use crate::auth::credential::IceServers;
 use serde::ser::SerializeMap;
@@ -15,6 +15,7 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Body {
     kind: FrameType,
+    sender: Option<DialectKind>,
     text: Arc<str>,
 }
 
@@ -38,6 +39,7 @@ impl Body {
         }
         Self {
             kind: message.kind(),
+            sender: None,
             text: text.into(),
         }
     }
@@ -47,8 +49,21 @@ impl Body {
         debug_assert!(text.starts_with("{\"") && text.ends_with('}'));
         Self {
             kind,
+            sender: None,
             text: text.into(),
         }
+    }
+
+    /// Notes what the client speaks whose message this is.
+    pub fn sent_by(mut self, dialect: Option<DialectKind>) -> Self {
+        self.sender = dialect;
+        self
+    }
+
+    /// What the client speaks whose message this is; `None` for the native protocol, and for the
+    /// server's own messages.
+    pub fn sender(&self) -> Option<DialectKind> {
+        self.sender
     }
 
     /// The `type`.
@@ -336,7 +351,7 @@ pub struct PeerView<'a> {
     pub connection: Presence,
     /// The foreign protocol that it speaks; absent for the native one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dialect: Option<&'static str>,
+    pub dialect: Option<DialectKind>,
 }
 
 impl PeerView<'_> {

@@ -89,6 +89,7 @@ pub fn run<C: Carrier, D: Dialect>(
             conn,
             client,
             dialect: connection.admission.dialect,
+            lobby: connection.admission.lobby.clone(),
         });
         connection.open();
         let end = {

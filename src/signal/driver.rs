@@ -45,7 +45,7 @@ impl SentByType {
 
 /// Called with a user whose relays must end and the highest expiry minted for it; `None` where that
 /// is not known here.
-pub type OnRevoke = Box<dyn Fn(&str, Option<u64>) + Send + Sync>;
+pub type OnRevoke = Box<dyn Fn(&str, Option<u64>, IpAddr) + Send + Sync>;
 
 /// Why a connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -212,6 +212,7 @@ impl Driver {
             conn,
             dialect,
             client,
+            lobby: None,
             outbox,
             driver: Arc::clone(self),
         })
@@ -304,11 +305,12 @@ impl Driver {
                 Effect::Revoke {
                     user,
                     revoked_until,
+                    network,
                 } => {
-                    (self.on_revoke)(&user.to_string(), Some(revoked_until));
+                    (self.on_revoke)(&user.to_string(), Some(revoked_until), network);
                 }
-                Effect::RevokeIdentity { identity } => {
-                    (self.on_revoke)(&http_user(&identity), None);
+                Effect::RevokeIdentity { identity, network } => {
+                    (self.on_revoke)(&http_user(&identity), None, network);
                 }
             }
         }
@@ -360,11 +362,18 @@ pub struct Admission {
     pub(super) conn: ConnId,
     pub(super) dialect: DialectKind,
     pub(super) client: IpAddr,
+    pub(super) lobby: Option<Arc<str>>,
     pub(super) outbox: Arc<Outbox>,
     driver: Arc<Driver>,
 }
 
 impl Admission {
+    /// Lets the connection wait in a lobby.
+    pub fn in_lobby(mut self, lobby: Option<Arc<str>>) -> Self {
+        self.lobby = lobby;
+        self
+    }
+
     pub(super) fn driver(&self) -> &Driver {
         &self.driver
     }
@@ -418,7 +427,7 @@ mod tests {
             Settings::default(),
             ice,
             limits,
-            Box::new(|_, _| {}),
+            Box::new(|_, _, _| {}),
         ))
     }
 

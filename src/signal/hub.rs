@@ -14,6 +14,7 @@ mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod interface;
+mod lobby;
 mod membership;
 mod moderation;
 mod names;
@@ -45,6 +46,7 @@ use calls::Call;
 use clock::Clocks;
 use drain::Draining;
 use exchange::Exchange;
+use lobby::Lobbies;
 use names::Names;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -72,6 +74,7 @@ pub struct Hub {
     calls: HashMap<CallId, Call>,
     exchange: Exchange,
     attempts: Attempts,
+    lobbies: Lobbies,
     timers: Timers,
     clocks: Clocks,
     draining: Option<Draining>,
@@ -101,6 +104,7 @@ impl Hub {
             calls: HashMap::new(),
             exchange: Exchange::default(),
             attempts: Attempts::default(),
+            lobbies: Lobbies::default(),
             timers: Timers::default(),
             clocks: Clocks::default(),
             draining: None,
@@ -120,7 +124,8 @@ impl Hub {
                 conn,
                 client,
                 dialect,
-            } => self.connected(cx, conn, client, dialect),
+                lobby,
+            } => self.connected(cx, conn, client, dialect, lobby),
             Input::Frame {
                 conn,
                 message,
@@ -217,7 +222,14 @@ impl Hub {
         }
     }
 
-    fn connected(&mut self, cx: &mut Cx<'_>, conn: ConnId, client: IpAddr, dialect: DialectKind) {
+    fn connected(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        client: IpAddr,
+        dialect: DialectKind,
+        lobby: Option<Arc<str>>,
+    ) {
         if self.draining.is_some() {
             let reason = "the server shuts down";
             cx.effects.push(Effect::Close {
@@ -234,12 +246,17 @@ impl Hub {
         if let Some(deadline) = deadline {
             self.timers.set(deadline, Timer::JoinDeadline(conn));
         }
+        if let Some(lobby) = &lobby {
+            self.lobbies.wait(lobby, conn);
+        }
         self.conns.insert(
             conn,
             Conn {
                 peer,
                 client,
                 dialect,
+                shown: dialect.shown(),
+                lobby: lobby.clone(),
                 revoked_until: None,
                 deadline,
                 outside: 0,
@@ -309,6 +326,9 @@ impl Hub {
     /// Forgets a connection whose session, if any, is elsewhere or ended.
     fn remove_connection(&mut self, conn: ConnId) -> Option<Conn> {
         let entry = self.conns.remove(&conn)?;
+        if let Some(lobby) = &entry.lobby {
+            self.lobbies.leave(lobby, conn);
+        }
         if let Some(deadline) = entry.deadline {
             self.timers.cancel(deadline, Timer::JoinDeadline(conn));
         }

@@ -114,7 +114,6 @@ impl<'a> Fields<'a> {
                         .room_patch()?,
                     None => RoomPatch::default(),
                 },
-                dialect: None,
             })),
             T::Resume => {
                 let token = self.string("resumeToken", MAX_NAME)?;

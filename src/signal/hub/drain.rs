@@ -2,6 +2,7 @@
 
 use super::clock::Clocks;
 use super::exchange::Exchange;
+use super::lobby::Lobbies;
 use super::names::Names;
 use super::rate::Attempts;
 use super::session::Sessions;
@@ -65,6 +66,7 @@ impl Hub {
         self.calls.clear();
         self.exchange = Exchange::default();
         self.attempts = Attempts::default();
+        self.lobbies = Lobbies::default();
         self.timers = Timers::default();
         self.clocks = Clocks::default();
         (self.away, self.members) = (0, 0);

@@ -94,6 +94,7 @@ pub fn fuzz(bytes: &[u8]) {
             conn,
             client,
             dialect,
+            lobby: None,
         };
         said(&mut hub, connected);
         say(

@@ -33,6 +33,9 @@ pub enum Input {
         client: IpAddr,
         /// What it speaks.
         dialect: DialectKind,
+        /// Those of one lobby are called together by the first of them that speaks; `None` for a
+        /// client that names its rooms.
+        lobby: Option<Arc<str>>,
     },
     /// A frame arrived.
     Frame {
@@ -177,11 +180,15 @@ pub enum Effect {
         user: PeerId,
         /// The highest expiry minted for it, Unix seconds.
         revoked_until: u64,
+        /// Where it came from: it pays for the entry.
+        network: IpAddr,
     },
     /// The same for all that a person, named by a token, was given outside of sessions.
     RevokeIdentity {
         /// The name.
         identity: Arc<str>,
+        /// Where its session came from: it pays for the entry.
+        network: IpAddr,
     },
 }
 

@@ -23,8 +23,6 @@ struct Profile {
     identity: Option<Arc<str>>,
     room: Option<Arc<str>>,
     metadata: Option<Box<RawValue>>,
-    /// What a translator calls its client, where that is more than its dialect's name.
-    dialect: Option<&'static str>,
 }
 
 impl Hub {
@@ -56,7 +54,6 @@ impl Hub {
                 identity,
                 room: None,
                 metadata: None,
-                dialect: None,
             },
             older,
         );
@@ -128,7 +125,6 @@ impl Hub {
             identity,
             room: Some(room.clone()),
             metadata,
-            dialect: join.dialect,
         };
         self.open_session(cx, requester, &grant, profile, older);
         self.send_session_started(cx, requester);
@@ -202,6 +198,7 @@ impl Hub {
             cx.effects.push(Effect::Revoke {
                 user: peer,
                 revoked_until,
+                network: session.network,
             });
         }
         ended
@@ -324,7 +321,7 @@ impl Hub {
             Session {
                 link: Link::Online(requester.conn),
                 dialect: conn.dialect,
-                shown: profile.dialect.or(conn.dialect.shown()),
+                shown: conn.shown,
                 network: network_of(conn.client),
                 identity: profile.identity,
                 named_by_token: grant.identity.is_some(),

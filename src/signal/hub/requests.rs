@@ -5,8 +5,8 @@ use super::response_cache::{About, Remembered};
 use super::{ConnId, Cx, Effect, Hub, millis};
 use crate::auth::Grant;
 use crate::protocol::{
-    Body, ClientMessage, CloseCode, ErrorCode, FrameError, MessageType, PeerId, Request,
-    RequestError, Resumption, ServerMessage,
+    Body, ClientMessage, CloseCode, DialectKind, ErrorCode, FrameError, MessageType, PeerId,
+    Request, RequestError, Resumption, ServerMessage,
 };
 
 /// Malformed frames in a row that close a connection, as the protocol promises.
@@ -25,6 +25,16 @@ pub(super) struct Requester {
 }
 
 impl Requester {
+    /// Stands for a connection that is made to join without having asked.
+    pub(super) fn unasked(conn: ConnId, peer: PeerId) -> Self {
+        Self {
+            conn,
+            peer,
+            id: None,
+            kind: MessageType::Join,
+        }
+    }
+
     pub(super) fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
@@ -64,7 +74,12 @@ impl Hub {
             return;
         };
         let now = cx.now.instant;
-        let is_outside = self.sessions.get(entry.peer).is_none();
+        if let Some(lobby) = &entry.lobby {
+            self.lobbies.leave(lobby, conn);
+        }
+        // Foreign clients of topics and names never have a session, and silent pages take none yet.
+        let is_outside =
+            entry.dialect == DialectKind::Native && self.sessions.get(entry.peer).is_none();
         entry.outside = if is_outside { entry.outside + 1 } else { 0 };
         if entry.outside > MAX_OUTSIDE {
             let why = "too many messages without a session";
@@ -108,8 +123,22 @@ impl Hub {
                     );
                 }
             }
-            (Verdict::Pass, Ok(ClientMessage { id, kind, request })) => {
+            (
+                Verdict::Pass,
+                Ok(ClientMessage {
+                    id,
+                    kind,
+                    request,
+                    dialect,
+                }),
+            ) => {
                 entry.malformed = 0;
+                if dialect.is_some() {
+                    entry.shown = dialect;
+                    if let Some(session) = self.sessions.get_mut(entry.peer) {
+                        session.shown = dialect;
+                    }
+                }
                 let requester = Requester {
                     conn,
                     peer: entry.peer,
@@ -203,6 +232,7 @@ impl Hub {
         match request {
             Request::Register { identity, .. } => self.register(cx, requester, identity, grant),
             Request::Join(join) => self.join(cx, requester, *join, grant),
+            Request::Lobby => self.enter_lobby(cx, requester, grant),
             Request::Resume { token, seq } => self.resume(cx, requester, &token, seq),
             Request::Leave => self.leave(cx, requester),
             Request::Forward(message) => self.forward(cx, requester, message),

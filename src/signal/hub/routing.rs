@@ -115,7 +115,7 @@ impl Hub {
         }
         write!(text, r#","ts":{}}}"#, cx.now.unix_ms).expect("writing to a String succeeds");
         let kind = FrameType::relayed(kind).expect("only what is relayed is stamped");
-        Body::from_object(kind, text)
+        Body::from_object(kind, text).sent_by(session.shown)
     }
 
     fn place_of(&self, from: PeerId, to: &str) -> Option<(Place, PeerId)> {

@@ -19,6 +19,10 @@ pub(super) struct Conn {
     pub(super) peer: PeerId,
     pub(super) client: IpAddr,
     pub(super) dialect: DialectKind,
+    /// What others are shown of its dialect.
+    pub(super) shown: Option<DialectKind>,
+    /// Where it waits for a call as long as it says nothing.
+    pub(super) lobby: Option<Arc<str>>,
     /// The highest expiry of credentials that were revoked from this peer id.
     pub(super) revoked_until: Option<u64>,
     /// When it must have a session.
@@ -41,7 +45,7 @@ pub(super) struct Session {
     pub(super) link: Link,
     pub(super) dialect: DialectKind,
     /// What others are shown of its dialect.
-    pub(super) shown: Option<&'static str>,
+    pub(super) shown: Option<DialectKind>,
     /// The network of its last connection.
     pub(super) network: IpAddr,
     /// `None`: the peer id serves as name.

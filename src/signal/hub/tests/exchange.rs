@@ -26,7 +26,12 @@ fn ask_as(
     let id = None;
     world.input(Input::Frame {
         conn: ConnId(conn),
-        message: Ok(ClientMessage { id, kind, request }),
+        message: Ok(ClientMessage {
+            id,
+            kind,
+            request,
+            dialect: None,
+        }),
         grant,
     });
 }

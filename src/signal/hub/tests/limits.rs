@@ -167,6 +167,7 @@ fn ten_thousand_operations_take_less_than_a_second() {
             conn,
             client,
             dialect,
+            lobby: None,
         };
         hub.handle(now, connected, &mut Vec::new());
         let join = format!(r#"{{"type":"join","id":"1","roomId":"{}"}}"#, conn.0 / 2);

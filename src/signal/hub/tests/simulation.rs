@@ -228,6 +228,7 @@ impl Net {
             conn: ConnId(conn),
             client,
             dialect: DialectKind::Native,
+            lobby: None,
         });
         match self.clients[c].token.clone() {
             Some(token) => {
