@@ -1,9 +1,12 @@
 //! MQTT 3.1.1 and 5 over WebSocket: as much of both as signaling needs.
 
 mod connect;
+mod dialect;
 pub mod packet;
 pub mod reader;
 pub mod writer;
+
+pub use dialect::Mqtt;
 
 #[cfg(any(test, fuzzing))]
 mod fuzz;
