@@ -287,6 +287,11 @@ impl Collector for Signaling {
                 "Candidates that a relay-only room kept back",
                 self.counters.withheld_candidates,
             ),
+            (
+                "signal_clock_steps",
+                "Times that the wall clock was set, upon which all credentials are renewed",
+                self.counters.clock_steps,
+            ),
         ] {
             let value = ConstCounter::new(value);
             value.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;

@@ -293,6 +293,10 @@ pub enum CloseCode {
     Malformed = 1008,
     /// A frame over the limit.
     TooLarge = 1009,
+    /// The node restarts or the room moves: a client resumes at once.
+    Restart = 1012,
+    /// The server cannot serve right now: a client resumes after a while.
+    TryLater = 1013,
     /// No session within the deadline, or a token that does not verify.
     Unauthorized = 4001,
     /// Removed by a host or the operator.

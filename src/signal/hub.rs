@@ -6,6 +6,7 @@
 mod admin;
 mod admission;
 mod calls;
+mod clock;
 mod credentials;
 mod drain;
 #[cfg(any(test, fuzzing))]
@@ -36,6 +37,7 @@ use crate::protocol::{
 };
 use crate::signal::room::Room;
 use calls::Call;
+use clock::Clocks;
 use drain::Draining;
 use names::Names;
 use rand::rngs::StdRng;
@@ -64,6 +66,7 @@ pub struct Hub {
     calls: HashMap<CallId, Call>,
     attempts: Attempts,
     timers: Timers,
+    clocks: Clocks,
     draining: Option<Draining>,
     counters: Counters,
     away: usize,
@@ -91,6 +94,7 @@ impl Hub {
             calls: HashMap::new(),
             attempts: Attempts::default(),
             timers: Timers::default(),
+            clocks: Clocks::default(),
             draining: None,
             counters: Counters::default(),
             away: 0,
@@ -101,6 +105,7 @@ impl Hub {
     /// Takes one input and appends what follows from it. Inputs of connections that the hub has
     /// closed, or never knew, do nothing.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        self.look_at_clock(now);
         let cx = &mut Cx { now, effects };
         match input {
             Input::Connected {
@@ -139,6 +144,7 @@ impl Hub {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.look_at_clock(now);
         let cx = &mut Cx { now, effects };
         while let Some(timer) = self.timers.pop_due(now.instant) {
             match timer {
@@ -158,6 +164,7 @@ impl Hub {
                 Timer::RingEnds(call) => self.ring_ended(cx, call),
                 Timer::Refresh(peer) => self.push_ice(cx, peer),
                 Timer::Forgive(guesser) => self.attempts.expire(&guesser),
+                Timer::LookAtClock => self.clock_looked_at(cx),
                 Timer::GraceEnds => self.grace_ended(cx),
             }
         }
@@ -218,6 +225,7 @@ impl Hub {
                 dialect,
                 floor: None,
                 deadline,
+                outside: 0,
                 malformed: 0,
                 frames: Bucket::default(),
                 candidates: Bucket::default(),

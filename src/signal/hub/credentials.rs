@@ -51,8 +51,8 @@ impl Hub {
         if self.ice.has_relay() {
             session.minted = session.minted.max(Some(servers.expires_at));
             let refresh = cx.now.instant + Duration::from_secs(servers.ttl.max(1)) * 3 / 4;
-            session.refresh = Some(refresh);
-            self.timers.set(refresh, Timer::Refresh(peer));
+            self.set_refresh(peer, refresh);
+            self.watch_clock(cx);
         }
         Ice { servers, policy }
     }

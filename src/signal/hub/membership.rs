@@ -225,6 +225,9 @@ impl Hub {
     /// Takes a session out of every index but its room's and its calls'.
     fn close_session(&mut self, peer: PeerId) -> Option<Session> {
         let session = self.sessions.remove(peer)?;
+        if self.sessions.len() == 0 {
+            self.ignore_clock();
+        }
         self.tokens.remove(&session.token.digest());
         if let Some((_, timer)) = session.ends {
             self.timers.cancel(timer, Timer::TokenEnds(peer));

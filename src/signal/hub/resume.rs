@@ -82,6 +82,7 @@ impl Hub {
         let conn = Conn {
             client: new.client,
             deadline: None,
+            outside: 0,
             malformed: 0,
             ..lost
         };

@@ -23,6 +23,8 @@ pub(super) struct Conn {
     pub(super) floor: Option<u64>,
     /// When it must have a session.
     pub(super) deadline: Option<Instant>,
+    /// Frames since it last had a session, or since it was opened.
+    pub(super) outside: u32,
     /// Malformed frames in a row.
     pub(super) malformed: u8,
     pub(super) frames: Bucket,
@@ -215,6 +217,17 @@ impl Sessions {
 
     pub(super) fn get_mut(&mut self, peer: PeerId) -> Option<&mut Session> {
         self.map.get_mut(&peer)
+    }
+
+    /// Sessions whose credentials get renewed, in an order that does not change from run to run.
+    pub(super) fn with_credentials(&self) -> Vec<PeerId> {
+        let renewed = self
+            .map
+            .iter()
+            .filter(|(_, session)| session.refresh.is_some());
+        let mut peers: Vec<_> = renewed.map(|(peer, _)| *peer).collect();
+        peers.sort_unstable();
+        peers
     }
 
     pub(super) fn len(&self) -> usize {

@@ -21,6 +21,8 @@ pub(super) enum Timer {
     Refresh(PeerId),
     /// The guesser is back within its rate.
     Forgive(Guesser),
+    /// The wall clock is compared with the other one.
+    LookAtClock,
     /// The drain is over.
     GraceEnds,
 }

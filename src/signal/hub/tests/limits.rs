@@ -185,3 +185,33 @@ fn cpu_time() -> Duration {
     let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(schedstat.split(' ').next().unwrap().parse().unwrap())
 }
+
+#[test]
+fn who_never_enters_a_session_may_say_little() {
+    for text in [
+        r#"{"type":"heartbeat"}"#,
+        r#"{"type":"ping"}"#,
+        r#"{"type":"join","roomId":"r","password":"wrong"}"#,
+    ] {
+        let settings = Settings {
+            rate: 0,
+            ..Settings::default()
+        };
+        let mut world = World::with(settings, super::harness::ice(true));
+        let [(host, _)] = world.party("r");
+        world.ask(host, json!({"type": "room", "password": "right"}));
+        let conn = world.open();
+        for n in 0..250 {
+            if n % 20 == 0 {
+                world.pass(Duration::from_millis(100));
+            }
+            world.send_text(conn, text, Ok(Grant::open()));
+        }
+        assert_eq!(world.closed[&conn], 4001, "{text}");
+        // Who is in a session may say as much as the rate allows.
+        for _ in 0..250 {
+            world.send_text(host, r#"{"type":"heartbeat"}"#, Ok(Grant::open()));
+        }
+        assert!(world.is_open(host));
+    }
+}

@@ -294,3 +294,37 @@ fn nothing_beside_the_payload_carries_a_candidate_out_of_a_relay_only_room() {
     }
     world.empties();
 }
+
+#[test]
+fn a_reply_does_not_outlive_its_session() {
+    // Without a relay every reply is short enough to be kept as text.
+    let mut world = World::with(Settings::default(), super::harness::ice(false));
+    let (_, other) = world.register("ben");
+    let conn = world.open();
+    let requests = [
+        json!({"type": "register", "id": "r", "identity": "ann"}),
+        json!({"type": "call", "id": "c", "to": other}),
+        json!({"type": "ice", "id": "i"}),
+    ];
+    for request in &requests {
+        assert_ne!(world.ask(conn, request.clone())["type"], "error");
+        assert_ne!(world.ask(conn, request.clone())["type"], "error");
+    }
+    world.ask(conn, json!({"type": "leave", "id": "l"}));
+    for request in &requests {
+        let revived = world.ask(conn, request.clone());
+        assert_eq!(revived["code"], "not-in-room", "{revived}");
+    }
+    assert_eq!(
+        world.ask(conn, json!({"type": "leave", "id": "l"}))["type"],
+        "left"
+    );
+    // Nor does it come to life in another session.
+    world.ask(conn, json!({"type": "join", "id": "j", "roomId": "x"}));
+    assert_eq!(world.ask(conn, requests[0].clone())["code"], "not-in-room");
+    assert_eq!(world.ask(conn, requests[1].clone())["code"], "not-in-room");
+    world.ask(conn, json!({"type": "join", "roomId": "y"}));
+    let j = json!({"type": "join", "id": "j", "roomId": "x"});
+    assert_eq!(world.ask(conn, j)["code"], "not-in-room");
+    world.empties();
+}
