@@ -107,6 +107,8 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
 
   #options: JoinOptions;
   #instance = randomName();
+  /** @internal */
+  readonly idleStreams = new Map<string, MediaStream[]>();
   #publications = new Set<Publication>();
   #channels = new Map<string, Channel>();
   #files = new FileDesk((file, peer) => this.emit('file', file, peer));
@@ -325,7 +327,7 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
   /** @internal */
   async publicationEnded(publication: Publication): Promise<void> {
     if (!this.#publications.delete(publication)) return;
-    if (publication.label !== 'camera') void this.setState({ callbox: { streams: { [publication.stream.id]: null } } });
+    if (publication.label !== 'camera') void this.setState({ callbox: { streams: { [publication.wire.id]: null } } });
     await this.publicationChanged();
   }
 
@@ -335,7 +337,7 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
     if (publication) publication.adopt();
     else this.#publications.add((publication = new Publication(this, stream, options)));
     // The label goes first: it is there when the stream arrives.
-    if (publication.label !== 'camera') void this.setState({ callbox: { streams: { [stream.id]: publication.label } } });
+    if (publication.label !== 'camera') void this.setState({ callbox: { streams: { [publication.wire.id]: publication.label } } });
     await this.publicationChanged();
     return publication;
   }
