@@ -403,8 +403,10 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
   /** In the room: for the first time, or anew after the session could not be resumed. */
   #joined(joined: Joined): void {
     this.#takeSelf(joined);
-    const here = new Set(joined.peers.filter((info) => !this.#isSelf(info)).map((info) => this.#meet(info, joined.role !== 'viewer')));
-    for (const peer of this.peers.values()) if (!here.has(peer)) this.#depart(peer, 'disconnected');
+    const listed = new Set(joined.peers.map(({ peerId }) => peerId));
+    // Who is not listed may come back under another peer id, as this side just did.
+    for (const peer of this.peers.values()) if (!listed.has(peer.peerId)) peer.lose();
+    const here = joined.peers.filter((info) => !this.#isSelf(info)).map((info) => this.#meet(info, joined.role !== 'viewer'));
     if (Object.keys(this.#state).length) void this.#ask('state', { state: this.#state });
     void this.#restartDead(here);
     this.#timer ??= setInterval(() => this.#tick(), MEASURE_EVERY);
