@@ -63,8 +63,8 @@ export async function startBox(environment = {}) {
     createInterface({ input: box.stdout }).on('line', read);
     createInterface({ input: box.stderr }).on('line', (line) => said.push(line));
   });
-  const box = { url, stop };
-  return process.env.CALLBOX_WEB && url.startsWith('http:') ? servePages(box, process.env.CALLBOX_WEB) : box;
+  const served = { url, stop };
+  return process.env.CALLBOX_WEB && url.startsWith('http:') ? servePages(served, process.env.CALLBOX_WEB) : served;
 }
 
 /** Serves the pages of $CALLBOX_WEB in place of the embedded ones, so that a change to them needs no build. */
