@@ -6,13 +6,16 @@ mod listeners;
 mod metrics;
 mod relay;
 mod reload;
+mod revocations;
 
 pub use banner::Banner;
 
 use crate::auth::credential::IceIssuer;
 use crate::config::{Config, Mode, UniqueIdentity};
 use crate::http::{self, Access, AdminToken, AppState, Phase};
-use crate::net::{self, Announced, CertStore, Inherited, Names};
+use crate::net::{
+    self, AddressChanges, Announced, CertStore, ConnectionCaps, Connections, Inherited, Names,
+};
 use crate::protocol::{ErrorCode, RequestError};
 use crate::relay::RelayHandle;
 use crate::relay::engine::{PeerPolicy, Verdict};
@@ -20,12 +23,13 @@ use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, ConnectionSettings, Driver};
 use anyhow::{Context as _, Result};
 use ice_urls::{IceUrlBuilder, IceUrls};
-use listeners::{Certificates, StopSignals, TcpListeners, TurnHandler};
+use listeners::{Behind, Certificates, StopSignals, TcpListeners, TurnHandler};
 use reload::Reloader;
+use revocations::RevocationLog;
 use secrecy::ExposeSecret;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -40,6 +44,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct App {
     driver: Arc<Driver>,
     relay: Option<Arc<RelayHandle>>,
+    /// Where what the relay revokes is written down, if anywhere.
+    revocations: Option<Arc<Mutex<RevocationLog>>>,
     phase: watch::Sender<Phase>,
     stop: watch::Sender<bool>,
     /// Listeners that systemd holds too stop accepting when this turns true.
@@ -76,7 +82,9 @@ impl App {
     pub async fn start_with(config: Config, inherited: Inherited) -> Result<Self> {
         let mut names = Names::new(&config.public.addresses);
         let announced = announced(&config, &mut names).await;
-        if config.turn.enabled && !announced.iter().any(|a| a.address.is_ipv4()) {
+        if config.turn.enabled && announced.is_empty() {
+            tracing::warn!("{}", net::NO_ADDRESS);
+        } else if config.turn.enabled && !announced.iter().any(|a| a.address.is_ipv4()) {
             tracing::warn!("{}", net::NO_IPV4);
         }
 
@@ -95,9 +103,23 @@ impl App {
         let ice = issuer(&config, served.urls(shown.as_deref()));
         let banner = Banner::new(&config, &http, &https, &announced, &ice);
 
+        let connections = Connections::new(connection_caps(&config));
         let relay = match config.turn.enabled {
-            true => Some(Arc::new(turn.start(&config, &announced).context("relay")?)),
+            true => {
+                let relay = turn.start(&config, &announced, &connections);
+                Some(Arc::new(relay.context("relay")?))
+            }
             false => None,
+        };
+        // Of a secret that is made for this run, nothing is good in the next one.
+        let revocations = match (&relay, crate::service::state_directory()) {
+            (Some(relay), Some(folder)) if !config.turn.made_secret => {
+                let log = RevocationLog::open(&folder, relay.shared(), http::unix_now());
+                let log = Arc::new(Mutex::new(log));
+                tasks.spawn(revocations::follow(Arc::clone(relay), Arc::clone(&log)));
+                Some(log)
+            }
+            _ => None,
         };
         let revoking = relay.clone();
         let longest_ttl = Arc::new(AtomicU64::new(config.turn.ttl.as_secs()));
@@ -107,14 +129,21 @@ impl App {
             ice.clone(),
             connection_limits(&config),
             Box::new(
-                move |user, revoked_until| match (&revoking, revoked_until) {
-                    (Some(relay), Some(revoked_until)) => relay.revoke(user, revoked_until),
-                    (Some(relay), None) => relay::revoke_all(relay, user, &longest),
+                move |user, revoked_until, network| match (&revoking, revoked_until) {
+                    (Some(relay), Some(revoked_until)) => {
+                        relay.revoke_client(user, revoked_until, Some(network));
+                    }
+                    (Some(relay), None) => {
+                        relay::revoke_all(relay, user, &longest, Some(network));
+                    }
                     (None, _) => {}
                 },
             ),
         ));
 
+        let announced = watch::Sender::new(announced);
+        let relays_somewhere = announced.subscribe();
+        let needs_address = config.turn.enabled;
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let (stop, stop_seen) = watch::channel(false);
         let (ice, ice_seen) = watch::channel(ice);
@@ -130,6 +159,10 @@ impl App {
             ice: ice_seen,
             driver: Arc::clone(&driver),
             phase: phase_seen.clone(),
+            not_ready: Box::new(move || {
+                let is_nowhere = needs_address && relays_somewhere.borrow().is_empty();
+                is_nowhere.then_some(("no-address", net::NO_ADDRESS))
+            }),
             pages: config.http.pages,
             admin_token: admin_seen,
             relays: relay::admin(relay.clone(), Arc::clone(&longest_ttl)),
@@ -140,17 +173,17 @@ impl App {
                 phase: phase_seen,
                 config: applied.subscribe(),
                 names: Arc::clone(&names.counters),
+                connections: Arc::clone(&connections),
             }),
         });
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
-        let announced = watch::Sender::new(announced);
         let shown = match &certificates {
             Some(store) => store.watch(),
             None => watch::channel(None).1,
         };
         tasks.spawn(served.follow(shown, announced.subscribe(), ice.clone()));
-        tasks.spawn(names.follow(announced.clone()));
+        tasks.spawn(follow_addresses(&config, names, announced.clone()));
         let turn_handler = relay.clone().map(|relay| -> TurnHandler {
             Arc::new(move |accepted| relay::serve_turn_stream(&relay, accepted))
         });
@@ -160,9 +193,12 @@ impl App {
         };
         ports.serve(
             &config,
-            &context,
-            certificates.as_ref(),
-            turn_handler.as_ref(),
+            &Behind {
+                context,
+                certificates: certificates.clone(),
+                turn: turn_handler,
+                connections: Arc::clone(&connections),
+            },
             &ends,
             &mut tasks,
         )?;
@@ -173,6 +209,7 @@ impl App {
             ice,
             announced,
             longest_ttl,
+            connections,
             certificates: reload,
         };
         tasks.spawn(reloader.follow(Arc::clone(&driver), relay.clone()));
@@ -180,6 +217,7 @@ impl App {
         Ok(Self {
             driver,
             relay,
+            revocations,
             phase,
             stop,
             stop_inherited,
@@ -267,6 +305,9 @@ impl App {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.driver.empty()).await;
         self.tasks.shutdown().await;
         if let Some(relay) = &self.relay {
+            if let Some(log) = &self.revocations {
+                revocations::append(relay, log).await;
+            }
             relay.close();
         }
     }
@@ -296,6 +337,30 @@ async fn announced(config: &Config, names: &mut Names) -> Vec<Announced> {
     net::discover(&config.public, names, config.loopback, is_public).await
 }
 
+/// Keeps `announced` at the addresses that this machine has and that names lead to.
+fn follow_addresses(
+    config: &Config,
+    names: Names,
+    announced: watch::Sender<Vec<Announced>>,
+) -> impl Future<Output = ()> + use<> {
+    let (public, loopback) = (config.public.clone(), config.loopback);
+    async move {
+        if loopback {
+            return;
+        }
+        let find: net::Find = Box::new(move |names, before| {
+            let public = public.clone();
+            Box::pin(async move {
+                let judge = PeerPolicy::new(vec![], vec![], vec![]);
+                let is_public = |ip| judge.judge(ip) == Verdict::Allow;
+                net::rediscover(&public, names, before, is_public).await
+            })
+        });
+        let changes = AddressChanges::subscribe();
+        names.follow(announced, changes, find).await;
+    }
+}
+
 fn issuer(config: &Config, urls: IceUrls) -> IceIssuer {
     IceIssuer {
         stun_urls: urls.stun,
@@ -318,6 +383,30 @@ fn connection_limits(config: &Config) -> ConnectionLimits {
     }
 }
 
+/// What a process with the descriptors that shells give by default does not reach.
+const FEW_CONNECTIONS: u32 = 1_000;
+
+/// `signal.connections_per_ip` and `signal.max_connections` bound TCP connections of every kind; the
+/// latter no further than the process has descriptors.
+fn connection_caps(config: &Config) -> ConnectionCaps {
+    let relays = match config.turn.enabled {
+        true => config.turn.total_quota,
+        false => 0,
+    };
+    let budget = net::connection_budget(relays);
+    let wanted = config.signal.max_connections;
+    if budget < wanted.min(FEW_CONNECTIONS) {
+        tracing::warn!(
+            "descriptors suffice for {budget} connections beside relays, not for the {wanted} of \
+             signal.max_connections: raise LimitNOFILE of the unit (`ulimit -Hn` in a shell)"
+        );
+    }
+    ConnectionCaps {
+        per_network: config.signal.connections_per_ip,
+        total: wanted.min(budget),
+    }
+}
+
 fn hub_settings(config: &Config) -> Settings {
     let (rooms, signal) = (&config.rooms, &config.signal);
     Settings {
@@ -336,6 +425,8 @@ fn hub_settings(config: &Config) -> Settings {
         ring_total: signal.ring_total.0 as usize,
         rate: signal.rate.0,
         candidate_rate: signal.candidate_rate.0,
+        byte_rate: signal.byte_rate.0,
+        byte_burst: signal.outbox.0 / 2,
         ..Settings::default()
     }
 }

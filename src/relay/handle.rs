@@ -12,7 +12,7 @@ use super::worker::{self, WorkerConfig};
 use rand::Rng;
 use rustls::ServerConnection;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,15 +46,33 @@ pub struct Listeners {
     pub udp: Vec<UdpSocket>,
     /// Non-blocking.
     pub tcp: Vec<TcpListener>,
+    /// Who counts connections of `tcp`; without one, nobody does.
+    pub admit: Option<Admit>,
 }
+
+/// What a connection holds for as long as it lives.
+pub type Place = Box<dyn Send>;
+
+/// Counts a TCP connection of a client in, unless there are too many.
+pub type Admit = Arc<dyn Fn(IpAddr) -> Option<Place> + Send + Sync>;
 
 /// A connection that a worker can take over, its TLS handshake done.
 pub struct ClientStream {
     socket: TcpStream,
     tls: Option<Box<ServerConnection>>,
+    place: Option<Place>,
 }
 
 impl ClientStream {
+    /// The same connection, which holds `place` from here on.
+    #[must_use]
+    pub fn holding(self, place: Place) -> Self {
+        Self {
+            place: Some(place),
+            ..self
+        }
+    }
+
     /// A plain connection.
     ///
     /// # Errors
@@ -63,6 +81,7 @@ impl ClientStream {
         Ok(Self {
             socket: socket.into_std()?,
             tls: None,
+            place: None,
         })
     }
 
@@ -75,6 +94,7 @@ impl ClientStream {
         Ok(Self {
             socket: socket.into_std()?,
             tls: Some(Box::new(session)),
+            place: None,
         })
     }
 
@@ -94,6 +114,8 @@ pub struct RelayHandle {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Told by a worker that ends.
     ended: Arc<Notify>,
+    /// Told of each revocation.
+    revoked: Notify,
     /// Accepting ends with the set.
     _accepting: JoinSet<()>,
 }
@@ -116,15 +138,23 @@ impl RelayHandle {
             turn: AtomicUsize::new(0),
         });
         let mut accepting = JoinSet::new();
+        let admit = listeners
+            .admit
+            .unwrap_or_else(|| Arc::new(|_| Some(Box::new(()))));
         for listener in listeners.tcp {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            accepting.spawn(accept::accept_turn_tcp(listener, Arc::clone(&intake)));
+            accepting.spawn(accept::accept_turn_tcp(
+                listener,
+                Arc::clone(&intake),
+                Arc::clone(&admit),
+            ));
         }
         let handle = Self {
             intake: Arc::clone(&intake),
             shared: Arc::clone(&shared),
             threads: Mutex::default(),
             ended: Arc::default(),
+            revoked: Notify::new(),
             _accepting: accepting,
         };
         let settings = Arc::new(config.settings);
@@ -163,14 +193,27 @@ impl RelayHandle {
     /// Refuses credentials of `user` that expire at `revoked_until` (Unix seconds) or before, and ends the
     /// user's allocations on every worker's next turn. Never blocks on a worker.
     pub fn revoke(&self, user: &str, revoked_until: u64) {
+        self.revoke_client(user, revoked_until, None);
+    }
+
+    /// As [`revoke`](Self::revoke), at the expense of the network of a client that is gone.
+    pub fn revoke_client(&self, user: &str, revoked_until: u64, client: Option<IpAddr>) {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        self.shared.revoke(user, revoked_until, now.as_secs());
+        let unix_now = now.as_secs();
+        self.shared
+            .revoke_client(user, revoked_until, client, unix_now);
+        self.revoked.notify_one();
         let user: Arc<str> = user.into();
         self.intake.order_all(|commands| {
             commands.revoked.insert(Arc::clone(&user));
         });
+    }
+
+    /// Comes back once something was revoked since the last time.
+    pub async fn revoked(&self) {
+        self.revoked.notified().await;
     }
 
     /// Refuses new allocations from here on; living ones go on.
@@ -278,6 +321,7 @@ impl Intake {
             five_tuple: NewStream::five_tuple(stream.tls.is_some(), peer, local),
             socket: stream.socket,
             tls: stream.tls,
+            place: stream.place,
             prefix: prefix.to_vec(),
         };
         if !self.inboxes[turn % self.inboxes.len()].offer(new) {
