@@ -76,7 +76,7 @@ export function wireDialogs(call) {
     $('host-tools').hidden = !host;
     $('make-invite-form').hidden = !host;
     $('people-count').textContent = room.peers.size + 1;
-    if ($('people').open || !$('people-list').childElementCount) drawPeople(room, host);
+    drawPeople(room, host);
     if (document.activeElement !== $('lock')) $('lock').checked = room.info.locked;
     if (document.activeElement !== $('new-max')) $('new-max').value = room.info.maxPeers;
     $('has-password').textContent = t(room.info.hasPassword ? 'host.hasPassword' : 'host.noPassword');
