@@ -1,30 +1,37 @@
 /**
- * The call page: lobby, mesh and controls. It wires the signaling client to one `Link` and one `Tile` a peer, and owns
- * nothing that those modules own.
+ * The call page: lobby, tiles and controls. Signaling and connections are the library's; this page puts a `Tile` to each
+ * peer and shared screen, and buttons to what a person does.
  */
 
-import { Callbox } from './callbox.js';
-import { clearChat, heard, notify, startChat, tell } from './chat.js';
-import { has, localise, t } from './i18n.js';
-import { Link } from './link.js';
+import { join as enterRoom } from '../sdk/v1/callbox.js';
+import { addRow, clearChat, heard, notify, recall, remembered, showChat, startChat, tell } from './chat.js';
+import { wireDialogs } from './dialogs.js';
+import { fileSize, has, localise, t } from './i18n.js';
 import { Media } from './media.js';
-import { $, localAddress, token } from './page.js';
-import { drawAvatar, Tile } from './stage.js';
+import { $, localAddress, makeElement, token } from './page.js';
+import { startSettings } from './settings.js';
+import { drawAvatar, Tile, useSpeaker } from './stage.js';
 
-const PATH_POLL = 2_000; // ms between two looks at the selected paths
+const VIDEO_BUDGETS = { low: 600_000, normal: 4_000_000, high: 10_000_000 };
+const RELOADED = 'callbox.inCall';
 
 const media = new Media(mediaChanged);
-/** peerId → `{peer, link, tile, path}` */
-const peers = new Map();
-let box = null;
-let self = null; // `{peerId, identity, role, room}` while in a room
+/** peer → `{tile, screens: Map<stream, Tile>}` */
+const shown = new Map();
+let room = null;
+let camera = null; // the publication of microphone and camera
+let screen = null; // the publication of a shared screen
 let ownTile = null;
+let ownScreen = null;
+let recording = null;
+let joining = null;
 let sharedState = '';
-let pathTimer = 0;
 let wakeLock = null;
 /** The sentences above the page and above the join button: functions, so that a language switch redraws them. */
 const sentences = { warning: null, 'join-note': null };
 
+const dialogs = wireDialogs({ room: () => room, nameOf, tell, notify, endForAll });
+const settings = startSettings({ media, changed: applySettings, explain });
 start();
 
 function start() {
@@ -32,20 +39,27 @@ function start() {
   $('name').value = localStorage.getItem('callbox.name') ?? '';
   $('relay-only').checked = localStorage.getItem('callbox.relay') === 'true';
 
-  $('join').addEventListener('submit', join);
+  $('join').addEventListener('submit', submit);
   $('name').addEventListener('input', drawLobby);
   $('relay-only').addEventListener('change', ({ target }) => setRelayOnly(target.checked));
   $('relay-toggle').addEventListener('click', () => setRelayOnly(!$('relay-only').checked));
   for (const button of document.querySelectorAll('[data-toggle]')) button.addEventListener('click', () => toggle(button.dataset.toggle));
   $('share-screen').hidden = !Media.canShareScreen;
   $('share-screen').addEventListener('click', () => media.toggleScreen());
+  $('show-password').addEventListener('click', () => reveal('password'));
+  $('hand').addEventListener('click', raiseHand);
+  $('record').addEventListener('click', record);
+  $('record').hidden = !globalThis.MediaRecorder;
   $('copy-link').addEventListener('click', copyLink);
   $('copy-invite').addEventListener('click', copyLink);
   $('leave').addEventListener('click', leave);
   $('warning-close').addEventListener('click', () => say('warning', null));
-  startChat({ ownName: () => nameOf(self), send: (text) => box.request('message', { content: { text } }) });
-  addEventListener('hashchange', () => self || readAddress());
-  addEventListener('pagehide', () => box?.leave());
+  $('more-toggle').addEventListener('click', () => showMore($('more').hidden));
+  $('more').addEventListener('click', ({ target }) => target.closest('button') && showMore(false));
+  $('more').addEventListener('keydown', ({ key }) => key === 'Escape' && showMore(false));
+  startChat({ ownName: () => ownName(), send: (text) => room.send({ text }), sendFiles });
+  addEventListener('hashchange', () => room || readAddress());
+  addEventListener('keydown', shortcut);
   addEventListener('pageshow', ({ persisted }) => persisted && location.reload());
 
   if (!globalThis.RTCPeerConnection) {
@@ -55,7 +69,10 @@ function start() {
     explain('insecure');
   }
   localise($('language'), redraw);
-  Promise.all([Media.granted('audio'), Media.granted('video')]).then((granted) => granted.every(Boolean) && openMedia());
+  const reloaded = sessionStorage.getItem(RELOADED) === $('room').value && performance.getEntriesByType('navigation')[0]?.type === 'reload';
+  sessionStorage.removeItem(RELOADED);
+  if (reloaded) $('join').requestSubmit();
+  else Promise.all([Media.granted('audio'), Media.granted('video')]).then((granted) => granted.every(Boolean) && openMedia());
 }
 
 // ---- Lobby ----
@@ -91,45 +108,68 @@ function rememberRoom(roomId) {
   history.replaceState(null, '', `${location.pathname}#${encodeURIComponent(roomId)}`);
 }
 
-async function join(event) {
+async function submit(event) {
   event.preventDefault();
   const roomId = $('room').value.trim();
+  if (!roomId || joining) return;
   const name = $('name').value.trim();
   const password = $('password').value;
-  if (!roomId || $('join-button').disabled) return;
+  const maxPeers = Number($('max-peers').value) || undefined;
+  const passphrase = $('passphrase').value;
   localStorage.setItem('callbox.name', name);
   if ($('token').value) token.keep($('token').value.trim());
-  setJoining(true);
+  joining = new AbortController();
+  drawJoining();
   say('join-note', null);
   await openMedia();
-  if (!box || box.status === 'closed') box = connect();
+  const notAnswering = setTimeout(() => say('join-note', () => t('notAnswering')), 4_000);
+  const create = { ...(password && { password }), ...(maxPeers && { maxPeers }), ...($('make-relay-only').checked && { relayOnly: true }) };
   try {
-    await box.join({
-      roomId,
-      ...(name && { identity: name }),
-      ...(token.get() && { token: token.get() }),
-      ...(password && { password }),
+    camera = null;
+    const stream = ownMedia();
+    const entered = await enterRoom(new URL('ws', document.baseURI), {
+      room: roomId,
+      name,
+      token: () => token.get(),
+      password,
+      create,
+      relayOnly: $('relay-only').checked,
+      videoBudget: VIDEO_BUDGETS[settings.budget],
+      streams: [stream],
+      timeout: 0,
+      signal: joining.signal,
+      ...(passphrase && { encryption: { passphrase } }),
     });
+    say('join-note', null);
+    enter(entered);
   } catch ({ code, message }) {
-    // A closed connection has said why by its own event.
-    if (code !== 'closed') refused(code, message);
+    refused(code, message);
   }
-  setJoining(false);
+  clearTimeout(notAnswering);
+  joining = null;
+  drawJoining();
 }
 
+/** What is needed, or what was wrong with what was given. */
 function refused(code, message) {
-  if (['unauthorized', 'token-expired', 'forbidden'].includes(code)) reveal('token');
-  if (code === 'bad-password') reveal('password');
-  say('join-note', () => (has(`error.${code}`) ? t(`error.${code}`) : message));
+  const field = { unauthorized: 'token', 'token-expired': 'token', forbidden: 'token', 'bad-password': 'password' }[code];
+  const given = field && Boolean($(field).value || (field === 'token' && token.get()));
+  if (field) {
+    reveal(field);
+    $(field).setAttribute('aria-invalid', given);
+  }
+  const key = given && has(`error.${code}.given`) ? `error.${code}.given` : `error.${code}`;
+  say('join-note', () => (has(key) ? t(key) : message));
 }
 
 function reveal(field) {
   $(`${field}-field`).hidden = false;
+  $(field).closest('details')?.setAttribute('open', '');
   $(field).focus();
 }
 
-function setJoining(joining) {
-  $('join-button').disabled = joining;
+function drawJoining() {
+  $('join-button').disabled = Boolean(joining) || !globalThis.RTCPeerConnection;
   $('join-button').dataset.i18n = joining ? 'joining' : 'join';
   $('join-button').textContent = t($('join-button').dataset.i18n);
 }
@@ -141,94 +181,102 @@ function say(place, words) {
   $(place).hidden = !words;
 }
 
-// ---- Signaling ----
+// ---- In the room ----
 
-function connect() {
-  const box = new Callbox();
-  box.on('status', drawStatus);
-  box.on('joined', entered);
-  box.on('resumed', resumed);
-  box.on('peer-joined', ({ peer }) => {
-    addPeer(peer, mustOffer(peer));
-    tell('came', t('came', { name: nameOf(peer) }));
-  });
-  box.on('peer-left', ({ peerId, reason }) => {
-    const name = nameOf(peers.get(peerId)?.peer);
-    if (removePeer(peerId)) tell('left', t(has(`gone.${reason}`) ? `gone.${reason}` : 'gone.left', { name }));
-  });
-  box.on('peer-state', ({ peerId, state, connection }) => {
-    const entry = peers.get(peerId);
-    if (!entry) return;
-    Object.assign(entry.peer, { state, connection });
-    drawPeer(entry);
-  });
-  for (const type of ['offer', 'answer', 'candidate']) box.on(type, (message) => peers.get(message.from)?.link.receive(message));
-  box.on('hangup', hungUp);
-  box.on('message', ({ from, content }) => {
-    const text = typeof content === 'string' ? content : content?.text;
-    if (typeof text === 'string') heard(nameOf(peers.get(from)?.peer), text);
-  });
-  box.on('notify', ({ content }) => tell('notify', typeof content === 'string' ? content : JSON.stringify(content)));
-  box.on('mute', ({ from, kind }) => {
-    if (!media.on(kind)) return;
-    if (kind === 'screen') media.toggleScreen();
-    else toggle(kind);
-    tell('mute', t('askedToMute', { name: nameOf(peers.get(from)?.peer) }));
-  });
-  box.on('room-updated', ({ room }) => Object.assign(self, { room }));
-  box.on('draining', () => tell('draining', t('draining')));
-  box.on('ice', applyIce);
-  box.on('closed', ended);
-  return box;
-}
-
-/** In a room: for the first time, or anew after a reconnection that could not resume. */
-function entered({ peerId, identity, role, room, peers: others }) {
-  clearPeers();
-  self = { peerId, identity, role, room };
-  $('call').classList.toggle('viewer', role === 'viewer');
-  sharedState = '';
-  ownTile = new Tile(peerId, { local: true });
-  if (role === 'viewer') media.close();
-  rememberRoom(room.roomId);
+function enter(entered) {
+  room = entered;
+  [camera] = room.publications;
+  ownTile = new Tile(room.peerId, { local: true });
+  sessionStorage.setItem(RELOADED, room.id);
+  rememberRoom(room.id);
   $('lobby').hidden = true;
   $('call').hidden = $('room-bar').hidden = $('signal').hidden = false;
-  for (const peer of others) addPeer(peer, role !== 'viewer');
-  const names = others.map(nameOf).join(', ');
-  tell('entered', t(others.length ? 'entered.others' : 'entered.alone', { room: room.roomId, names }));
-  clearInterval(pathTimer);
-  pathTimer = setInterval(lookAtPaths, PATH_POLL);
   wakeLock = navigator.wakeLock?.request('screen').catch(() => null);
-  redraw();
-  shareState();
+  sharedState = '';
+
+  room.on('status', (status, reason) => (status === 'closed' ? ended(reason) : drawStatus()));
+  const newcomers = new WeakSet();
+  room.on('peer', (peer) => {
+    newcomers.add(peer);
+    follow(peer);
+    tell('came', t('came', { name: nameOf(peer) }));
+  });
+  room.on('leave', (peer, reason) => {
+    unfollow(peer);
+    if (room?.status !== 'closed') tell('left', t(has(`gone.${reason}`) ? `gone.${reason}` : 'gone.left', { name: nameOf(peer) }));
+  });
+  room.on('state', (peer) => {
+    const entry = shown.get(peer);
+    if (peer.state.hand && entry && !entry.hand) tell('hand', t('raisedHand', { name: nameOf(peer) }));
+    if (entry) entry.hand = Boolean(peer.state.hand);
+    drawPeer(peer);
+    dialogs.redraw();
+  });
+  room.on('message', (content, peer) => {
+    const text = typeof content === 'string' ? content : content?.text;
+    if (typeof text === 'string') heard(nameOf(peer), text);
+  });
+  room.on('notify', (content) => tell('notify', typeof content === 'string' ? content : JSON.stringify(content)));
+  room.on('mute', (kind, peer) => {
+    if (!media.on(kind)) return;
+    if (kind === 'screen') media.endScreen();
+    else toggle(kind);
+    tell('mute', t('askedToMute', { name: nameOf(peer) }));
+  });
+  room.on('role', drawRole);
+  room.on('room', () => {
+    drawControls();
+    dialogs.redraw();
+  });
+  room.on('ice', drawControls);
+  room.on('draining', () => tell('draining', t('draining')));
+  room.on('file', receiveFile);
+  // Who was here first tells what was written before.
+  room.channel('callbox.chat').on('open', (peer) => {
+    const eldest = [...room.peers.values()].every((other) => newcomers.has(other));
+    if (eldest && remembered().length) room.channel('callbox.chat').send({ history: remembered() }, peer);
+  });
+  room.channel('callbox.chat').on('message', ({ history } = {}) => recall(history));
+
+  drawRole(room.role);
+  for (const peer of room.peers.values()) follow(peer);
+  const names = [...room.peers.values()].map(nameOf).join(', ');
+  tell('entered', t(names ? 'entered.others' : 'entered.alone', { room: room.id, names }));
+  mediaChanged();
 }
 
-/** Back under the same peer id. Where messages were lost, who is here is learnt anew and every path is negotiated again. */
-function resumed({ gap, peers: others }) {
-  if (gap) {
-    for (const id of [...peers.keys()]) if (!others.some(({ peerId }) => peerId === id)) removePeer(id);
-    for (const peer of others) if (!peers.has(peer.peerId)) addPeer(peer, true);
-  }
-  for (const { link } of peers.values()) if (gap || link.state !== 'connected') link.restart();
+function drawRole(role) {
+  $('call').classList.toggle('viewer', role === 'viewer');
+  $('call').classList.toggle('host', role === 'host');
+  if (role === 'viewer') media.close();
+  dialogs.redraw();
 }
 
-function ended({ code, reason }) {
-  const why = { 4002: 'kicked', 4004: 'replaced', 4007: 'room-closed' }[code] ?? 'lost';
-  // A refusal that was answered before the close said it better.
-  if (!self && sentences['join-note']) return;
-  if (self) leave();
-  if (has(`error.${reason}`) || code === 4001) refused(has(`error.${reason}`) ? reason : 'unauthorized');
-  else say('join-note', () => t(`ended.${why}`));
+/** Media of somebody whose session ended may flow on; this page shows the lobby all the same. */
+function ended(reason) {
+  if (!room) return;
+  const left = reason === 'left';
+  leave();
+  if (left) return;
+  if (['kicked', 'replaced', 'room-closed'].includes(reason)) say('join-note', () => t(`ended.${reason}`));
+  else if (has(`error.${reason}`)) refused(reason);
+  else say('join-note', () => t('ended.lost'));
 }
 
-function leave() {
-  const leaving = box;
-  self = box = null;
+async function leave() {
+  const leaving = room;
+  room = camera = screen = null;
+  sessionStorage.removeItem(RELOADED);
+  if (recording) await stopRecording();
   leaving?.leave();
-  clearPeers();
-  clearInterval(pathTimer);
+  for (const peer of [...shown.keys()]) unfollow(peer);
+  ownTile?.remove();
+  ownScreen?.remove();
+  ownTile = ownScreen = null;
   media.close();
   clearChat();
+  dialogs.close();
+  showMore(false);
   wakeLock?.then((lock) => lock?.release());
   $('call').hidden = $('room-bar').hidden = $('signal').hidden = true;
   $('lobby').hidden = false;
@@ -236,105 +284,118 @@ function leave() {
   $('join-button').focus();
 }
 
-// ---- Mesh ----
-
-function addPeer(peer, offers) {
-  removePeer(peer.peerId);
-  const entry = { peer, path: null, link: null, tile: new Tile(peer.peerId) };
-  peers.set(peer.peerId, entry);
-  connectTo(entry, offers);
+async function endForAll() {
+  for (const peer of room.peers.values()) await room.kick(peer, t('endedForAll')).catch(() => {});
+  leave();
 }
 
-function connectTo(entry, offers) {
-  const { peerId } = entry.peer;
-  entry.link?.close();
-  entry.path = null;
-  const link = new Link({
-    polite: self.peerId < peerId,
-    offers,
-    config: rtcConfig(),
-    outgoing: outgoing(),
-    signal: (type, fields) => box?.request(type, { ...fields, to: peerId }).catch(({ code }) => console.info(`${type}: ${code}`)),
-    changed: () => {
-      if (entry.link !== link || !peers.has(peerId)) return;
-      drawPeer(entry);
-      if (link.state === 'connected') lookAtPath(entry);
-    },
+// ---- Others ----
+
+function follow(peer) {
+  const entry = { tile: new Tile(peer.id), screens: new Map(), hand: Boolean(peer.state.hand) };
+  shown.set(peer, entry);
+  for (const stream of peer.streams.values()) addStream(peer, stream, peer.labelOf(stream));
+  peer.on('stream', (stream, label) => addStream(peer, stream, label));
+  peer.on('streamend', (stream) => {
+    entry.screens.get(stream)?.remove();
+    entry.screens.delete(stream);
+    drawPeer(peer);
   });
-  entry.link = link;
-  drawPeer(entry);
+  for (const event of ['track', 'path', 'status', 'encrypted']) peer.on(event, () => drawPeer(peer));
+  drawPeer(peer);
+  dialogs.redraw();
 }
 
-/** Connects anew under the present policy: a browser keeps a working direct path through any ICE restart. */
-function reconnect(entry) {
-  box.request('hangup', { to: entry.peer.peerId }).catch(({ code }) => console.info(`hangup: ${code}`));
-  connectTo(entry, self.role !== 'viewer');
+function unfollow(peer) {
+  const entry = shown.get(peer);
+  if (!entry) return;
+  entry.tile.remove();
+  for (const tile of entry.screens.values()) tile.remove();
+  shown.delete(peer);
+  dialogs.redraw();
 }
 
-/** The peer will offer anew, or be offered to if it is a viewer. Where both sides began anew at once, the impolite side's offer stands. */
-function hungUp({ from, callId }) {
-  const entry = peers.get(from);
-  if (callId || !entry || (entry.link.unanswered && self.peerId > from)) return;
-  connectTo(entry, mustOffer(entry.peer));
+function addStream(peer, stream, label) {
+  for (const event of ['addtrack', 'removetrack']) stream.addEventListener(event, () => drawPeer(peer));
+  if (label === 'screen') shown.get(peer).screens.set(stream, new Tile(peer.id, { screen: true }));
+  watch(peer, stream);
+  drawPeer(peer);
 }
 
-/** Who comes offers; a viewer may only answer, so it is offered to. */
-function mustOffer(peer) {
-  return peer.role === 'viewer' && self.role !== 'viewer';
+/** A track that pauses and goes on says so by itself. */
+function watch(peer, stream) {
+  for (const track of stream.getTracks()) track.onmute = track.onunmute = track.onended = () => drawPeer(peer);
 }
 
-function removePeer(peerId) {
-  const entry = peers.get(peerId);
-  entry?.link.close();
-  entry?.tile.remove();
-  return peers.delete(peerId);
-}
-
-function clearPeers() {
-  for (const peerId of [...peers.keys()]) removePeer(peerId);
-  ownTile?.remove();
-  ownTile = null;
-}
-
-function lookAtPaths() {
-  for (const entry of peers.values()) if (entry.link.state === 'connected') lookAtPath(entry);
-}
-
-async function lookAtPath(entry) {
-  const { link } = entry;
-  const path = await link.path();
-  if (entry.link !== link || peers.get(entry.peer.peerId) !== entry) return;
-  entry.path = path;
-  link.shareAmong(peers.size);
-  drawPeer(entry);
-}
-
-function rtcConfig() {
-  const { iceServers, iceTransportPolicy } = box.ice;
-  const policy = $('relay-only').checked ? 'relay' : iceTransportPolicy;
-  return { iceServers, iceTransportPolicy: policy, bundlePolicy: 'max-bundle' };
-}
-
-/** Fresh credentials serve the next gathering; a room that became relay only moves every path at once. */
-function applyIce({ iceTransportPolicy }) {
-  const forced = iceTransportPolicy === 'relay';
-  const became = forced && !$('relay-toggle').disabled;
-  $('relay-toggle').disabled = forced;
-  for (const entry of peers.values()) {
-    entry.link.configure(rtcConfig());
-    if (became && self.peerId > entry.peer.peerId) reconnect(entry);
+function drawPeer(peer) {
+  const entry = shown.get(peer);
+  if (!entry || !room) return;
+  const { muted, screen: screenOnly } = peer.state;
+  const { stream } = peer;
+  if (stream) watch(peer, stream);
+  const picture = stream?.getVideoTracks().find((track) => !track.muted);
+  const viewers = room.role === 'viewer' && peer.role === 'viewer';
+  const waiting = peer.connection === 'away' ? 'away' : viewers ? 'viewer' : peer.status;
+  // A client with one picture only puts its screen into the camera's place.
+  const alone = Boolean(screenOnly) && !peer.sameLibrary;
+  entry.tile.draw({
+    name: nameOf(peer),
+    state: peer.status === 'connected' ? 'connected' : has(`state.${waiting}`) ? waiting : 'new',
+    path: peer.path?.kind,
+    rtt: peer.path?.rtt,
+    stream,
+    video: Boolean(picture && (alone || !muted?.video)),
+    muted: muted?.audio,
+    screen: alone,
+    hand: peer.state.hand,
+    encrypted: peer.encrypted,
+  });
+  for (const [shared, tile] of entry.screens) {
+    tile.draw({ name: t('screenOf', { name: nameOf(peer) }), state: 'connected', stream: shared, video: true, screen: true, encrypted: peer.encrypted });
   }
-  drawControls();
 }
 
-function setRelayOnly(on) {
-  $('relay-only').checked = on;
-  localStorage.setItem('callbox.relay', on);
-  drawControls();
-  if (!self) return;
-  const relays = box.ice.iceServers.flatMap(({ urls }) => urls).some((url) => /^turns?:/.test(url));
-  tell('relay', t(!on ? 'relayOff' : relays ? 'relayOn' : 'noRelayHere'));
-  for (const entry of peers.values()) reconnect(entry);
+// ---- Files ----
+
+function sendFiles(files) {
+  const peers = [...room.peers.values()].filter(({ link, sameLibrary }) => link && sameLibrary);
+  if (!peers.length) return notify(t('file.nobody'));
+  for (const file of files) for (const peer of peers) showFile(room.sendFile(file, peer), t('file.to', { name: nameOf(peer) }));
+}
+
+function receiveFile(file, peer) {
+  const take = Object.assign(makeElement('button', t('file.accept')), { type: 'button', className: 'primary small' });
+  const decline = Object.assign(makeElement('button', t('file.decline')), { type: 'button', className: 'quiet small' });
+  notify(t('file.offered', { name: nameOf(peer), file: file.name }));
+  const row = showFile(file, t('file.from', { name: nameOf(peer) }), take, decline);
+  take.addEventListener('click', () => {
+    take.remove();
+    decline.remove();
+    file.accept().then((got) => {
+      const link = Object.assign(makeElement('a', t('file.save')), { href: URL.createObjectURL(got), download: file.name });
+      row.append(link);
+      link.click();
+    }, () => {});
+  });
+  decline.addEventListener('click', () => file.reject());
+}
+
+/** A line of the chat that shows how far a file is. */
+function showFile(file, who, ...buttons) {
+  const row = addRow('file');
+  const bar = Object.assign(document.createElement('progress'), { max: file.size || 1, value: 0, ariaLabel: file.name });
+  const state = makeElement('small', '');
+  const cancel = Object.assign(makeElement('button', t('file.cancel')), { type: 'button', className: 'quiet small' });
+  cancel.addEventListener('click', () => file.cancel());
+  row.append(makeElement('b', file.name), makeElement('small', `${who} · ${fileSize(file.size)}`), bar, state, ...buttons, cancel);
+  const draw = () => {
+    bar.value = file.bytes;
+    state.textContent = file.status === 'offered' ? '' : t(`file.${file.status}`);
+    if (file.status === 'done' || file.status === 'failed') for (const button of [bar, cancel, ...buttons]) button.remove();
+  };
+  file.on('progress', draw).on('status', draw);
+  draw();
+  return row;
 }
 
 // ---- Own devices ----
@@ -356,26 +417,97 @@ function explain(reason) {
   say('warning', () => t(`media.${why}`, { what: t(device) }));
 }
 
-/** A viewer only receives. */
-function outgoing() {
-  return self.role === 'viewer' ? { audio: null, video: null } : media.outgoing;
+function ownMedia() {
+  return new MediaStream([media.track('audio'), media.track('video')].filter(Boolean));
 }
 
-function mediaChanged() {
-  for (const { link } of peers.values()) {
-    for (const [kind, track] of Object.entries(outgoing())) link.send(kind, track);
+async function mediaChanged() {
+  settings.redraw();
+  if (room && room.role !== 'viewer') {
+    camera ??= await room.publish(ownMedia());
+    for (const kind of ['audio', 'video']) void camera.replace(kind, media.track(kind));
+    const shared = media.track('screen');
+    if (shared && !screen) {
+      const stream = new MediaStream([shared, media.track('system')].filter(Boolean));
+      screen = room.publish(stream, { label: 'screen', contentHint: 'detail', maxBitrate: 2_500_000 });
+      ownScreen = new Tile('own-screen', { local: true, screen: true });
+      ownScreen.stream = stream;
+    } else if (!shared && screen) {
+      const ending = screen;
+      screen = null;
+      ownScreen.remove();
+      ownScreen = null;
+      (await ending).unpublish();
+    }
   }
   redraw();
   shareState();
 }
 
 /** Tells the others what is muted; a box without `state` still carries the call. */
-function shareState() {
-  if (!self) return;
-  const state = { muted: { audio: !media.on('audio'), video: !media.on('video') }, screen: media.on('screen') };
+function shareState(more = {}) {
+  if (!room) return;
+  const state = { muted: { audio: !media.on('audio'), video: !media.on('video') }, screen: media.on('screen'), ...more };
   if (JSON.stringify(state) === sharedState) return;
   sharedState = JSON.stringify(state);
-  box.request('state', { state }).catch(({ code }) => console.info(`state: ${code}`));
+  room.setState(state);
+}
+
+function raiseHand() {
+  const hand = room.state.hand ? null : true;
+  room.setState({ hand });
+  drawControls();
+  redraw();
+}
+
+async function record() {
+  if (recording) return stopRecording();
+  recording = room.record();
+  recording.on('error', () => notify(t('record.failed')));
+  tell('record', t('record.started'));
+  drawControls();
+}
+
+async function stopRecording() {
+  const stopping = recording;
+  recording = null;
+  const file = await stopping.stop();
+  const extension = file.type.includes('mp4') ? 'mp4' : 'webm';
+  const link = Object.assign(document.createElement('a'), { href: URL.createObjectURL(file), download: `callbox-${new Date().toISOString().slice(0, 16).replace(/[:T]/g, '-')}.${extension}` });
+  link.click();
+  if (room) tell('record', t('record.saved', { size: fileSize(file.size) }));
+  drawControls();
+}
+
+function setRelayOnly(on) {
+  $('relay-only').checked = on;
+  localStorage.setItem('callbox.relay', on);
+  drawControls();
+  if (!room) return;
+  const relays = room.ice?.iceServers.flatMap(({ urls }) => urls).some((url) => /^turns?:/.test(url));
+  tell('relay', t(!on ? 'relayOff' : relays ? 'relayOn' : 'noRelayHere'));
+  room.relayOnly = on;
+}
+
+function applySettings() {
+  useSpeaker(media.chosen('speaker'));
+  if (room) room.videoBudget = VIDEO_BUDGETS[settings.budget];
+}
+
+/** One letter each, unless somebody writes or switched them off. */
+function shortcut(event) {
+  if (!room || !settings.shortcuts || event.ctrlKey || event.metaKey || event.altKey || event.target.closest('input, textarea, select, dialog')) return;
+  const act = {
+    m: () => toggle('audio'),
+    v: () => toggle('video'),
+    s: () => $('share-screen').hidden || media.toggleScreen(),
+    c: () => showChat($('chat').hidden),
+    h: raiseHand,
+    p: () => dialogs.open('people'),
+  }[event.key.toLowerCase()];
+  if (!act) return;
+  event.preventDefault();
+  act();
 }
 
 // ---- Drawing ----
@@ -388,54 +520,41 @@ async function copyLink() {
 }
 
 function roomLink() {
-  return new URL(`#${encodeURIComponent(self.room.roomId)}`, location.href).href;
+  return new URL(`#${encodeURIComponent(room.id)}`, location.href).href;
+}
+
+function ownName() {
+  return nameOf({ identity: room.identity, peerId: room.peerId, name: room.identity === room.peerId ? '' : room.identity });
 }
 
 function redraw() {
   drawControls();
+  drawJoining();
+  dialogs.redraw();
+  settings.redraw();
   for (const [place, words] of Object.entries(sentences)) say(place, words);
-  if (!self) return drawLobby();
-  $('room-name').textContent = self.room.roomId;
-  document.title = `${self.room.roomId} · callbox`;
+  if (!room) return drawLobby();
+  $('room-name').textContent = room.id;
+  document.title = `${room.id} · callbox`;
   $('invite-link').value = roomLink();
-  drawStatus(box.status);
-  const stream = ownStream();
-  ownTile.draw({
-    name: t('you', { name: nameOf(self) }),
-    state: 'local',
-    stream,
-    video: Boolean(stream),
-    muted: !media.on('audio'),
-    screen: media.on('screen'),
-  });
-  for (const entry of peers.values()) drawPeer(entry);
+  drawStatus();
+  const stream = ownPicture();
+  const name = ownName();
+  ownTile?.draw({ name: t('you', { name }), state: 'local', stream, video: Boolean(stream), muted: !media.on('audio'), hand: room.state.hand });
+  ownScreen?.draw({ name: t('screenOf', { name }), state: 'local', stream: ownScreen.stream, video: true, screen: true });
+  for (const peer of shown.keys()) drawPeer(peer);
 }
 
 function drawLobby() {
-  const stream = ownStream();
+  const stream = ownPicture();
   document.title = 'callbox';
+  $('preview').dataset.video = String(Boolean(stream));
   $('preview-video').hidden = !stream;
   if ($('preview-video').srcObject !== stream) $('preview-video').srcObject = stream;
   $('preview-hint').hidden = !Media.possible || media.on('audio') || media.on('video') || !(media.wanted.audio || media.wanted.video);
   drawAvatar($('preview-avatar'), $('name').value.trim());
+  $('preview-avatar').hidden = Boolean(stream);
   $('preview-controls').hidden = !Media.possible;
-}
-
-function drawPeer({ peer, link, tile, path }) {
-  const [picture] = link.stream.getVideoTracks();
-  const { muted, screen } = peer.state ?? {};
-  const viewers = self.role === 'viewer' && peer.role === 'viewer';
-  const waiting = peer.connection === 'away' ? 'away' : viewers ? 'viewer' : link.state;
-  tile.draw({
-    name: nameOf(peer),
-    state: link.state === 'connected' ? link.state : waiting,
-    path: path?.path,
-    rtt: path?.rtt ?? null,
-    stream: link.stream,
-    video: Boolean(picture && !picture.muted && (screen || !muted?.video)),
-    muted: Boolean(muted?.audio),
-    screen: Boolean(screen),
-  });
 }
 
 function drawControls() {
@@ -446,27 +565,38 @@ function drawControls() {
     button.setAttribute('aria-label', t(`toggle.${kind}.${on ? 'on' : 'off'}`));
     button.title = button.getAttribute('aria-label');
   }
+  const forced = room?.ice?.iceTransportPolicy === 'relay';
   $('share-screen').setAttribute('aria-pressed', media.on('screen'));
-  $('relay-toggle').setAttribute('aria-pressed', $('relay-only').checked || $('relay-toggle').disabled);
-  $('relay-toggle').title = t($('relay-toggle').disabled ? 'relayForced' : 'relayOnlyHint');
+  $('relay-toggle').disabled = Boolean(forced);
+  $('relay-toggle').setAttribute('aria-pressed', $('relay-only').checked || Boolean(forced));
+  $('relay-toggle').title = t(forced ? 'relayForced' : 'relayOnlyHint');
+  $('hand').setAttribute('aria-pressed', Boolean(room?.state.hand));
+  $('record').setAttribute('aria-pressed', Boolean(recording));
+  $('more-toggle').classList.toggle('recording', Boolean(recording));
 }
 
-function drawStatus(status) {
-  $('signal').dataset.status = status;
+function showMore(show) {
+  if (!show && !$('more').hidden && $('more').contains(document.activeElement)) $('more-toggle').focus();
+  $('more').hidden = !show;
+  $('more-toggle').setAttribute('aria-expanded', show);
+  if (show) $('more').querySelector('button:not([hidden], :disabled)').focus();
+}
+
+function drawStatus() {
+  const { status } = room ?? {};
+  $('signal').dataset.status = status ?? 'idle';
   $('signal').textContent = has(`status.${status}`) ? t(`status.${status}`) : '';
-  if (!self && status === 'reconnecting') say('join-note', () => t('notAnswering'));
-  if (!self && status === 'online') say('join-note', null);
 }
 
 /** The stream of one's own picture, kept while its track stays the same, so that the element does not flicker. */
-function ownStream() {
-  const { video } = media.outgoing;
+function ownPicture() {
+  const video = media.track('video');
   if (!video) return null;
-  if (ownStream.last?.getTracks()[0] !== video) ownStream.last = new MediaStream([video]);
-  return ownStream.last;
+  if (ownPicture.last?.getTracks()[0] !== video) ownPicture.last = new MediaStream([video]);
+  return ownPicture.last;
 }
 
 function nameOf(peer) {
   if (!peer) return '';
-  return peer.identity === peer.peerId ? t('guest', { id: peer.peerId.slice(0, 4) }) : peer.identity;
+  return peer.name || t('guest', { id: peer.peerId.slice(0, 4) });
 }

@@ -1,14 +1,19 @@
-/** The chat panel, the log of the room's events, and the notices that pass. It sends by the function it is given. */
+/** The chat panel, the log of the room's events, and the notices that pass. It sends by the functions it is given. */
 
 import { t } from './i18n.js';
 import { $, makeElement } from './page.js';
 
 const NOTICE_FOR = 6_000; // ms
+/** Lines that who comes later gets of the chat. */
+const REMEMBERED = 50;
+const LINK = /https?:\/\/[^\s<>"']+[^\s<>"'.,;:!?)\]]/g;
 
 let noticeTimer = 0;
+/** The chat so far: `{name, text, at}`. */
+let history = [];
 
-/** Wires the panel; `send(text)` rejects what the box did not take, `ownName()` names the writer. */
-export function startChat({ send, ownName }) {
+/** Wires the panel; `send(text)` rejects what the box did not take, `sendFiles(files)` offers them, `ownName()` names the writer. */
+export function startChat({ send, sendFiles, ownName }) {
   $('chat-toggle').addEventListener('click', () => showChat($('chat').hidden));
   $('chat-close').addEventListener('click', () => showChat(false));
   $('chat').addEventListener('keydown', ({ key }) => key === 'Escape' && showChat(false));
@@ -17,18 +22,48 @@ export function startChat({ send, ownName }) {
     const text = $('chat-text').value.trim();
     if (!text) return;
     $('chat-text').value = '';
-    const line = addLine('own', makeElement('b', ownName()), timeNow(), makeElement('p', text));
+    const line = addChat('own', ownName(), text, Date.now());
     await send(text).catch(() => (line.dataset.failed = t('notSent')));
   });
+  $('chat-file').addEventListener('click', () => $('chat-files').click());
+  $('chat-files').addEventListener('change', ({ target }) => {
+    sendFiles([...target.files]);
+    target.value = '';
+  });
+  for (const place of [$('call')]) {
+    place.addEventListener('dragover', (event) => {
+      if (![...event.dataTransfer.types].includes('Files')) return;
+      event.preventDefault();
+      place.classList.add('dropping');
+    });
+    place.addEventListener('dragleave', ({ relatedTarget }) => place.contains(relatedTarget) || place.classList.remove('dropping'));
+    place.addEventListener('drop', (event) => {
+      event.preventDefault();
+      place.classList.remove('dropping');
+      sendFiles([...event.dataTransfer.files]);
+    });
+  }
 }
 
 /** Somebody else wrote. */
 export function heard(name, text) {
-  addLine('chat', makeElement('b', name), timeNow(), makeElement('p', text));
+  addChat('chat', name, text, Date.now());
   announce(`${name}: ${text}`);
   if (!$('chat').hidden) return;
   $('unread').hidden = false;
   showNotice(`${name}: ${text}`);
+}
+
+/** What was written before this person came, from somebody who was there. */
+export function recall(lines) {
+  if (history.length || !Array.isArray(lines)) return;
+  for (const { name, text, at } of lines.slice(-REMEMBERED)) {
+    if (typeof name === 'string' && typeof text === 'string') addChat('history', name.slice(0, 128), text.slice(0, 4000), Number(at) || Date.now());
+  }
+}
+
+export function remembered() {
+  return history.slice(-REMEMBERED);
 }
 
 /** Says an event of the room: in the log, as a notice that passes, and to a screen reader. */
@@ -43,13 +78,20 @@ export function notify(text) {
   showNotice(text);
 }
 
+/** A line of the log that the caller fills and keeps up to date, as of a file on its way. */
+export function addRow(event) {
+  if ($('chat').hidden) $('unread').hidden = false;
+  return addLine(event);
+}
+
 export function clearChat() {
+  history = [];
   $('chat-log').replaceChildren();
   $('unread').hidden = true;
   showPanel(false);
 }
 
-function showChat(show) {
+export function showChat(show) {
   showPanel(show);
   if (show) $('unread').hidden = true;
   $(show ? 'chat-text' : 'chat-toggle').focus();
@@ -61,6 +103,26 @@ function showPanel(show) {
   $('chat-toggle').setAttribute('aria-expanded', show);
 }
 
+function addChat(event, name, text, at) {
+  history.push({ name, text, at });
+  const time = new Date(at).toLocaleTimeString(document.documentElement.lang, { hour: '2-digit', minute: '2-digit' });
+  return addLine(event, makeElement('b', name), makeElement('time', time), linked(text));
+}
+
+/** The text with its web addresses as links: nothing but http and https becomes one, and no markup is read. */
+function linked(text) {
+  const paragraph = document.createElement('p');
+  let at = 0;
+  for (const { 0: address, index } of text.matchAll(LINK)) {
+    if (!URL.canParse(address)) continue;
+    const link = Object.assign(makeElement('a', address), { href: address, target: '_blank', rel: 'noopener noreferrer nofollow' });
+    paragraph.append(text.slice(at, index), link);
+    at = index + address.length;
+  }
+  paragraph.append(text.slice(at));
+  return paragraph;
+}
+
 function addLine(event, ...content) {
   const line = document.createElement('li');
   line.dataset.event = event;
@@ -68,10 +130,6 @@ function addLine(event, ...content) {
   $('chat-log').append(line);
   line.scrollIntoView({ block: 'nearest' });
   return line;
-}
-
-function timeNow() {
-  return makeElement('time', new Date().toLocaleTimeString(document.documentElement.lang, { hour: '2-digit', minute: '2-digit' }));
 }
 
 /** The log is no live region, so that nothing is read twice and the closed panel is heard too. */

@@ -5,18 +5,22 @@
 
 const CONSTRAINTS = {
   audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
-  video: { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30 }, facingMode: 'user' },
+  video: { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30 } },
 };
+const REMEMBERED = 'callbox.devices';
 
 export class Media {
   /** What the person wants on, whether or not it could be had. */
   wanted = { audio: true, video: true };
 
-  #tracks = { audio: null, video: null, screen: null };
+  #tracks = { audio: null, video: null, screen: null, system: null };
   #changed;
+  /** Device ids that the person chose, by kind: `audio`, `video`, `speaker`. */
+  #chosen = JSON.parse(localStorage.getItem(REMEMBERED) ?? '{}');
 
   constructor(changed) {
     this.#changed = changed;
+    navigator.mediaDevices?.addEventListener?.('devicechange', () => this.#devicesChanged());
   }
 
   /** False where the browser withholds devices: plain http from another machine, or no such API. */
@@ -26,6 +30,10 @@ export class Media {
 
   static get canShareScreen() {
     return Boolean(navigator.mediaDevices?.getDisplayMedia);
+  }
+
+  static get canChooseSpeaker() {
+    return 'setSinkId' in HTMLMediaElement.prototype;
   }
 
   /** True where this kind was allowed before, so that asking opens no prompt. */
@@ -38,14 +46,34 @@ export class Media {
     }
   }
 
+  /** The devices of this machine: `{audio, video, speaker}`, each a list of `{id, label}`. */
+  static async devices() {
+    const all = (await navigator.mediaDevices?.enumerateDevices?.().catch(() => [])) ?? [];
+    const of = (kind) => all.filter((one) => one.kind === kind && one.deviceId).map(({ deviceId, label }) => ({ id: deviceId, label }));
+    return { audio: of('audioinput'), video: of('videoinput'), speaker: of('audiooutput') };
+  }
+
   /** True while that kind (`audio`, `video`, `screen`) is being sent. */
   on(kind) {
     return Boolean(this.#tracks[kind]?.enabled);
   }
 
-  /** The tracks to send: a shared screen takes the camera's place. */
-  get outgoing() {
-    return { audio: this.#tracks.audio, video: this.#tracks.screen ?? this.#tracks.video };
+  track(kind) {
+    return this.#tracks[kind];
+  }
+
+  /** The device in use, or chosen, of a kind. */
+  chosen(kind) {
+    return this.#tracks[kind]?.getSettings?.().deviceId ?? this.#chosen[kind] ?? '';
+  }
+
+  /** Uses another device from now on, also after a reload; returns null, or why it could not be had. */
+  async choose(kind, id) {
+    this.#chosen[kind] = id;
+    localStorage.setItem(REMEMBERED, JSON.stringify(this.#chosen));
+    if (kind === 'speaker' || !this.#tracks[kind]) return this.#changed() ?? null;
+    this.#stop(kind);
+    return this.open([kind]);
   }
 
   /**
@@ -67,43 +95,49 @@ export class Media {
   async toggle(kind) {
     const track = this.#tracks[kind];
     this.wanted[kind] = !this.wanted[kind];
-    if (track && kind === 'audio') {
-      track.enabled = this.wanted.audio;
-    } else if (track) {
-      // Stopped, not merely disabled: the camera's lamp goes out.
-      track.stop();
-      this.#tracks[kind] = null;
-    } else if (this.wanted[kind]) {
-      return this.open([kind]);
-    }
+    if (track && kind === 'audio') track.enabled = this.wanted.audio;
+    // Stopped, not merely disabled: the camera's lamp goes out.
+    else if (track) this.#stop(kind);
+    else if (this.wanted[kind]) return this.open([kind]);
     this.#changed();
     return null;
   }
 
-  /** Starts or ends sharing a screen; the picker's cancel is no error. */
+  /** Starts or ends sharing a screen, with its sound where the browser offers it; the picker's cancel is no error. */
   async toggleScreen() {
-    if (this.#tracks.screen) return this.#endScreen();
-    const stream = await navigator.mediaDevices.getDisplayMedia({ video: true }).catch(() => null);
+    if (this.#tracks.screen) return this.endScreen();
+    const wanted = { video: true, audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false }, systemAudio: 'include' };
+    const stream = await navigator.mediaDevices.getDisplayMedia(wanted).catch(() => null);
     if (!stream) return;
     [this.#tracks.screen] = stream.getVideoTracks();
-    this.#tracks.screen.contentHint = 'detail';
-    this.#tracks.screen.onended = () => this.#endScreen();
+    this.#tracks.system = stream.getAudioTracks()[0] ?? null;
+    this.#tracks.screen.onended = () => this.endScreen();
+    this.#changed();
+  }
+
+  endScreen() {
+    for (const kind of ['screen', 'system']) this.#stop(kind);
     this.#changed();
   }
 
   /** Lets every device go. */
   close() {
-    for (const kind of Object.keys(this.#tracks)) {
-      this.#tracks[kind]?.stop();
-      this.#tracks[kind] = null;
-    }
+    for (const kind of Object.keys(this.#tracks)) this.#stop(kind);
     this.#changed();
+  }
+
+  #stop(kind) {
+    const track = this.#tracks[kind];
+    if (!track) return;
+    track.onended = null;
+    track.stop();
+    this.#tracks[kind] = null;
   }
 
   /** One missing device fails a request for both, so each is then asked for by itself. */
   async #request(kinds) {
     try {
-      this.#adopt(await navigator.mediaDevices.getUserMedia(Object.fromEntries(kinds.map((kind) => [kind, CONSTRAINTS[kind]]))));
+      this.#adopt(await navigator.mediaDevices.getUserMedia(Object.fromEntries(kinds.map((kind) => [kind, this.#constraints(kind)]))));
       return new Map();
     } catch (error) {
       const reason = reasonFor(error);
@@ -112,21 +146,33 @@ export class Media {
     }
   }
 
+  #constraints(kind) {
+    const id = this.#chosen[kind];
+    // Wished for, not demanded: a camera that is unplugged today must not cost the call.
+    return { ...CONSTRAINTS[kind], ...(id ? { deviceId: { ideal: id } } : kind === 'video' && { facingMode: 'user' }) };
+  }
+
   #adopt(stream) {
     for (const track of stream.getTracks()) {
       this.#tracks[track.kind] = track;
       track.onended = () => {
+        // Unplugged: what is wanted comes back with the next device.
         this.#tracks[track.kind] = null;
-        this.wanted[track.kind] = false;
         this.#changed();
+        this.#devicesChanged();
       };
     }
   }
 
-  #endScreen() {
-    this.#tracks.screen?.stop();
-    this.#tracks.screen = null;
+  async #devicesChanged() {
+    const devices = await Media.devices();
+    for (const kind of ['audio', 'video']) if (this.wanted[kind] && !this.#tracks[kind] && this.#opened && devices[kind].length) await this.open([kind]);
     this.#changed();
+  }
+
+  /** True once anything was asked for: before, a plugged-in camera must not open by itself. */
+  get #opened() {
+    return Object.values(this.#tracks).some(Boolean);
   }
 }
 

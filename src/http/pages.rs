@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 /// Pages load nothing from elsewhere and run nothing inline.
 const CONTENT_SECURITY_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-     media-src 'self' blob: mediastream:; connect-src 'self' ws: wss:; base-uri 'none'; \
+     media-src 'self' blob: mediastream:; worker-src 'self' blob:; connect-src 'self' ws: wss:; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'self'",
 );
 
@@ -30,16 +30,17 @@ macro_rules! pages {
 
 const PAGES: &[Page] = pages! {
     "call.js" => "text/javascript; charset=utf-8",
-    "callbox.js" => "text/javascript; charset=utf-8",
     "chat.js" => "text/javascript; charset=utf-8",
     "check.html" => "text/html; charset=utf-8",
     "check.js" => "text/javascript; charset=utf-8",
+    "dialogs.js" => "text/javascript; charset=utf-8",
     "i18n.js" => "text/javascript; charset=utf-8",
     "icon.svg" => "image/svg+xml",
     "index.html" => "text/html; charset=utf-8",
-    "link.js" => "text/javascript; charset=utf-8",
     "media.js" => "text/javascript; charset=utf-8",
     "page.js" => "text/javascript; charset=utf-8",
+    "qr.js" => "text/javascript; charset=utf-8",
+    "settings.js" => "text/javascript; charset=utf-8",
     "stage.js" => "text/javascript; charset=utf-8",
     "style.css" => "text/css; charset=utf-8",
 };

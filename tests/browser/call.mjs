@@ -134,6 +134,7 @@ describe('a call through the relay', { timeout: 240_000 }, () => {
     for (const [one, other] of [[gus, 'Hal'], [hal, 'Gus']]) {
       await one.seesTile(other, { state: 'connected', path: 'relay-udp' });
       await one.seesMoving(other);
+      await one.page.locator('#more-toggle').click();
       assert.ok(await one.page.getByRole('button', { name: 'Relay', exact: true }).isDisabled());
     }
     await Promise.all([gus, hal].map((one) => one.page.close()));

@@ -1,7 +1,9 @@
 // A box of one's own on ephemeral loopback ports, a headless Chromium, and people who join a call with it.
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer, request as call } from 'node:http';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -61,7 +63,36 @@ export async function startBox(environment = {}) {
     createInterface({ input: box.stdout }).on('line', read);
     createInterface({ input: box.stderr }).on('line', (line) => said.push(line));
   });
-  return { url, stop };
+  const served = { url, stop };
+  return process.env.CALLBOX_WEB && url.startsWith('http:') ? servePages(served, process.env.CALLBOX_WEB) : served;
+}
+
+/** Serves the pages of $CALLBOX_WEB in place of the embedded ones, so that a change to them needs no build. */
+async function servePages(box, folder) {
+  const target = new URL(box.url);
+  const types = { js: 'text/javascript', css: 'text/css', svg: 'image/svg+xml', html: 'text/html; charset=utf-8' };
+  const named = { '/': 'web/index.html', '/check': 'web/check.html', '/admin': 'web/admin.html', '/sdk/v1/callbox.js': 'sdk/js/dist/callbox.mjs' };
+  const server = createServer((request, response) => {
+    const { pathname } = new URL(request.url, target);
+    const file = named[pathname] ?? (pathname.startsWith('/assets/') ? `web/${pathname.slice(8)}` : null);
+    if (file) return response.writeHead(200, { 'Content-Type': types[file.split('.').at(-1).replace('mjs', 'js')] }).end(readFileSync(join(folder, file)));
+    const { method, headers } = request;
+    const upstream = call({ host: target.hostname, port: target.port, path: request.url, method, headers }, (answer) => {
+      response.writeHead(answer.statusCode, answer.headers);
+      answer.pipe(response);
+    });
+    upstream.on('error', () => response.destroy());
+    request.pipe(upstream);
+  });
+  server.on('upgrade', (request, socket) => {
+    const upstream = connect(target.port, target.hostname, () => {
+      upstream.write(`GET ${request.url} HTTP/1.1\r\n${Object.entries(request.headers).map(([name, value]) => `${name}: ${value}`).join('\r\n')}\r\n\r\n`);
+      upstream.pipe(socket).pipe(upstream);
+    });
+    for (const end of [socket, upstream]) end.on('error', () => (socket.destroy(), upstream.destroy()));
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { url: `http://127.0.0.1:${server.address().port}/`, stop: () => (server.close(), box.stop()) };
 }
 
 /** Starts Chromium with a profile of its own; `devices: false` is a machine without camera and microphone. */
@@ -143,7 +174,11 @@ export class Person {
     await this.page.keyboard.press('Enter');
   }
 
-  press(button) {
-    return this.page.locator('.controls').getByRole('button', { name: button, exact: true }).click();
+  /** Presses a control, in the menu of further ones where it is there. */
+  async press(button) {
+    const found = this.page.locator('.controls').getByRole('button', { name: button, exact: true });
+    const hidden = this.page.locator('#more button', { hasText: button });
+    if ((await hidden.count()) && (await this.page.locator('#more').isHidden())) await this.page.locator('#more-toggle').click();
+    await found.click();
   }
 }

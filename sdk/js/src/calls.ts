@@ -113,6 +113,8 @@ export class Call extends Emitter<CallEvents> implements PeerHost {
   readonly receives = ['audio', 'video'] as const;
   #phone: Phone;
   #from: string | undefined;
+  /** @internal */
+  readonly idleStreams = new Map<string, MediaStream[]>();
   #publications = new Set<Publication>();
   #timer: ReturnType<typeof setInterval> | undefined;
 

@@ -67,6 +67,8 @@ export class Link extends Emitter<LinkEvents> {
   #control: RTCDataChannel | null = null;
   #outgoing: readonly Outgoing[] = [];
   #slots = new Map<string, RTCRtpTransceiver>();
+  /** The stream that each line was opened for. */
+  #streamOf = new WeakMap<RTCRtpTransceiver, string>();
   /** False while this side waits for the peer's first offer. */
   #started = false;
   #closed = false;
@@ -265,7 +267,7 @@ export class Link extends Emitter<LinkEvents> {
       if (wanted.has(key)) continue;
       this.#slots.delete(key);
       changes.push(transceiver.sender.replaceTrack(null));
-      transceiver.direction = transceiver.direction.startsWith('send') && transceiver.direction !== 'sendonly' ? 'recvonly' : 'inactive';
+      transceiver.direction = transceiver.direction === 'sendrecv' ? 'recvonly' : 'inactive';
     }
     for (const outgoing of this.#outgoing) {
       const { key, track } = outgoing;
@@ -279,22 +281,25 @@ export class Link extends Emitter<LinkEvents> {
   /** Takes a line of the session that nothing is sent on, or opens one. */
   async #openSlot({ key, kind, stream, codecs }: Outgoing, track: MediaStreamTrack): Promise<void> {
     const taken = new Set(this.#slots.values());
-    let transceiver = this.#pc
+    const free = this.#pc
       .getTransceivers()
-      .find((one) => !taken.has(one) && one.receiver.track.kind === kind && one.direction !== 'stopped' && one.currentDirection !== 'stopped');
-    let change: Promise<void> | undefined;
-    if (transceiver) {
-      transceiver.sender.setStreams?.(stream);
-      transceiver.direction = 'sendrecv';
-      change = transceiver.sender.replaceTrack(track);
-    } else {
+      .filter((one) => !taken.has(one) && one.receiver.track.kind === kind && one.direction !== 'stopped' && one.currentDirection !== 'stopped');
+    // A line that carried a stream carries no other one: Chromium falls back to the name of the first.
+    let transceiver = free.find((one) => this.#streamOf.get(one) === stream.id) ?? free.find((one) => !this.#streamOf.has(one));
+    const reused = transceiver;
+    if (!transceiver) {
       const sender = this.#pc.addTrack(track, stream);
       transceiver = this.#pc.getTransceivers().find((one) => one.sender === sender)!;
     }
     this.#slots.set(key, transceiver);
+    this.#streamOf.set(transceiver, stream.id);
     this.#options.prepare?.(transceiver.sender, kind);
     if (codecs?.length) prefer(transceiver, kind, codecs);
-    await change;
+    if (!reused) return;
+    await reused.sender.replaceTrack(track);
+    if (this.#slots.get(key) !== reused) return;
+    reused.sender.setStreams?.(stream);
+    reused.direction = 'sendrecv';
   }
 
   async #offer(): Promise<void> {
@@ -340,7 +345,8 @@ export class Link extends Emitter<LinkEvents> {
       if (/^m=application /m.test(sdp)) this.#openControl();
     }
     await this.#flushEarly();
-    void this.#sync();
+    await this.#sync();
+    if (pc !== this.#pc) return;
     await pc.setLocalDescription();
     if (pc === this.#pc) this.#send('answer');
   }

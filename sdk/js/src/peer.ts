@@ -226,10 +226,9 @@ export class Peer extends Emitter<PeerEvents> {
 
   #watch(): void {
     clearTimeout(this.#silence);
-    const { status } = this;
-    if (status === 'connected') return;
-    const wait = status === 'failed' || status === 'closed' ? 0 : SILENT_FOR;
-    this.#silence = setTimeout(() => this.connection === 'lost' && this.status !== 'connected' && this.#host.fellSilent(this), wait);
+    if (this.status === 'connected') return;
+    const gone = () => this.connection === 'lost' && this.status !== 'connected' && this.#host.fellSilent(this);
+    this.#silence = setTimeout(gone, SILENT_FOR);
   }
 
   /** The streams are this side's own objects, so that an element that shows one goes on with the tracks that follow. */

@@ -14,6 +14,8 @@ export interface PublishOptions {
 
 /** @internal What a publication needs of the room or call that it belongs to. */
 export interface Publisher {
+  /** Streams that peers know by their ids and that nothing is published under now, by label. */
+  readonly idleStreams: Map<string, MediaStream[]>;
   publicationChanged(): Promise<void>;
   publicationEnded(publication: Publication): Promise<void>;
 }
@@ -25,6 +27,9 @@ export class Publication {
   readonly label: string;
   #options: PublishOptions;
   #publisher: Publisher;
+  /** @internal What peers know the stream as: the next one of this label takes its place in the session. */
+  readonly wire: MediaStream;
+  #ended = false;
   #tracks = new Map<string, MediaStreamTrack | null>();
 
   /** @internal */
@@ -33,6 +38,7 @@ export class Publication {
     this.#options = options;
     this.stream = stream;
     this.label = options.label ?? 'camera';
+    this.wire = publisher.idleStreams.get(this.label)?.pop() ?? new MediaStream();
     this.adopt();
   }
 
@@ -44,6 +50,9 @@ export class Publication {
 
   /** Stops sending. The tracks themselves go on: they are the application's. */
   unpublish(): Promise<void> {
+    const { idleStreams } = this.#publisher;
+    if (!this.#ended) idleStreams.set(this.label, [...(idleStreams.get(this.label) ?? []), this.wire]);
+    this.#ended = true;
     return this.#publisher.publicationEnded(this);
   }
 
@@ -62,10 +71,10 @@ export class Publication {
   get outgoing(): Outgoing[] {
     const { maxBitrate, codecs } = this.#options;
     return [...this.#tracks].map(([name, track]) => ({
-      key: `${this.stream.id}/${name}`,
+      key: `${this.wire.id}/${name}`,
       kind: name.startsWith('audio') ? 'audio' : 'video',
       track,
-      stream: this.stream,
+      stream: this.wire,
       maxBitrate,
       codecs,
     }));
@@ -99,5 +108,5 @@ export function outgoingFor(publications: Iterable<Publication>, several: boolea
   if (!camera || !screen) return (camera ?? all[0])?.outgoing ?? [];
   const rest = camera.outgoing.filter(({ kind }) => kind === 'audio');
   const picture = camera.outgoing.find(({ kind }) => kind === 'video');
-  return [...rest, { ...screen, key: picture?.key ?? `${camera.stream.id}/video`, stream: camera.stream }];
+  return [...rest, { ...screen, key: picture?.key ?? `${camera.wire.id}/video`, stream: camera.wire }];
 }

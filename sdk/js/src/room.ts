@@ -107,6 +107,8 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
 
   #options: JoinOptions;
   #instance = randomName();
+  /** @internal */
+  readonly idleStreams = new Map<string, MediaStream[]>();
   #publications = new Set<Publication>();
   #channels = new Map<string, Channel>();
   #files = new FileDesk((file, peer) => this.emit('file', file, peer));
@@ -325,7 +327,7 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
   /** @internal */
   async publicationEnded(publication: Publication): Promise<void> {
     if (!this.#publications.delete(publication)) return;
-    if (publication.label !== 'camera') void this.setState({ callbox: { streams: { [publication.stream.id]: null } } });
+    if (publication.label !== 'camera') void this.setState({ callbox: { streams: { [publication.wire.id]: null } } });
     await this.publicationChanged();
   }
 
@@ -335,7 +337,7 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
     if (publication) publication.adopt();
     else this.#publications.add((publication = new Publication(this, stream, options)));
     // The label goes first: it is there when the stream arrives.
-    if (publication.label !== 'camera') void this.setState({ callbox: { streams: { [stream.id]: publication.label } } });
+    if (publication.label !== 'camera') void this.setState({ callbox: { streams: { [publication.wire.id]: publication.label } } });
     await this.publicationChanged();
     return publication;
   }
@@ -401,8 +403,10 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
   /** In the room: for the first time, or anew after the session could not be resumed. */
   #joined(joined: Joined): void {
     this.#takeSelf(joined);
-    const here = new Set(joined.peers.filter((info) => !this.#isSelf(info)).map((info) => this.#meet(info, joined.role !== 'viewer')));
-    for (const peer of this.peers.values()) if (!here.has(peer)) this.#depart(peer, 'disconnected');
+    const listed = new Set(joined.peers.map(({ peerId }) => peerId));
+    // Who is not listed may come back under another peer id, as this side just did.
+    for (const peer of this.peers.values()) if (!listed.has(peer.peerId)) peer.lose();
+    const here = joined.peers.filter((info) => !this.#isSelf(info)).map((info) => this.#meet(info, joined.role !== 'viewer'));
     if (Object.keys(this.#state).length) void this.#ask('state', { state: this.#state });
     void this.#restartDead(here);
     this.#timer ??= setInterval(() => this.#tick(), MEASURE_EVERY);
