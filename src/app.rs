@@ -76,6 +76,9 @@ impl App {
     pub async fn start_with(config: Config, inherited: Inherited) -> Result<Self> {
         let mut names = Names::new(&config.public.addresses);
         let announced = announced(&config, &mut names).await;
+        if config.turn.enabled && !announced.iter().any(|a| a.address.is_ipv4()) {
+            tracing::warn!("{}", net::NO_IPV4);
+        }
 
         let mut tasks = JoinSet::new();
         let reload = Arc::new(Notify::new());
@@ -97,14 +100,16 @@ impl App {
             false => None,
         };
         let revoking = relay.clone();
+        let longest_ttl = Arc::new(AtomicU64::new(config.turn.ttl.as_secs()));
+        let longest = Arc::clone(&longest_ttl);
         let driver = Arc::new(Driver::new(
             hub_settings(&config),
             ice.clone(),
             connection_limits(&config),
-            Box::new(move |user, floor| {
-                if let Some(relay) = &revoking {
-                    relay.revoke(user, floor);
-                }
+            Box::new(move |user, floor| match (&revoking, floor) {
+                (Some(relay), Some(floor)) => relay.revoke(user, floor),
+                (Some(relay), None) => relay::revoke_all(relay, user, &longest),
+                (None, _) => {}
             }),
         ));
 
@@ -113,7 +118,6 @@ impl App {
         let (ice, ice_seen) = watch::channel(ice);
         let certificates = certificates.map(|certs| certs.keep(&reload, &mut tasks));
         let (hold, hold_seen) = watch::channel(false);
-        let longest_ttl = Arc::new(AtomicU64::new(config.turn.ttl.as_secs()));
         let applied = watch::Sender::new(config.clone());
         let (verifier, verifier_seen) = watch::channel(config.auth.verifier.clone());
         let (admin_token, admin_seen) = watch::channel(admin_token(&config));

@@ -8,6 +8,7 @@ pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod hooks;
 pub mod http;
 pub mod log;
 pub mod net;

@@ -12,7 +12,11 @@ const MAX_LINES: usize = 500;
 const PURE: &[&str] = &[
     "src/protocol/",
     "src/auth/",
+    "src/hooks/question.rs",
+    "src/hooks/queue",
+    "src/hooks/signature.rs",
     "src/signal/hub",
+    "src/signal/dialect.rs",
     "src/signal/room.rs",
     "src/signal/sdp",
     "src/signal/websocket",

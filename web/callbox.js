@@ -21,6 +21,19 @@ const FIRST_RETRY = 300;
 const LAST_RETRY = 15_000;
 const RATE_LIMITED_RETRY = 5_000;
 
+/** Messages of the box that bring ICE servers; the `ack` of one's own `accept` does too. */
+const ICE_MESSAGES = new Set(['joined', 'registered', 'resumed', 'ice-servers']);
+
+/** The object in a frame; nothing for what is not one. */
+function parsed(data) {
+  try {
+    const message = JSON.parse(data);
+    return typeof message?.type === 'string' ? message : null;
+  } catch {
+    return null;
+  }
+}
+
 /** What the box refused; `code` is one of the protocol's error codes. */
 export class CallboxError extends Error {
   constructor(code, message, retryAfter) {
@@ -106,7 +119,10 @@ export class Callbox {
     this.#setStatus(this.#attempts ? 'reconnecting' : 'connecting');
     const socket = new WebSocket(this.#url);
     this.#socket = socket;
-    socket.onmessage = ({ data }) => this.#receive(JSON.parse(data));
+    socket.onmessage = ({ data }) => {
+      const message = parsed(data);
+      if (message) this.#receive(message);
+    };
     socket.onclose = ({ code, reason }) => this.#lost(code, reason);
   }
 
@@ -114,6 +130,9 @@ export class Callbox {
     this.#lastHeard = Date.now();
     if (message.type === 'joined' || message.type === 'registered') this.#seq = 1;
     else if (message.seq > this.#seq) this.#seq = message.seq;
+    // What has a sender was relayed: nothing in it speaks for the box.
+    if (message.from !== undefined) return this.#emit(message.type, message);
+    const answers = this.#pending.has(message.id);
 
     switch (message.type) {
       case 'welcome':
@@ -129,7 +148,8 @@ export class Callbox {
         break;
     }
     this.#settle(message);
-    if (message.iceServers) {
+    const mayBringIce = ICE_MESSAGES.has(message.type) || (message.type === 'ack' && answers);
+    if (mayBringIce && Array.isArray(message.iceServers)) {
       const { iceServers, iceTransportPolicy, ttl, expiresAt } = message;
       this.ice = { iceServers, iceTransportPolicy, ttl, expiresAt };
       this.#emit('ice', this.ice);

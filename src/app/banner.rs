@@ -4,7 +4,7 @@ use super::ice_urls::bracketed;
 use super::mode_in_words;
 use crate::auth::credential::IceIssuer;
 use crate::config::Config;
-use crate::net::Announced;
+use crate::net::{Announced, NO_IPV4};
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -56,6 +56,9 @@ impl Banner {
             .map(|a| format!("{} ({})", a.address, a.how))
             .collect();
         lines.push(("address", addresses.join(", ")));
+        if config.turn.enabled && !announced.iter().any(|a| a.address.is_ipv4()) {
+            lines.push(("warning", NO_IPV4.into()));
+        }
         if config.turn.enabled && config.turn.made_secret {
             let secret = "made for this run; set turn.secrets to keep credentials over a restart";
             lines.push(("secret", secret.into()));
@@ -98,5 +101,36 @@ impl fmt::Display for Banner {
             write!(f, "\n  {name:<10} {value}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::credential::TurnSecrets;
+
+    fn banner(addresses: &[&str]) -> String {
+        let config = Config::load(None, std::iter::empty()).unwrap();
+        let announced: Vec<Announced> = addresses
+            .iter()
+            .map(|address| Announced {
+                address: address.parse().unwrap(),
+                local: address.parse().unwrap(),
+                how: "network interface".into(),
+            })
+            .collect();
+        let ice = IceIssuer {
+            stun_urls: vec![],
+            turn_urls: vec![],
+            secrets: TurnSecrets::new(vec!["s".into()]).unwrap(),
+            ttl: config.turn.ttl,
+        };
+        Banner::new(&config, &[], &[], &announced, &ice).to_string()
+    }
+
+    #[test]
+    fn a_box_without_ipv4_says_so() {
+        assert!(banner(&["2001:db8::7"]).contains("no IPv4"));
+        assert!(!banner(&["198.51.100.7", "2001:db8::7"]).contains("no IPv4"));
     }
 }

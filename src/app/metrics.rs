@@ -7,6 +7,7 @@ mod relay;
 use crate::config::Config;
 use crate::http::{Asks, Phase, unix_now};
 use crate::net::{CertStore, NameCounters};
+use crate::protocol::DialectKind;
 use crate::relay::RelayHandle;
 use crate::signal::hub::{Counters, Gauges};
 use crate::signal::{Driver, SentByType};
@@ -64,6 +65,7 @@ fn render(sources: Sources, relaying: Option<Relaying>, process: Process) -> Str
         counters,
         gauges,
         sent: driver.sent(),
+        driver: Arc::clone(driver),
     }));
     if let Some(relaying) = relaying {
         registry.register_collector(Box::new(relaying));
@@ -172,11 +174,49 @@ impl Collector for Overview {
     }
 }
 
-#[derive(Debug)]
 struct Signaling {
     counters: Counters,
     gauges: Gauges,
     sent: SentByType,
+    driver: Arc<Driver>,
+}
+
+impl fmt::Debug for Signaling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signaling").finish_non_exhaustive()
+    }
+}
+
+impl Signaling {
+    fn dialects(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = self.driver.stats();
+        let foreign = || {
+            DialectKind::ALL
+                .iter()
+                .filter(|kind| **kind != DialectKind::Native)
+        };
+        let help = "Open connections of foreign protocols";
+        let gauge = MetricType::Gauge;
+        let mut family =
+            encoder.encode_descriptor("signal_dialect_connections", help, None, gauge)?;
+        for kind in foreign() {
+            let labels = [("dialect", kind.as_str())];
+            let value = ConstGauge::new(stats.of(*kind).connections.get());
+            value.encode(family.encode_family(&labels)?)?;
+        }
+        let help = "Messages of foreign protocols by direction";
+        let counter = MetricType::Counter;
+        let mut family =
+            encoder.encode_descriptor("signal_dialect_messages", help, None, counter)?;
+        for kind in foreign() {
+            let of = stats.of(*kind);
+            for (direction, count) in [("received", &of.received), ("sent", &of.sent)] {
+                let labels = [("dialect", kind.as_str()), ("direction", direction)];
+                ConstCounter::new(count.get()).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Collector for Signaling {
@@ -247,6 +287,11 @@ impl Collector for Signaling {
                 "Candidates that a relay-only room kept back",
                 self.counters.withheld_candidates,
             ),
+            (
+                "signal_clock_steps",
+                "Times that the wall clock was set, upon which all credentials are renewed",
+                self.counters.clock_steps,
+            ),
         ] {
             let value = ConstCounter::new(value);
             value.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
@@ -258,11 +303,12 @@ impl Collector for Signaling {
             .counters
             .received()
             .map(|(kind, n)| ("received", kind.as_str(), n));
-        let sent = self.sent.iter().map(|(kind, n)| ("sent", kind, n));
+        let sent = self.sent.iter().map(|(kind, n)| ("sent", kind.as_str(), n));
         for (direction, kind, count) in received.chain(sent) {
             let labels = [("direction", direction), ("type", kind)];
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
         }
+        self.dialects(&mut encoder)?;
         let help = "Errors sent, by code";
         let mut family = encoder.encode_descriptor("signal_errors", help, None, counter)?;
         for (code, count) in self.counters.refused() {

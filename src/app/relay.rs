@@ -138,16 +138,19 @@ pub(super) fn admin(relay: Option<Arc<RelayHandle>>, longest_ttl: Arc<AtomicU64>
         }),
         revoke: Box::new(move |user| {
             if let Some(relay) = &relay {
-                // Nothing that this box has minted for the user so far expires later: after a
-                // revocation, one second past its floor.
-                let past = relay.ledger().floor(user).map_or(0, |floor| floor + 1);
-                relay.revoke(
-                    user,
-                    past.max(unix_now() + longest_ttl.load(Ordering::Relaxed)),
-                );
+                revoke_all(relay, user, &longest_ttl);
             }
         }),
     }
+}
+
+/// Closes the relays of a user and refuses all that this box has minted for it so far.
+/// `longest_ttl` is the longest life, in seconds, of any such credential.
+pub(super) fn revoke_all(relay: &RelayHandle, user: &str, longest_ttl: &AtomicU64) {
+    // After a revocation credentials expire one second past its floor at the earliest.
+    let past = relay.ledger().floor(user).map_or(0, |floor| floor + 1);
+    let longest = unix_now() + longest_ttl.load(Ordering::Relaxed);
+    relay.revoke(user, past.max(longest));
 }
 
 fn row(view: AllocationView) -> RelayRow {

@@ -12,6 +12,11 @@ use sha1::Sha1;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The `<user>` of credentials that `identity` takes over HTTP, outside of a session.
+pub fn http_user(identity: &str) -> String {
+    format!("http-{identity}")
+}
+
 /// The secrets that sign TURN credentials: the first one mints, every one verifies.
 #[derive(Debug, Clone)]
 pub struct TurnSecrets(Arc<[SecretString]>);
@@ -125,8 +130,21 @@ impl IceIssuer {
     /// Mints for `user` at `now` (Unix seconds). The expiry exceeds `above`, the highest one that
     /// a revocation refuses, so that a user revoked within this second can come back.
     pub fn issue(&self, user: &str, now: u64, above: Option<u64>) -> IceServers {
-        let expires_at =
-            (now + self.ttl.as_secs()).max(above.map_or(0, |floor| floor.saturating_add(1)));
+        self.issue_until(user, now, above, None)
+    }
+
+    /// As [`Self::issue`], for a bearer whose token ends at `until` (Unix seconds).
+    pub fn issue_until(
+        &self,
+        user: &str,
+        now: u64,
+        above: Option<u64>,
+        until: Option<u64>,
+    ) -> IceServers {
+        let wished = now + self.ttl.as_secs();
+        let expires_at = until
+            .map_or(wished, |until| wished.min(until))
+            .max(above.map_or(0, |floor| floor.saturating_add(1)));
         let mut ice_servers = Vec::with_capacity(2);
         if !self.stun_urls.is_empty() {
             ice_servers.push(IceServer {
@@ -211,6 +229,8 @@ mod tests {
         assert_eq!(issuer.issue("u", 100, None).expires_at, 160);
         assert_eq!(issuer.issue("u", 100, Some(160)).expires_at, 161);
         assert_eq!(issuer.issue("u", 300, Some(160)).expires_at, 360);
+        let until = |above| issuer.issue_until("u", 100, above, Some(130)).expires_at;
+        assert_eq!((until(None), until(Some(160))), (130, 161));
     }
 
     #[test]

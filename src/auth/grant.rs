@@ -30,9 +30,17 @@ pub enum Role {
 pub enum RoomScope {
     /// Every room: open mode.
     Any,
-    /// Rooms matching one of these names or globs (`*` stands for any run of characters).
-    /// Empty: no room at all, register and call only.
-    Matching(Vec<String>),
+    /// Rooms matching one of these. Empty: no room at all, register and call only.
+    Matching(Vec<RoomPattern>),
+}
+
+/// One entry of a [`RoomScope`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoomPattern {
+    /// The room of that name.
+    Exact(String),
+    /// `*` stands for any run of characters, `\*` for an asterisk.
+    Glob(String),
 }
 
 impl RoomScope {
@@ -40,9 +48,16 @@ impl RoomScope {
     pub fn allows(&self, room: &str) -> bool {
         match self {
             Self::Any => true,
-            Self::Matching(patterns) => {
-                patterns.iter().any(|p| glob(p.as_bytes(), room.as_bytes()))
-            }
+            Self::Matching(patterns) => patterns.iter().any(|pattern| pattern.covers(room)),
+        }
+    }
+}
+
+impl RoomPattern {
+    fn covers(&self, room: &str) -> bool {
+        match self {
+            Self::Exact(name) => name == room,
+            Self::Glob(pattern) => glob(pattern, room),
         }
     }
 }
@@ -63,8 +78,13 @@ pub struct Grant {
     pub call: bool,
     /// Whether `rooms` may be listed, beside the configuration's own permission.
     pub list_rooms: bool,
+    /// Whether `subscribe` may be sent.
+    pub subscribe: bool,
     /// Metadata given by the token, used where the client sends none of its own.
     pub metadata: Option<Value>,
+    /// When the token, and all that it allows, ends, Unix seconds with leeway; `None`: a session
+    /// outlives its token.
+    pub ends: Option<u64>,
 }
 
 impl Grant {
@@ -77,32 +97,52 @@ impl Grant {
             role: None,
             call: true,
             list_rooms: false,
+            subscribe: true,
             metadata: None,
+            ends: None,
         }
     }
 }
 
-/// Linear-time glob: on a mismatch only the last `*` is retried, so a hostile pattern cannot
+/// Tells whether `text` is one of those that `pattern` stands for: `*` is any run of characters, and
+/// a backslash takes that meaning from the asterisk behind it.
+///
+/// Linear in time: on a mismatch only the last `*` is tried again, so that a hostile pattern cannot
 /// make it exponential.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
+pub(super) fn glob(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
-    while t < text.len() {
-        if pattern.get(p) == Some(&b'*') {
-            retry = Some((p, t));
-            p += 1;
-        } else if pattern.get(p) == Some(&text[t]) {
-            p += 1;
-            t += 1;
-        } else if let Some((star, from)) = retry {
-            retry = Some((star, from + 1));
-            p = star + 1;
-            t = from + 1;
-        } else {
-            return false;
+    loop {
+        match pattern[p..] {
+            [b'*', ..] => {
+                retry = Some((p, t));
+                p += 1;
+                continue;
+            }
+            [b'\\', b'*', ..] if text.get(t) == Some(&b'*') => {
+                p += 2;
+                t += 1;
+                continue;
+            }
+            // Not a literal backslash.
+            [b'\\', b'*', ..] => {}
+            [byte, ..] if text.get(t) == Some(&byte) => {
+                p += 1;
+                t += 1;
+                continue;
+            }
+            [] if t == text.len() => return true,
+            _ => {}
+        }
+        match retry {
+            Some((star, from)) if from < text.len() => {
+                retry = Some((star, from + 1));
+                (p, t) = (star + 1, from + 1);
+            }
+            _ => return false,
         }
     }
-    pattern[p..].iter().all(|&b| b == b'*')
 }
 
 #[cfg(test)]
@@ -111,7 +151,7 @@ mod tests {
 
     #[test]
     fn globs_match_whole_names_only() {
-        let scope = |p: &str| RoomScope::Matching(vec![p.into()]);
+        let scope = |p: &str| RoomScope::Matching(vec![RoomPattern::Glob(p.into())]);
         assert!(scope("team-*").allows("team-42"));
         assert!(scope("team-*").allows("team-"));
         assert!(!scope("team-*").allows("my-team-42"));
@@ -122,5 +162,30 @@ mod tests {
         assert!(!scope("").allows("a"));
         assert!(!RoomScope::Matching(vec![]).allows("a"));
         assert!(RoomScope::Any.allows("anything"));
+    }
+
+    #[test]
+    fn a_backslash_escapes_an_asterisk_and_exact_names_have_none() {
+        for (pattern, text, expected) in [
+            (r"a\*", "a*", true),
+            (r"a\*", "ab", false),
+            (r"a\*", r"a\", false),
+            (r"\**", "*anything", true),
+            (r"\**", "anything", false),
+            (r"*\*", "x*", true),
+            (r"*\*", "x*y", false),
+            (r"*\*b", "*a*b", true),
+            (r"DOMAIN\user", r"DOMAIN\user", true),
+            (r"a\\*", r"a\*", true),
+            (r"a\\*", r"a\b", false),
+            ("**", "", true),
+            ("*a", "", false),
+        ] {
+            assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
+        }
+        let exact = |name: &str| RoomScope::Matching(vec![RoomPattern::Exact(name.into())]);
+        assert!(exact("team-*").allows("team-*"));
+        assert!(!exact("team-*").allows("team-42"));
+        assert!(!exact("*").allows("a") && !exact(r"\*").allows("*"));
     }
 }

@@ -7,5 +7,5 @@ mod grant;
 mod signer;
 pub mod token;
 
-pub use grant::{Grant, MAX_METADATA, MAX_NAME, Role, RoomScope, is_name};
+pub use grant::{Grant, MAX_METADATA, MAX_NAME, Role, RoomPattern, RoomScope, is_name};
 pub use signer::{Bearer, Signer};

@@ -1,14 +1,16 @@
 //! Signaling tokens: a JWT becomes a [`Grant`], or a refusal that says which claim failed.
 
-use super::{Grant, MAX_METADATA, MAX_NAME, Role, RoomScope, is_name};
-use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation, errors::ErrorKind};
+mod keys;
+
+use super::{Grant, MAX_METADATA, MAX_NAME, Role, RoomPattern, RoomScope, is_name};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use keys::{Alg, Key};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::fmt;
-use std::str::FromStr;
 
 /// Why a token was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,17 +37,11 @@ impl TokenError {
 #[derive(Clone)]
 pub struct Verifier {
     keys: Vec<Key>,
-    algorithms: Vec<Algorithm>,
+    algorithms: Vec<Alg>,
     issuer: Option<String>,
     audience: Vec<String>,
     leeway: u64,
-}
-
-#[derive(Clone)]
-struct Key {
-    id: Option<String>,
-    algorithms: Vec<Algorithm>,
-    decoding: DecodingKey,
+    enforce_exp: bool,
 }
 
 impl Verifier {
@@ -59,16 +55,19 @@ impl Verifier {
             issuer,
             audience,
             leeway,
+            enforce_exp: false,
         }
+    }
+
+    /// Whether a grant ends with its token.
+    pub fn enforce_exp(&mut self, enforce: bool) {
+        self.enforce_exp = enforce;
     }
 
     /// Accepts HS256, HS384 and HS512 by a shared secret.
     pub fn add_secret(&mut self, secret: &SecretString) {
-        self.keys.push(Key {
-            id: None,
-            algorithms: AlgorithmFamily::Hmac.algorithms().to_vec(),
-            decoding: DecodingKey::from_secret(secret.expose_secret().as_bytes()),
-        });
+        let secret = secret.expose_secret().as_bytes();
+        self.keys.push(Key::from_secret(secret));
     }
 
     /// Accepts the signatures of one RSA, EC or Ed25519 public key in PEM.
@@ -76,20 +75,8 @@ impl Verifier {
     /// # Errors
     /// The text is no public key of these kinds.
     pub fn add_pem(&mut self, pem: &str) -> Result<(), String> {
-        let bytes = pem.as_bytes();
-        let (decoding, family) = [
-            (DecodingKey::from_rsa_pem(bytes), AlgorithmFamily::Rsa),
-            (DecodingKey::from_ec_pem(bytes), AlgorithmFamily::Ec),
-            (DecodingKey::from_ed_pem(bytes), AlgorithmFamily::Ed),
-        ]
-        .into_iter()
-        .find_map(|(key, family)| Some((key.ok()?, family)))
-        .ok_or("is no RSA, EC or Ed25519 public key in PEM")?;
-        self.keys.push(Key {
-            id: None,
-            algorithms: family.algorithms().to_vec(),
-            decoding,
-        });
+        let key = Key::from_pem(pem).ok_or("is no RSA, EC or Ed25519 public key in PEM")?;
+        self.keys.push(key);
         Ok(())
     }
 
@@ -98,10 +85,14 @@ impl Verifier {
     /// # Errors
     /// The text is no JWK Set, or none of its keys can verify.
     pub fn add_jwks(&mut self, json: &str) -> Result<(), String> {
-        let set: JwkSet = serde_json::from_str(json).map_err(|e| format!("is no JWK Set: {e}"))?;
+        #[derive(Deserialize)]
+        struct Set {
+            keys: Vec<Value>,
+        }
+        let set: Set = serde_json::from_str(json).map_err(|e| format!("is no JWK Set: {e}"))?;
         let before = self.keys.len();
         // A set may hold keys for other uses and kinds of its issuer's choosing: they are skipped.
-        self.keys.extend(set.keys.iter().filter_map(jwk));
+        self.keys.extend(set.keys.iter().filter_map(Key::from_jwk));
         if self.keys.len() == before {
             return Err("holds no key that can verify a signature".into());
         }
@@ -115,7 +106,7 @@ impl Verifier {
     pub fn restrict(&mut self, names: &[String]) -> Result<(), String> {
         for name in names {
             let algorithm =
-                Algorithm::from_str(name).map_err(|_| format!("{name:?} is no JWS algorithm"))?;
+                Alg::from_name(name).ok_or_else(|| format!("{name:?} is no JWS algorithm"))?;
             if !self
                 .keys
                 .iter()
@@ -133,65 +124,108 @@ impl Verifier {
     /// # Errors
     /// The token expired, or what else is wrong with it.
     pub fn verify(&self, token: &str, now: u64) -> Result<Grant, TokenError> {
-        let refused = |text: &str| TokenError::Refused(text.into());
-        let header = jsonwebtoken::decode_header(token)
-            .map_err(|_| refused("the token is no JWT with a supported algorithm"))?;
-        let allowed = |alg: &Algorithm| self.algorithms.is_empty() || self.algorithms.contains(alg);
+        let Some((header, message, claims, signature)) = split(token) else {
+            return Err(refused("the token is no JWT"));
+        };
+        let header = Header::read(header)?;
+        let allowed = |alg: &Alg| self.algorithms.is_empty() || self.algorithms.contains(alg);
         let mut failure = refused("the token's algorithm (alg) fits no configured key");
         for key in &self.keys {
-            if !key.algorithms.contains(&header.alg) || !allowed(&header.alg) {
+            if !key.algorithms.contains(&header.algorithm) || !allowed(&header.algorithm) {
                 continue;
             }
-            if let (Some(asked), Some(id)) = (&header.kid, &key.id)
+            if let (Some(asked), Some(id)) = (&header.key_id, &key.id)
                 && asked != id
             {
                 failure = refused("the token's key (kid) is not among the configured ones");
                 continue;
             }
-            match jsonwebtoken::decode(token, &key.decoding, &self.validation(header.alg)) {
-                Ok(data) => return self.grant(Claims::of(data.claims), now),
-                Err(error) => failure = worded(error.kind()),
+            if key.verifies(header.algorithm, message.as_bytes(), signature) {
+                let fields: Map<String, Value> = BASE64_URL_SAFE_NO_PAD
+                    .decode(claims)
+                    .ok()
+                    .and_then(|json| serde_json::from_slice(&json).ok())
+                    .ok_or_else(|| refused("the token's claims have a wrong form"))?;
+                return self.grant(Claims::of(fields), now);
             }
+            failure = refused("the token's signature does not match");
         }
         Err(failure)
     }
 
-    /// Times are checked by [`Self::grant`]: the library would read the system's clock.
-    fn validation(&self, algorithm: Algorithm) -> Validation {
-        let mut validation = Validation::new(algorithm);
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = !self.audience.is_empty();
-        let mut required: Vec<&str> = vec![];
+    fn grant(&self, mut claims: Claims, now: u64) -> Result<Grant, TokenError> {
+        let absent = |claim: &str| TokenError::Refused(format!("the token has no {claim} claim"));
         if let Some(issuer) = &self.issuer {
-            validation.set_issuer(&[issuer]);
-            required.push("iss");
+            let given: String = claims.take("iss")?.ok_or_else(|| absent("iss"))?;
+            if given != *issuer {
+                return Err(refused("the token is of another issuer (iss)"));
+            }
         }
         if !self.audience.is_empty() {
-            validation.set_audience(&self.audience);
-            required.push("aud");
+            let given: OneOrMany = claims.take("aud")?.ok_or_else(|| absent("aud"))?;
+            if !given.list().iter().any(|name| self.audience.contains(name)) {
+                return Err(refused("the token is for another audience (aud)"));
+            }
         }
-        validation.set_required_spec_claims(&required);
-        validation
-    }
-
-    fn grant(&self, mut claims: Claims, now: u64) -> Result<Grant, TokenError> {
-        let expiry = match claims.date("exp")? {
-            Some(expiry) => expiry,
-            None => return Err(worded(&ErrorKind::MissingRequiredClaim("exp".into()))),
-        };
-        if now >= expiry.saturating_add(self.leeway) {
+        let expiry = claims.date("exp")?.ok_or_else(|| absent("exp"))?;
+        let ends = expiry.saturating_add(self.leeway);
+        if now >= ends {
             return Err(TokenError::Expired(now.saturating_sub(expiry)));
         }
         if let Some(not_before) = claims.date("nbf")?
             && not_before > now.saturating_add(self.leeway)
         {
-            return Err(TokenError::Refused(
-                "the token is not valid yet (nbf)".into(),
+            return Err(refused("the token is not valid yet (nbf)"));
+        }
+        claims.into_grant(self.enforce_exp.then_some(ends))
+    }
+}
+
+/// The header, what is signed, the claims and the signature of a JWS (RFC 7515 section 7.1).
+fn split(token: &str) -> Option<(&str, &str, &str, &str)> {
+    let (message, signature) = token.rsplit_once('.')?;
+    let (header, claims) = message.split_once('.')?;
+    (!claims.contains('.')).then_some((header, message, claims, signature))
+}
+
+/// What the header of a token asks for.
+struct Header {
+    algorithm: Alg,
+    key_id: Option<String>,
+}
+
+impl Header {
+    fn read(part: &str) -> Result<Self, TokenError> {
+        let fields: Map<String, Value> = BASE64_URL_SAFE_NO_PAD
+            .decode(part)
+            .ok()
+            .and_then(|json| serde_json::from_slice(&json).ok())
+            .ok_or_else(|| refused("the token is no JWT"))?;
+        // RFC 7515 section 4.1.11: who does not understand an extension refuses the token. RFC 7797
+        // would have the claims signed in another form.
+        if fields.contains_key("crit") {
+            return Err(refused(
+                "the token's header names critical extensions (crit), and none is known here",
             ));
         }
-        claims.into_grant()
+        if fields
+            .get("b64")
+            .is_some_and(|b64| *b64 != Value::Bool(true))
+        {
+            return Err(refused("the token's claims are not in base64url (b64)"));
+        }
+        let text = |name: &str| fields.get(name).and_then(Value::as_str);
+        Ok(Self {
+            algorithm: text("alg")
+                .and_then(Alg::from_name)
+                .ok_or_else(|| refused("the token is no JWT with a supported algorithm"))?,
+            key_id: text("kid").map(str::to_owned),
+        })
     }
+}
+
+fn refused(text: &str) -> TokenError {
+    TokenError::Refused(text.into())
 }
 
 /// Names no key material.
@@ -201,49 +235,6 @@ impl fmt::Debug for Verifier {
             .field("keys", &self.keys.len())
             .finish_non_exhaustive()
     }
-}
-
-fn jwk(jwk: &Jwk) -> Option<Key> {
-    let common = &jwk.common;
-    if common
-        .public_key_use
-        .as_ref()
-        .is_some_and(|u| *u != PublicKeyUse::Signature)
-        || common
-            .key_operations
-            .as_ref()
-            .is_some_and(|ops| !ops.contains(&KeyOperations::Verify))
-    {
-        return None;
-    }
-    let family = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => AlgorithmFamily::Rsa,
-        AlgorithmParameters::EllipticCurve(_) => AlgorithmFamily::Ec,
-        AlgorithmParameters::OctetKeyPair(_) => AlgorithmFamily::Ed,
-        AlgorithmParameters::OctetKey(_) => AlgorithmFamily::Hmac,
-        _ => return None,
-    };
-    let algorithms = match common.key_algorithm {
-        Some(named) => vec![Algorithm::from_str(&named.to_string()).ok()?],
-        None => family.algorithms().to_vec(),
-    };
-    Some(Key {
-        id: common.key_id.clone(),
-        algorithms,
-        decoding: DecodingKey::from_jwk(jwk).ok()?,
-    })
-}
-
-fn worded(error: &ErrorKind) -> TokenError {
-    TokenError::Refused(match error {
-        ErrorKind::InvalidSignature => "the token's signature does not match".into(),
-        ErrorKind::InvalidIssuer => "the token is of another issuer (iss)".into(),
-        ErrorKind::InvalidAudience => "the token is for another audience (aud)".into(),
-        ErrorKind::MissingRequiredClaim(claim) => format!("the token has no {claim} claim"),
-        ErrorKind::InvalidClaimFormat(claim) => format!("the token's {claim} claim is malformed"),
-        ErrorKind::Json(_) => "the token's claims have a wrong form".into(),
-        _ => "the token is malformed".into(),
-    })
 }
 
 /// The claims of a verified token, each read by its name so that a wrong one can be named. `null`
@@ -256,9 +247,18 @@ struct Claims {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Rooms {
+enum OneOrMany {
     One(String),
     Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn list(self) -> Vec<String> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::Many(many) => many,
+        }
+    }
 }
 
 impl Claims {
@@ -292,27 +292,29 @@ impl Claims {
         TokenError::Refused(format!("the token's {}{name} claim {what}", self.within))
     }
 
-    fn into_grant(mut self) -> Result<Grant, TokenError> {
+    fn into_grant(mut self, ends: Option<u64>) -> Result<Grant, TokenError> {
         // The part of LiveKit's access token that has a meaning here.
+        let video: Option<Map<String, Value>> = self.take("video")?;
+        let has_video = video.is_some();
         let mut video = Self {
-            fields: self.take("video")?.unwrap_or_default(),
+            fields: video.unwrap_or_default(),
             within: "video.",
         };
-        let mut rooms = match self.take("room")? {
-            Some(Rooms::One(room)) => vec![room],
-            Some(Rooms::Many(rooms)) => rooms,
-            None => vec![],
-        };
+        let rooms: Option<OneOrMany> = self.take("room")?;
+        let rooms = rooms.map_or(vec![], OneOrMany::list);
+        let mut rooms: Vec<_> = rooms.into_iter().map(RoomPattern::Glob).collect();
         let video_room: Option<String> = video.take("room")?;
         if video.flag("roomJoin")? {
-            rooms.extend(video_room);
+            rooms.extend(video_room.map(RoomPattern::Exact));
         }
         let is_admin = video.flag("roomAdmin")?;
         let may_publish = video.take("canPublish")?.unwrap_or(true);
+        let may_subscribe = video.take("canSubscribe")?.unwrap_or(true);
         let role = self.take("role")?.or(match (is_admin, may_publish) {
+            _ if !has_video => None,
             (true, _) => Some(Role::Host),
             (false, false) => Some(Role::Viewer),
-            (false, true) => None,
+            (false, true) => Some(Role::Member),
         });
         let identity: Option<String> = self.take("sub")?;
         if identity.as_deref().is_some_and(|sub| !is_name(sub)) {
@@ -334,7 +336,9 @@ impl Claims {
             rooms: RoomScope::Matching(rooms),
             role,
             list_rooms: video.flag("roomList")?,
+            subscribe: may_subscribe,
             metadata,
+            ends,
         })
     }
 }

@@ -2,14 +2,25 @@
 
 use super::check_certificate;
 use crate::config::{Config, ConfigError};
+use crate::net;
 use crate::relay;
 use serde_json::json;
+
+/// Tells whether relays will have no IPv4 address. What a name or a STUN server says is not known
+/// before the start.
+fn lacks_ipv4(config: &Config) -> bool {
+    let public = &config.public;
+    !config.loopback && public.addresses.is_empty() && public.stun.is_none() && !net::has_ipv4()
+}
 
 /// Renders the outcome of loading a configuration: the text, and whether it is valid.
 pub fn check(loaded: Result<Config, ConfigError>, as_json: bool) -> (String, bool) {
     let loaded = loaded.and_then(check_certificate).map(|mut config| {
         if config.turn.enabled {
             config.warnings.extend(relay::kernel_shortcomings());
+            if lacks_ipv4(&config) {
+                config.warnings.push(net::NO_IPV4.into());
+            }
         }
         config
     });

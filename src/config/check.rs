@@ -217,6 +217,7 @@ impl Check<'_> {
             auth.audience.clone(),
             auth.leeway.0.as_secs(),
         );
+        verifier.enforce_exp(auth.enforce_exp);
         if let Some(secret) = secret {
             let length = secret.expose_secret().len();
             if length == 0 {

@@ -96,7 +96,8 @@ tables! {
         issuer: Option<String> = None,
         #[serde(deserialize_with = "list")]
         audience: Vec<String> = vec![],
-        leeway: Span = Span(Duration::ZERO),
+        leeway: Span = Span(Duration::from_secs(5)),
+        enforce_exp: bool = false,
     }
     /// Limits of rooms.
     Rooms {

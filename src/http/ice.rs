@@ -3,6 +3,7 @@
 use super::access::{query, token_of};
 use super::problem::Problem;
 use super::{Context, unix_now};
+use crate::auth::credential::http_user;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -50,9 +51,11 @@ pub(super) async fn ice_servers(
     let name = grant
         .identity
         .unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
-    let user = format!("http-{name}");
+    let user = http_user(&name);
     let floor = (context.relays.floor)(&user);
-    let servers = context.ice.borrow().issue(&user, now, floor);
+    let ice = context.ice.borrow();
+    let servers = ice.issue_until(&user, now, floor, grant.ends);
+    drop(ice);
     let body = match asked.format.as_deref() {
         None | Some("") => json!(servers),
         Some("rest") => {

@@ -10,6 +10,7 @@ mod ice;
 mod openapi;
 mod pages;
 mod problem;
+mod sdk;
 mod serve;
 mod ws;
 
@@ -105,6 +106,8 @@ pub fn router(context: Arc<Context>, guard: Guard) -> Router {
             "/v1/openapi.json",
             get(async move || openapi::response(document)),
         )
+        .route("/sdk/v1/", get(sdk::index))
+        .route("/sdk/v1/{name}", get(sdk::file))
         .route("/ws", get(ws::upgrade));
     if context.pages {
         router = router

@@ -4,7 +4,8 @@ use super::Context;
 use super::access::token_of;
 use super::guard::ClientAddr;
 use super::problem::Problem;
-use crate::signal::{self, ConnectError};
+use crate::protocol::DialectKind;
+use crate::signal::{self, ConnectError, Native};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -31,11 +32,14 @@ pub(super) async fn upgrade(
     else {
         return Ok(not_a_websocket());
     };
-    let admission = context.driver.admit(client)?;
+    let admission = context.driver.admit(client, DialectKind::Native)?;
     let sessions = context.sessions.clone();
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(socket) => signal::run(TokioIo::new(socket), admission, token, sessions).await,
+            Ok(socket) => {
+                let carrier = TokioIo::new(socket);
+                signal::run(carrier, Native, admission, token, sessions).await;
+            }
             Err(error) => tracing::debug!(%client, "upgrade failed: {error}"),
         }
     });

@@ -91,6 +91,17 @@ pub async fn discover(
     found
 }
 
+/// What a box without IPv4 means, for the log, the banner and `check`.
+pub const NO_IPV4: &str = "no IPv4: clients and peers that have IPv4 only are out of reach, and \
+                           relayed addresses are IPv6; give the machine an IPv4 address, or name \
+                           it in public.address";
+
+/// Tells whether this machine has an IPv4 address besides loopback.
+pub fn has_ipv4() -> bool {
+    let mut interfaces = interfaces().into_iter();
+    interfaces.any(|ip| ip.is_ipv4() && !ip.is_loopback())
+}
+
 /// `address` with the local one behind it, if this machine has any of the family.
 pub(super) fn announce(address: IpAddr, how: String) -> Option<Announced> {
     // All of 127.0.0.0/8 is this machine, though its interface has but one address.

@@ -7,13 +7,14 @@ mod acme;
 mod address;
 mod certs;
 mod front;
+pub mod https;
 mod inherited;
 mod listen;
 mod names;
 mod owner;
 
 pub use acme::AcmeOrders;
-pub use address::{Announced, discover};
+pub use address::{Announced, NO_IPV4, discover, has_ipv4};
 pub use certs::{CertStore, Identity, IdentityError, PemFiles};
 pub use front::{Accepted, Front, Protocol, Wire};
 pub use inherited::{Inherited, InheritedError, Listener};

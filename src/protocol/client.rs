@@ -4,8 +4,9 @@
 //! escapes arrive as they were sent.
 
 mod fields;
+mod names;
 
-use super::{ErrorCode, MAX_ID, MessageType};
+use super::{ErrorCode, MAX_DEPTH, MAX_ID, MessageType};
 use crate::auth::Role;
 use fields::{Fault, Fields};
 use secrecy::SecretString;
@@ -138,6 +139,8 @@ pub struct Join {
     pub metadata: Option<Box<RawValue>>,
     /// Settings for the room, if this join makes it.
     pub create: RoomPatch,
+    /// What others are shown of the client's dialect. No frame sets it: translators do.
+    pub dialect: Option<&'static str>,
 }
 
 /// Changes to a room: what is absent stays.
@@ -162,7 +165,10 @@ impl RoomPatch {
     /// As [`parse`], without an id.
     pub fn from_json(text: &str) -> Result<Self, FrameError> {
         Fields::parse(text)
-            .and_then(|fields| fields.room_patch())
+            .and_then(|fields| match is_deeper_than(text, MAX_DEPTH) {
+                true => Err(Fault::too_deep()),
+                false => fields.room_patch(),
+            })
             .map_err(|f| f.with_id(None))
     }
 }
@@ -252,10 +258,42 @@ pub fn parse(text: &str) -> Result<ClientMessage, FrameError> {
     let id = fields
         .string("id", MAX_ID)
         .map_err(|fault| fault.with_id(None))?;
-    match fields.message() {
+    let message = match is_deeper_than(text, MAX_DEPTH) {
+        true => Err(Fault::too_deep()),
+        false => fields.message(),
+    };
+    match message {
         Ok((kind, request)) => Ok(ClientMessage { id, kind, request }),
         Err(fault) => Err(fault.with_id(id)),
     }
+}
+
+/// Whether valid JSON nests deeper than `limit`: decoders elsewhere give up, or worse.
+fn is_deeper_than(json: &str, limit: usize) -> bool {
+    // Text with few brackets needs no look at where they stand; nearly every message is such.
+    let opening = json.bytes().filter(|b| matches!(b, b'{' | b'[')).count();
+    if opening <= limit {
+        return false;
+    }
+    let (mut depth, mut quoted) = (0_usize, false);
+    let mut bytes = json.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' if quoted => {
+                bytes.next();
+            }
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => {
+                depth += 1;
+                if depth > limit {
+                    return true;
+                }
+            }
+            b'}' | b']' if !quoted => depth -= 1,
+            _ => {}
+        }
+    }
+    false
 }
 
 #[cfg(test)]

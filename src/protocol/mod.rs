@@ -2,37 +2,6 @@
 //!
 //! Pure: text in, types out, and back. It knows no rooms, sessions, sockets or clocks.
 
-mod client;
-mod id;
-mod server;
-
-pub use client::{
-    CallSignal, ClientMessage, FrameError, Join, Media, Payload, Relay, Request, RoomPatch, parse,
-};
-pub use id::{CallId, PeerId, ResumeToken};
-pub use server::{
-    Body, Entry, Ice, PeerView, Presence, Resumption, RoomView, ServerMessage, StateView,
-    TransportPolicy, frame_len, write_frame, write_json_str,
-};
-
-#[cfg(test)]
-pub(crate) use server::frame;
-
-pub use crate::auth::{MAX_METADATA, MAX_NAME};
-
-use serde::{Serialize, Serializer};
-use std::borrow::Cow;
-use std::time::Duration;
-
-/// The version that `welcome` announces.
-pub const PROTOCOL_VERSION: u8 = 1;
-/// Longest `id` of a request, bytes: room for a UUID with a prefix.
-pub const MAX_ID: usize = 64;
-/// Longest room password, bytes: beyond any passphrase that is typed.
-pub const MAX_PASSWORD: usize = 256;
-/// Longest `reason`, bytes: one line of text.
-pub const MAX_REASON: usize = 256;
-
 /// Defines an enum whose values have one fixed name on the wire each.
 macro_rules! named {
     ($(#[$meta:meta])* pub enum $name:ident {
@@ -57,13 +26,47 @@ macro_rules! named {
             }
         }
 
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.as_str())
             }
         }
     };
 }
+
+mod client;
+mod dialect;
+mod id;
+mod server;
+
+pub use client::{
+    CallSignal, ClientMessage, FrameError, Join, Media, Payload, Relay, Request, RoomPatch, parse,
+};
+pub use dialect::DialectKind;
+pub use id::{CallId, PeerId, ResumeToken};
+pub use server::{
+    Body, Entry, Ice, PeerView, Presence, Resumption, RoomView, ServerMessage, StateView,
+    TransportPolicy, frame_len, write_frame, write_json_str,
+};
+
+#[cfg(test)]
+pub(crate) use server::frame;
+
+pub use crate::auth::{MAX_METADATA, MAX_NAME};
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// The version that `welcome` announces.
+pub const PROTOCOL_VERSION: u8 = 1;
+/// Longest `id` of a request, bytes: room for a UUID with a prefix.
+pub const MAX_ID: usize = 64;
+/// Deepest nesting of a frame, whose own object is the first level: some decoders take no more.
+pub const MAX_DEPTH: usize = 64;
+/// Longest room password, bytes: beyond any passphrase that is typed.
+pub const MAX_PASSWORD: usize = 256;
+/// Longest `reason`, bytes: one line of text.
+pub const MAX_REASON: usize = 256;
 
 named! {
     /// The `type` of a client message.
@@ -116,6 +119,95 @@ named! {
         Grant = "grant",
         /// Asks for a `pong`.
         Ping = "ping",
+    }
+}
+
+named! {
+    /// The `type` of a frame to a client.
+    pub enum FrameType {
+        /// A request was done.
+        Ack = "ack",
+        /// Relayed.
+        Candidate = "candidate",
+        /// Relayed.
+        Message = "message",
+        /// Relayed.
+        Offer = "offer",
+        /// Relayed.
+        Answer = "answer",
+        /// Another peer's state, role or presence.
+        PeerState = "peer-state",
+        /// A newcomer.
+        PeerJoined = "peer-joined",
+        /// A peer is gone.
+        PeerLeft = "peer-left",
+        /// The reply to `ping`.
+        Pong = "pong",
+        /// A request was refused.
+        Error = "error",
+        /// Fresh TURN credentials.
+        IceServers = "ice-servers",
+        /// The first frame of a connection.
+        Welcome = "welcome",
+        /// The reply to `join`.
+        Joined = "joined",
+        /// The reply to `register`.
+        Registered = "registered",
+        /// The reply to `resume`.
+        Resumed = "resumed",
+        /// The reply to `leave`.
+        Left = "left",
+        /// A call rings.
+        Call = "call",
+        /// The reply to `call`.
+        Calling = "calling",
+        /// A call was accepted.
+        Accept = "accept",
+        /// A call was declined.
+        Reject = "reject",
+        /// A call or its media ended.
+        Hangup = "hangup",
+        /// Relayed.
+        Publish = "publish",
+        /// Relayed.
+        Subscribe = "subscribe",
+        /// A host asks to mute.
+        Mute = "mute",
+        /// A host asks to unmute.
+        Unmute = "unmute",
+        /// The reply to `list`.
+        Peers = "peers",
+        /// The reply to `rooms`.
+        Rooms = "rooms",
+        /// The room was changed.
+        RoomUpdated = "room-updated",
+        /// The operator's words.
+        Notify = "notify",
+        /// The receiver was removed.
+        Kicked = "kicked",
+        /// The server is shutting down.
+        Draining = "draining",
+    }
+}
+
+impl FrameType {
+    /// The type under which a client's message reaches other clients; `None` if it never does.
+    pub const fn relayed(kind: MessageType) -> Option<Self> {
+        Some(match kind {
+            MessageType::Offer => Self::Offer,
+            MessageType::Answer => Self::Answer,
+            MessageType::Candidate => Self::Candidate,
+            MessageType::Message => Self::Message,
+            MessageType::Publish => Self::Publish,
+            MessageType::Subscribe => Self::Subscribe,
+            MessageType::Call => Self::Call,
+            MessageType::Accept => Self::Accept,
+            MessageType::Reject => Self::Reject,
+            MessageType::Hangup => Self::Hangup,
+            MessageType::Mute => Self::Mute,
+            MessageType::Unmute => Self::Unmute,
+            _ => return None,
+        })
     }
 }
 
@@ -201,6 +293,10 @@ pub enum CloseCode {
     Malformed = 1008,
     /// A frame over the limit.
     TooLarge = 1009,
+    /// The node restarts or the room moves: a client resumes at once.
+    Restart = 1012,
+    /// The server cannot serve right now: a client resumes after a while.
+    TryLater = 1013,
     /// No session within the deadline, or a token that does not verify.
     Unauthorized = 4001,
     /// Removed by a host or the operator.

@@ -1,6 +1,6 @@
 //! What the server says: messages as serialisable types, and the text that goes on the wire.
 
-use super::{CallId, ErrorCode, LeaveReason, PeerId, ResumeToken};
+use super::{CallId, ErrorCode, FrameType, LeaveReason, PeerId, ResumeToken};
 use crate::auth::Role;
 use crate::auth::credential::IceServers;
 use serde::ser::SerializeMap;
@@ -11,14 +11,17 @@ use std::fmt;
 use std::io::Write as _;
 use std::sync::Arc;
 
-/// The text of one JSON object, serialised once and shared by everyone it goes to.
+/// The text of one JSON object and its type, serialised once and shared by all its receivers.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Body(Arc<str>);
+pub struct Body {
+    kind: FrameType,
+    text: Arc<str>,
+}
 
 /// Bodies carry credentials, tokens and what people say to each other.
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Body({} bytes)", self.0.len())
+        write!(f, "Body({}, {} bytes)", self.kind.as_str(), self.len())
     }
 }
 
@@ -33,28 +36,39 @@ impl Body {
             write_json_str(&mut text, id);
             text.push('}');
         }
-        Self(text.into())
+        Self {
+            kind: message.kind(),
+            text: text.into(),
+        }
     }
 
-    /// Wraps the text of a JSON object that has at least one field.
-    pub fn from_object(text: String) -> Self {
+    /// Wraps the text of a JSON object of that type, which has at least one field.
+    pub fn from_object(kind: FrameType, text: String) -> Self {
         debug_assert!(text.starts_with("{\"") && text.ends_with('}'));
-        Self(text.into())
+        Self {
+            kind,
+            text: text.into(),
+        }
+    }
+
+    /// The `type`.
+    pub fn kind(&self) -> FrameType {
+        self.kind
     }
 
     /// The text without `seq`.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// Bytes of the text without `seq`.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.text.len()
     }
 
     /// Always false: a body has at least its braces.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.text.is_empty()
     }
 }
 
@@ -179,6 +193,35 @@ pub enum ServerMessage<'a> {
     },
 }
 
+impl ServerMessage<'_> {
+    /// The `type`.
+    pub fn kind(&self) -> FrameType {
+        use FrameType as T;
+        match self {
+            Self::Welcome { .. } => T::Welcome,
+            Self::Joined(_) => T::Joined,
+            Self::Registered(_) => T::Registered,
+            Self::Resumed(_) => T::Resumed,
+            Self::Left => T::Left,
+            Self::Ack { .. } => T::Ack,
+            Self::Pong { .. } => T::Pong,
+            Self::Calling { .. } => T::Calling,
+            Self::PeerJoined { .. } => T::PeerJoined,
+            Self::PeerLeft { .. } => T::PeerLeft,
+            Self::PeerState { .. } => T::PeerState,
+            Self::Peers { .. } => T::Peers,
+            Self::Rooms { .. } => T::Rooms,
+            Self::RoomUpdated { .. } => T::RoomUpdated,
+            Self::Notify { .. } => T::Notify,
+            Self::IceServers(_) => T::IceServers,
+            Self::Kicked { .. } => T::Kicked,
+            Self::Draining { .. } => T::Draining,
+            Self::Hangup { .. } => T::Hangup,
+            Self::Error { .. } => T::Error,
+        }
+    }
+}
+
 /// What `joined`, `registered` and `resumed` tell a client about its session.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -282,6 +325,9 @@ pub struct PeerView<'a> {
     pub joined_at: u64,
     /// Whether it is there.
     pub connection: Presence,
+    /// The foreign protocol that it speaks; absent for the native one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<&'static str>,
 }
 
 /// A room as its members see it.

@@ -108,6 +108,14 @@ impl Journal {
 }
 
 fn log_refusal(five_tuple: &FiveTuple, user: Option<&Arc<str>>, refusal: Refusal) {
+    if let Some(fix) = fix(refusal) {
+        tracing::warn!(
+            user = user.map(|user| &**user), client = %five_tuple.client,
+            transport = ?five_tuple.transport, ?refusal,
+            "relay request refused: {fix}"
+        );
+        return;
+    }
     tracing::info!(
         user = user.map(|user| &**user), client = %five_tuple.client,
         transport = ?five_tuple.transport, ?refusal,
@@ -115,9 +123,38 @@ fn log_refusal(five_tuple: &FiveTuple, user: Option<&Arc<str>>, refusal: Refusal
     );
 }
 
+/// What the operator can do about a refusal that the box is to blame for.
+fn fix(refusal: Refusal) -> Option<&'static str> {
+    match refusal {
+        Refusal::NoDescriptor => Some(
+            "the process has no file descriptor left: raise LimitNOFILE (ulimit -n), or lower \
+             signal.max_connections",
+        ),
+        Refusal::NoPort => Some(
+            "no port of turn.relay_ports is free: widen the range, or stop what holds its ports",
+        ),
+        Refusal::Socket => {
+            Some("the relay address cannot be bound: check public.address and the interfaces")
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_box_lacks_is_logged_with_its_fix_and_by_cause() {
+        for refusal in [Refusal::NoDescriptor, Refusal::NoPort, Refusal::Socket] {
+            assert!(fix(refusal).is_some(), "{refusal:?}");
+        }
+        let (mut journal, now) = (Journal::default(), Instant::now());
+        let causes = [Refusal::NoDescriptor, Refusal::NoPort, Refusal::UserQuota];
+        let first = |journal: &mut Journal| causes.map(|cause| journal.is_first(cause, now));
+        assert_eq!(first(&mut journal), [true; 3]);
+        assert_eq!(first(&mut journal), [false; 3]);
+    }
 
     #[test]
     fn a_flood_of_one_kind_is_one_line_and_a_count_each_ten_seconds() {

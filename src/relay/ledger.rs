@@ -137,6 +137,11 @@ impl Ledger {
         self.served().map(Relays::free_ports).sum()
     }
 
+    /// Relay ports that other programs held when they were tried last, over both families.
+    pub fn held_ports(&self) -> usize {
+        self.served().map(Relays::held_ports).sum()
+    }
+
     /// Relay ports that there are, over both families.
     pub fn ports(&self) -> usize {
         self.served().map(|relays| relays.directory.size()).sum()

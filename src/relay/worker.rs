@@ -7,7 +7,7 @@ mod mail;
 
 use super::coalesce::Coalescing;
 use super::engine::{
-    Engine, FiveTuple, Now, RelayKey, RelaySockets, Settings, Transport, WorkerId,
+    Engine, FiveTuple, Now, OpenError, RelayKey, RelaySockets, Settings, Transport, WorkerId,
 };
 use super::exits::{Exits, Out};
 use super::framing::Deframer;
@@ -108,10 +108,18 @@ struct Relays {
 impl RelaySockets for Relays {
     type Socket = Rc<RelaySocket>;
 
-    fn open(&mut self, address: SocketAddr, key: RelayKey) -> io::Result<Rc<RelaySocket>> {
-        let socket = RelaySocket::bind(address, self.offload)?;
-        watch(&self.epoll, &socket, Source::Relay(key), EventFlags::IN)?;
+    fn open(&mut self, address: SocketAddr, key: RelayKey) -> Result<Rc<RelaySocket>, OpenError> {
+        let socket = RelaySocket::bind(address, self.offload).map_err(open_error)?;
+        watch(&self.epoll, &socket, Source::Relay(key), EventFlags::IN).map_err(open_error)?;
         Ok(Rc::new(socket))
+    }
+}
+
+fn open_error(error: io::Error) -> OpenError {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => OpenError::PortHeld,
+        Some(libc::EMFILE | libc::ENFILE) => OpenError::NoDescriptor,
+        _ => OpenError::Other(error),
     }
 }
 

@@ -4,11 +4,12 @@
 //! the order in which the hub gave them, which is what makes a session's frames arrive in order.
 //! Nothing is awaited under it. Sessions parse before they take it and write after it.
 
+use super::dialect::{Closing, Outgoing};
 use super::hub::{ConnId, Effect, Hub, Input, Now, Settings};
-use super::outbox::{Closing, Outbox, Outgoing, Pushed};
-use super::sent::SentByType;
-use crate::auth::credential::IceIssuer;
+use super::outbox::{Outbox, Pushed};
+use crate::auth::credential::{IceIssuer, http_user};
 use crate::network::network_of;
+use crate::protocol::{DialectKind, FrameType};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -30,8 +31,20 @@ pub struct ConnectionLimits {
     pub outbox: usize,
 }
 
-/// Called with a user whose relays must end and the highest expiry minted for it.
-pub type OnRevoke = Box<dyn Fn(&str, u64) + Send + Sync>;
+/// Frames handed to connections since the start, by type.
+#[derive(Debug, Clone, Default)]
+pub struct SentByType([u64; FrameType::ALL.len()]);
+
+impl SentByType {
+    /// Every type with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (FrameType, u64)> {
+        FrameType::ALL.iter().copied().zip(self.0)
+    }
+}
+
+/// Called with a user whose relays must end and the highest expiry minted for it; `None` where that
+/// is not known here.
+pub type OnRevoke = Box<dyn Fn(&str, Option<u64>) + Send + Sync>;
 
 /// Why a connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +80,25 @@ pub struct Stats {
     pub slow_consumers: Counter,
     /// The most bytes that ever waited for one connection.
     pub outbox_high_water: Gauge,
+    dialects: [DialectStats; DialectKind::ALL.len()],
+}
+
+/// What is counted of each dialect.
+#[derive(Debug, Default)]
+pub struct DialectStats {
+    /// Open connections.
+    pub connections: Gauge,
+    /// Messages of clients; the native ones are counted by type alone.
+    pub received: Counter,
+    /// Events for clients, likewise.
+    pub sent: Counter,
+}
+
+impl Stats {
+    /// What is counted of one dialect.
+    pub fn of(&self, dialect: DialectKind) -> &DialectStats {
+        &self.dialects[dialect as usize]
+    }
 }
 
 impl Default for Stats {
@@ -77,6 +109,7 @@ impl Default for Stats {
             refused: Counter::default(),
             slow_consumers: Counter::default(),
             outbox_high_water: Gauge::default(),
+            dialects: Default::default(),
         }
     }
 }
@@ -131,13 +164,21 @@ impl Driver {
     ///
     /// # Errors
     /// A limit is reached, or the box is shutting down.
-    pub fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Admission, ConnectError> {
-        self.seat(client).inspect_err(|_| {
+    pub fn admit(
+        self: &Arc<Self>,
+        client: IpAddr,
+        dialect: DialectKind,
+    ) -> Result<Admission, ConnectError> {
+        self.seat(client, dialect).inspect_err(|_| {
             self.stats.refused.inc();
         })
     }
 
-    fn seat(self: &Arc<Self>, client: IpAddr) -> Result<Admission, ConnectError> {
+    fn seat(
+        self: &Arc<Self>,
+        client: IpAddr,
+        dialect: DialectKind,
+    ) -> Result<Admission, ConnectError> {
         let mut state = self.lock();
         if state.draining {
             return Err(ConnectError::Draining);
@@ -158,8 +199,10 @@ impl Driver {
         let outbox = Arc::new(Outbox::new(state.limits.outbox));
         state.outboxes.insert(conn, Arc::clone(&outbox));
         self.live.send_replace(state.outboxes.len());
+        self.stats.of(dialect).connections.inc();
         Ok(Admission {
             conn,
+            dialect,
             client,
             source,
             outbox,
@@ -234,11 +277,11 @@ impl Driver {
                     conn,
                     peer,
                     seq,
-                    body,
+                    event,
                 } => {
-                    state.sent.count(&body);
+                    state.sent.0[event.kind() as usize] += 1;
                     if let Some(outbox) = state.outboxes.get(&conn) {
-                        self.push(input, outbox, Outgoing { peer, seq, body });
+                        self.push(input, outbox, Outgoing { peer, seq, event });
                     }
                 }
                 Effect::Close { conn, code, reason } => {
@@ -246,7 +289,12 @@ impl Driver {
                         outbox.close(Closing { code, reason });
                     }
                 }
-                Effect::Revoke { user, floor } => (self.on_revoke)(&user.to_string(), floor),
+                Effect::Revoke { user, floor } => {
+                    (self.on_revoke)(&user.to_string(), Some(floor));
+                }
+                Effect::RevokeIdentity { identity } => {
+                    (self.on_revoke)(&http_user(&identity), None);
+                }
             }
         }
         state.effects = effects;
@@ -295,6 +343,7 @@ impl Driver {
 /// The place of one connection in every count; dropping it gives the place back.
 pub struct Admission {
     pub(super) conn: ConnId,
+    pub(super) dialect: DialectKind,
     pub(super) client: IpAddr,
     pub(super) outbox: Arc<Outbox>,
     source: IpAddr,
@@ -318,6 +367,7 @@ impl Drop for Admission {
             }
         }
         self.driver.live.send_replace(state.outboxes.len());
+        self.driver.stats.of(self.dialect).connections.dec();
     }
 }
 
@@ -361,20 +411,14 @@ mod tests {
     #[test]
     fn connections_are_counted_by_source_and_given_back() {
         let driver = driver(2, 3);
-        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
-        let first = driver.admit(ip("2001:db8::1")).unwrap();
-        let _second = driver.admit(ip("2001:db8::ffff")).unwrap();
-        assert_eq!(
-            driver.admit(ip("2001:db8::2")).err(),
-            Some(ConnectError::PerIp)
-        );
-        let _other = driver.admit(ip("2001:db8:0:1::1")).unwrap();
-        assert_eq!(
-            driver.admit(ip("192.0.2.1")).err(),
-            Some(ConnectError::Total)
-        );
+        let admit = |ip: &str| driver.admit(ip.parse().unwrap(), DialectKind::Native);
+        let first = admit("2001:db8::1").unwrap();
+        let _second = admit("2001:db8::ffff").unwrap();
+        assert_eq!(admit("2001:db8::2").err(), Some(ConnectError::PerIp));
+        let _other = admit("2001:db8:0:1::1").unwrap();
+        assert_eq!(admit("192.0.2.1").err(), Some(ConnectError::Total));
         drop(first);
-        assert!(driver.admit(ip("2001:db8::2")).is_ok());
+        assert!(admit("2001:db8::2").is_ok());
         drop((_second, _other));
         assert!(
             driver.lock().per_ip.is_empty(),
@@ -386,7 +430,9 @@ mod tests {
     fn a_draining_box_admits_nobody() {
         let driver = driver(2, 3);
         driver.drain(Instant::now(), false);
-        let refused = driver.admit(IpAddr::from([192, 0, 2, 1])).err();
+        let refused = driver
+            .admit(IpAddr::from([192, 0, 2, 1]), DialectKind::Native)
+            .err();
         assert_eq!(refused, Some(ConnectError::Draining));
     }
 }

@@ -6,8 +6,11 @@
 mod admin;
 mod admission;
 mod calls;
+mod clock;
 mod credentials;
 mod drain;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod interface;
 mod membership;
 mod moderation;
@@ -24,16 +27,17 @@ mod timers;
 mod views;
 
 pub use admin::{PeerInfo, RoomInfo};
-pub use interface::{ConnId, Effect, Input, Loss, Now, Settings, UniqueIdentity};
+pub use interface::{ConnId, Effect, Event, Input, Loss, Now, Settings, UniqueIdentity};
 pub use stats::{Counters, Gauges};
 
 use crate::auth::credential::IceIssuer;
 use crate::protocol::{
-    Body, CallId, CloseCode, ErrorCode, LeaveReason, PROTOCOL_VERSION, PeerId, Refusal,
-    ServerMessage,
+    Body, CallId, CloseCode, DialectKind, ErrorCode, LeaveReason, PROTOCOL_VERSION, PeerId,
+    Refusal, ServerMessage,
 };
 use crate::signal::room::Room;
 use calls::Call;
+use clock::Clocks;
 use drain::Draining;
 use names::Names;
 use rand::rngs::StdRng;
@@ -62,6 +66,7 @@ pub struct Hub {
     calls: HashMap<CallId, Call>,
     attempts: Attempts,
     timers: Timers,
+    clocks: Clocks,
     draining: Option<Draining>,
     counters: Counters,
     away: usize,
@@ -89,6 +94,7 @@ impl Hub {
             calls: HashMap::new(),
             attempts: Attempts::default(),
             timers: Timers::default(),
+            clocks: Clocks::default(),
             draining: None,
             counters: Counters::default(),
             away: 0,
@@ -99,9 +105,14 @@ impl Hub {
     /// Takes one input and appends what follows from it. Inputs of connections that the hub has
     /// closed, or never knew, do nothing.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        self.look_at_clock(now);
         let cx = &mut Cx { now, effects };
         match input {
-            Input::Connected { conn, client } => self.connected(cx, conn, client),
+            Input::Connected {
+                conn,
+                client,
+                dialect,
+            } => self.connected(cx, conn, client, dialect),
             Input::Frame {
                 conn,
                 message,
@@ -133,6 +144,7 @@ impl Hub {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.look_at_clock(now);
         let cx = &mut Cx { now, effects };
         while let Some(timer) = self.timers.pop_due(now.instant) {
             match timer {
@@ -148,9 +160,11 @@ impl Hub {
                     );
                 }
                 Timer::WindowEnds(peer) => self.window_ended(cx, peer),
+                Timer::TokenEnds(peer) => self.token_ended(cx, peer),
                 Timer::RingEnds(call) => self.ring_ended(cx, call),
                 Timer::Refresh(peer) => self.push_ice(cx, peer),
                 Timer::Forgive(guesser) => self.attempts.expire(&guesser),
+                Timer::LookAtClock => self.clock_looked_at(cx),
                 Timer::GraceEnds => self.grace_ended(cx),
             }
         }
@@ -186,7 +200,7 @@ impl Hub {
         }
     }
 
-    fn connected(&mut self, cx: &mut Cx<'_>, conn: ConnId, client: IpAddr) {
+    fn connected(&mut self, cx: &mut Cx<'_>, conn: ConnId, client: IpAddr, dialect: DialectKind) {
         if self.draining.is_some() {
             let reason = "the server shuts down";
             cx.effects.push(Effect::Close {
@@ -197,15 +211,21 @@ impl Hub {
             return;
         }
         let peer = PeerId::from_bits(self.rng.random());
-        let deadline = cx.now.instant + self.settings.join_deadline;
-        self.timers.set(deadline, Timer::JoinDeadline(conn));
+        let deadline = dialect
+            .has_join_deadline()
+            .then(|| cx.now.instant + self.settings.join_deadline);
+        if let Some(deadline) = deadline {
+            self.timers.set(deadline, Timer::JoinDeadline(conn));
+        }
         self.conns.insert(
             conn,
             Conn {
                 peer,
                 client,
+                dialect,
                 floor: None,
-                deadline: Some(deadline),
+                deadline,
+                outside: 0,
                 malformed: 0,
                 frames: Bucket::default(),
                 candidates: Bucket::default(),
@@ -234,7 +254,7 @@ impl Hub {
                 conn,
                 peer: entry.peer,
                 seq: None,
-                body,
+                event: Event::Native(body),
             });
         }
     }

@@ -3,27 +3,13 @@
 //! Full: what waits is dropped and the connection is closed with 4003, so that one consumer that
 //! does not read costs a fixed amount. Its session keeps the frames in its ring and may resume.
 
-use crate::protocol::{Body, CloseCode, PeerId};
+use super::dialect::{Closing, Outgoing};
+use crate::protocol::CloseCode;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-
-/// A frame and its number in the session of a peer.
-#[derive(Debug, Clone)]
-pub(super) struct Outgoing {
-    pub(super) peer: PeerId,
-    pub(super) seq: Option<u64>,
-    pub(super) body: Body,
-}
-
-/// The end of a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Closing {
-    pub(super) code: CloseCode,
-    pub(super) reason: &'static str,
-}
 
 /// Written by the driver, emptied by the connection's task.
 #[derive(Debug)]
@@ -124,7 +110,7 @@ impl Outbox {
         if queue.input != input {
             (queue.input, queue.before) = (input, queue.bytes);
         }
-        let bytes = queue.bytes + frame.body.len();
+        let bytes = queue.bytes + frame.event.cost();
         let has_room = queue.has_room(bytes, self.capacity);
         queue.bytes = bytes;
         let pushed = if !has_room {
@@ -172,7 +158,7 @@ impl Outbox {
         while bytes < limit
             && let Some(frame) = queue.frames.pop_front()
         {
-            bytes += frame.body.len();
+            bytes += frame.event.cost();
             each(frame);
         }
         if queue.frames.is_empty() {
@@ -243,13 +229,21 @@ fn wake(mut queue: MutexGuard<'_, Queue>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::{Body, FrameType, PeerId};
+    use crate::signal::hub::Event;
 
     fn frame(bytes: usize) -> Outgoing {
-        let body = Body::from_object(format!("{{\"x\":\"{}\"}}", "a".repeat(bytes - 8)));
+        let body = Body::from_object(
+            FrameType::Message,
+            format!("{{\"x\":\"{}\"}}", "a".repeat(bytes - 8)),
+        );
         assert_eq!(body.len(), bytes);
         let peer = PeerId::from_bits(1);
-        let seq = None;
-        Outgoing { peer, seq, body }
+        Outgoing {
+            peer,
+            seq: None,
+            event: Event::Native(body),
+        }
     }
 
     /// How many frames wait, or why there will be no more.

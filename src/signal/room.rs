@@ -38,8 +38,9 @@ pub struct Member {
     pub peer: PeerId,
     /// What it may do.
     pub role: Role,
-    /// Whether a token gave the role: such a member never becomes host by succession.
-    pub role_from_token: bool,
+    /// The role that a token gave, if one did: such a member never becomes host by succession, and
+    /// a host by token is not under hosts of another kind.
+    pub token_role: Option<Role>,
     /// Unix milliseconds.
     pub joined_at: u64,
 }
@@ -98,15 +99,24 @@ impl Room {
     }
 
     /// Tells whether someone with the right password may come in, once `leaving` members are out.
-    /// A lock does not keep out those whom a token makes host: a host that lost its session must
-    /// be able to unlock its room.
+    /// Neither a lock nor `max_peers`, both of which any host may set, keeps out those whom a token
+    /// makes host; `limit` is the server's own and holds for everybody.
     ///
     /// # Errors
     /// `room-locked` or `room-full`.
-    pub fn admit(&self, token_role: Option<Role>, leaving: usize) -> Result<(), ErrorCode> {
-        if self.locked && token_role != Some(Role::Host) {
+    pub fn admit(
+        &self,
+        token_role: Option<Role>,
+        leaving: usize,
+        limit: u32,
+    ) -> Result<(), ErrorCode> {
+        let (locked, limit) = match token_role {
+            Some(Role::Host) => (false, limit),
+            _ => (self.locked, self.max_peers.min(limit)),
+        };
+        if locked {
             Err(ErrorCode::RoomLocked)
-        } else if self.members.len() - leaving >= self.max_peers as usize {
+        } else if self.members.len() - leaving >= limit as usize {
             Err(ErrorCode::RoomFull)
         } else {
             Ok(())
@@ -124,7 +134,7 @@ impl Room {
         self.members.push(Member {
             peer,
             role,
-            role_from_token: token_role.is_some(),
+            token_role,
             joined_at,
         });
     }
@@ -140,7 +150,7 @@ impl Room {
         let heir = self
             .members
             .iter_mut()
-            .find(|m| m.role == Role::Member && !m.role_from_token)?;
+            .find(|m| m.role == Role::Member && m.token_role.is_none())?;
         heir.role = Role::Host;
         Some(heir.peer)
     }
@@ -161,6 +171,16 @@ impl Room {
         }
         member.role = role;
         Ok(())
+    }
+
+    /// Whether `asker`, a host, may remove or demote `target`: a token's host answers to others of
+    /// its kind only.
+    pub fn rules_over(&self, asker: PeerId, target: PeerId) -> bool {
+        let by_token = |peer| {
+            self.member(peer)
+                .is_some_and(|member| member.token_role == Some(Role::Host))
+        };
+        asker == target || by_token(asker) || !by_token(target)
     }
 
     /// The member of that id.
@@ -282,14 +302,32 @@ mod tests {
 
     #[test]
     fn locks_and_seats_are_checked() {
+        const LIMIT: u32 = 2;
         let mut room = room(1);
-        assert_eq!(room.admit(None, 0), Ok(()));
+        assert_eq!(room.admit(None, 0, LIMIT), Ok(()));
         room.add(A, None, 0);
-        assert_eq!(room.admit(None, 0), Err(ErrorCode::RoomFull));
-        assert_eq!(room.admit(None, 1), Ok(()));
+        assert_eq!(room.admit(None, 0, LIMIT), Err(ErrorCode::RoomFull));
+        assert_eq!(room.admit(None, 1, LIMIT), Ok(()));
         room.locked = true;
-        assert_eq!(room.admit(None, 1), Err(ErrorCode::RoomLocked));
-        assert_eq!(room.admit(Some(Role::Host), 1), Ok(()));
+        assert_eq!(room.admit(None, 1, LIMIT), Err(ErrorCode::RoomLocked));
+        let member = Some(Role::Member);
+        assert_eq!(room.admit(member, 1, LIMIT), Err(ErrorCode::RoomLocked));
+        let host = Some(Role::Host);
+        assert_eq!(room.admit(host, 0, LIMIT), Ok(()), "locked and full");
+        room.add(B, host, 0);
+        assert_eq!(room.admit(host, 0, LIMIT), Err(ErrorCode::RoomFull));
+    }
+
+    #[test]
+    fn a_tokens_host_answers_to_its_kind_only() {
+        let mut room = room(9);
+        room.add(A, None, 0);
+        room.add(B, Some(Role::Host), 0);
+        room.add(C, Some(Role::Host), 0);
+        assert!(!room.rules_over(A, B), "a host, but by no token");
+        assert!(room.rules_over(B, A) && room.rules_over(B, C) && room.rules_over(B, B));
+        room.set_role(B, Role::Member).unwrap();
+        assert!(!room.rules_over(A, B), "still the token's");
     }
 
     #[test]

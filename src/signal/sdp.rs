@@ -26,7 +26,7 @@ pub fn description(raw: &RawValue) -> Result<String, Unreadable> {
     #[derive(Deserialize, Serialize)]
     struct Description {
         #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-        kind: Option<String>,
+        kind: Option<Value>,
         sdp: String,
     }
     if raw.get().starts_with('"') {
@@ -35,33 +35,56 @@ pub fn description(raw: &RawValue) -> Result<String, Unreadable> {
     } else {
         let mut description: Description = read(raw)?;
         description.sdp = filter(&description.sdp);
-        description.kind = description
-            .kind
-            .filter(|kind| matches!(&**kind, "offer" | "answer" | "pranswer" | "rollback"));
+        description.kind = description.kind.filter(is_kind);
         serde_json::to_string(&description).map_err(|_| Unreadable)
     }
 }
 
+/// Whether that is the type of a description: a word, which native libraries for phones write in
+/// capitals or as its number.
+fn is_kind(kind: &Value) -> bool {
+    const KINDS: [&str; 4] = ["offer", "answer", "pranswer", "rollback"];
+    match kind {
+        Value::String(word) => KINDS.iter().any(|kind| kind.eq_ignore_ascii_case(word)),
+        kind => kind
+            .as_u64()
+            .is_some_and(|number| number < KINDS.len() as u64),
+    }
+}
+
 /// Filters the value of `candidate`: a JSON string, an object or `null`; returns JSON, or `None`
-/// for a candidate to be kept back. Of an object only the fields of `RTCIceCandidateInit` stay.
+/// for a candidate to be kept back. Of an object only the fields of `RTCIceCandidateInit` stay, and
+/// those that the native libraries for iOS and Android write in their place.
 ///
 /// # Errors
 /// [`Unreadable`].
 pub fn candidate(raw: &RawValue) -> Result<Option<String>, Unreadable> {
-    let filtered = match read(raw)? {
+    Ok(relayed_value(read(raw)?)?.map(|value| value.to_string()))
+}
+
+/// Parsing bounds the depth.
+fn relayed_value(value: Value) -> Result<Option<Value>, Unreadable> {
+    Ok(match value {
         Value::String(text) => end_or_relayed(&text).map(Value::from),
-        Value::Object(fields) => match fields.get("candidate") {
-            None | Some(Value::Null) => Some(Value::Object(labels(fields))),
-            Some(Value::String(text)) => end_or_relayed(text).map(|filtered| {
-                let mut kept = labels(fields);
-                kept.insert("candidate".to_owned(), filtered.into());
-                Value::Object(kept)
-            }),
-            Some(_) => return Err(Unreadable),
-        },
+        Value::Object(mut fields) => {
+            let texts = ["candidate", "sdp"].map(|name| (name, fields.remove(name)));
+            let mut kept = labels(fields);
+            for (name, text) in texts {
+                match text {
+                    None | Some(Value::Null) => {}
+                    Some(text @ (Value::String(_) | Value::Object(_))) => {
+                        let Some(filtered) = relayed_value(text)? else {
+                            return Ok(None);
+                        };
+                        kept.insert(name.to_owned(), filtered);
+                    }
+                    Some(_) => return Err(Unreadable),
+                }
+            }
+            Some(Value::Object(kept))
+        }
         other => Some(other),
-    };
-    Ok(filtered.map(|value| value.to_string()))
+    })
 }
 
 /// Filters what stands beside `sdp` or `candidate` in a message, as `,"key":value` text: `to` and
@@ -90,10 +113,11 @@ pub fn beside(rest: &str) -> Result<String, Unreadable> {
 fn labels(mut fields: Map<String, Value>) -> Map<String, Value> {
     fields.retain(|name, value| match (&**name, value) {
         ("sdpMid" | "sdpMLineIndex" | "usernameFragment", Value::Null) => true,
-        ("sdpMid" | "usernameFragment", Value::String(label)) => {
+        // `id` and `label` are the names that AppRTC gave to the first two.
+        ("sdpMid" | "usernameFragment" | "id", Value::String(label)) => {
             label.len() <= MAX_LABEL && label.bytes().all(|byte| byte.is_ascii_graphic())
         }
-        ("sdpMLineIndex", Value::Number(index)) => {
+        ("sdpMLineIndex" | "label", Value::Number(index)) => {
             index.as_u64().is_some_and(|index| index <= u16::MAX.into())
         }
         _ => false,

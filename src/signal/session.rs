@@ -2,34 +2,35 @@
 //!
 //! It frames and parses; what a message means is the hub's business.
 
+mod ending;
 mod pipe;
 
-use super::driver::{Admission, Driver};
+use super::dialect::{Asked, Closing, Dialect, Incoming, Outgoing, Output};
+use super::driver::{Admission, DialectStats, Driver};
 use super::hub::{Input, Loss};
-use super::outbox::{Closing, Outgoing};
-use super::websocket::{Decoder, Event, Next, Opcode, Violation};
+use super::websocket::{Decoder, Event, Next, Opcode};
 use crate::auth::Grant;
-use crate::protocol::{self, CloseCode, FrameError, PeerId, Refusal};
+use crate::protocol::{CloseCode, PeerId, Refusal};
+use ending::End;
 use pipe::Pipe;
 use secrecy::{ExposeSecret, SecretString};
+use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long a connection that is being closed may take to say goodbye.
-const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// The same for one whose socket is full, or was: it has yet to read what the kernel holds for it.
-const SLOW_CLOSE_WAIT: Duration = Duration::from_secs(30);
 /// Pings and pongs that a client may send between two heartbeats. Browsers send none, libraries
 /// one in some seconds.
 const MAX_CONTROL_FRAMES: u32 = 1_000;
-/// Longest reason in a close frame, bytes: a control frame without its code (RFC 6455 section 5.5).
-const MAX_CLOSE_REASON: usize = 123;
+
+thread_local! {
+    /// What the dialect at hand asks of the hub, kept for its capacity.
+    static REQUESTS: RefCell<Vec<Asked>> = const { RefCell::new(vec![]) };
+}
 
 /// How connections are run.
 #[derive(Clone)]
@@ -47,9 +48,16 @@ pub struct SessionSettings {
 /// Turns a token, or the lack of one, into rights.
 pub type Authorize = Arc<dyn Fn(Option<&str>) -> Result<Grant, Refusal> + Send + Sync>;
 
-/// Runs a connection that was upgraded to WebSocket until it ends; `token` came with the request.
-pub fn run<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: S,
+/// What carries a connection: a stream of WebSocket frames, from a socket or from what stands for
+/// one.
+pub trait Carrier: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for T {}
+
+/// Runs a connection until it ends; `token` came with the request.
+pub fn run<C: Carrier, D: Dialect>(
+    carrier: C,
+    dialect: D,
     admission: Admission,
     token: Option<SecretString>,
     settings: SessionSettings,
@@ -61,19 +69,27 @@ pub fn run<S: AsyncRead + AsyncWrite + Unpin>(
     };
     // Made outside of the future, which would otherwise hold it twice.
     let mut session = Session {
-        pipe: Pipe::new(socket, settings.timeout),
+        pipe: Pipe::new(carrier, settings.timeout),
+        dialect,
         decoder: Decoder::default(),
         unfinished: None,
         told: false,
+        wants_end: None,
         admission,
         token,
         settings,
+        opened: Instant::now(),
         sent: None,
         heartbeat,
     };
     async move {
         let (conn, client) = (session.admission.conn, session.admission.client);
-        session.driver().input(Input::Connected { conn, client });
+        session.driver().input(Input::Connected {
+            conn,
+            client,
+            dialect: session.admission.dialect,
+        });
+        session.open();
         let end = {
             let mut timer = pin!(sleep_until(session.heartbeat.at));
             poll_fn(|cx| session.poll(cx, timer.as_mut())).await
@@ -88,69 +104,23 @@ pub fn run<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-struct Session<S: AsyncRead + AsyncWrite + Unpin> {
-    pipe: Pipe<S>,
+struct Session<C: Carrier, D: Dialect> {
+    pipe: Pipe<C>,
+    dialect: D,
     decoder: Decoder,
     /// The message that was unfinished when the heartbeat was last due.
     unfinished: Option<u64>,
     /// Whether the hub knows of the end.
     told: bool,
+    /// How the dialect wants the connection to end.
+    wants_end: Option<Closing>,
     admission: Admission,
     token: Option<SecretString>,
     settings: SessionSettings,
+    opened: Instant,
     /// The last sequence number written, and whose session it is of.
     sent: Option<(PeerId, u64)>,
     heartbeat: Heartbeat,
-}
-
-/// How a connection ended.
-enum End {
-    /// The hub closed it.
-    Close(Closing),
-    /// The hub has yet to hear of it; the client may still be told why.
-    Lost(Loss, Option<Closing>),
-    /// The client said goodbye, maybe with a code, and waits for the same.
-    Left(Option<u16>),
-}
-
-impl End {
-    fn loss(&self) -> Option<Loss> {
-        match self {
-            // The outbox closes a slow consumer by itself: the hub does not know.
-            Self::Close(closing) if closing.code == CloseCode::SlowConsumer => {
-                Some(Loss::Disconnected)
-            }
-            Self::Close(_) => None,
-            Self::Lost(loss, _) => Some(*loss),
-            Self::Left(_) => Some(Loss::Disconnected),
-        }
-    }
-
-    fn lost() -> Self {
-        Self::Lost(Loss::Disconnected, None)
-    }
-
-    fn broken(code: CloseCode, reason: &'static str) -> Self {
-        Self::Lost(Loss::Disconnected, Some(Closing { code, reason }))
-    }
-}
-
-impl From<io::Error> for End {
-    fn from(_: io::Error) -> Self {
-        Self::lost()
-    }
-}
-
-impl From<Violation> for End {
-    fn from(violation: Violation) -> Self {
-        match violation {
-            Violation::Framing(how) => Self::broken(CloseCode::ProtocolError, how),
-            Violation::NotUtf8 => Self::broken(CloseCode::BadUtf8, "a text frame is UTF-8"),
-            Violation::TooLarge => {
-                Self::broken(CloseCode::TooLarge, "the frame is over signal.max_frame")
-            }
-        }
-    }
 }
 
 struct Heartbeat {
@@ -169,7 +139,7 @@ struct Ping {
     confirms: Option<(PeerId, u64)>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<C: Carrier, D: Dialect> Session<C, D> {
     fn driver(&self) -> &Driver {
         self.admission.driver()
     }
@@ -179,6 +149,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         loop {
             match self.poll_write(cx) {
                 Poll::Ready(Err(end)) => return Poll::Ready(end),
+                Poll::Ready(Ok(())) if self.wants_end.is_some() => {
+                    return Poll::Ready(End::Lost(Loss::Disconnected, self.wants_end.take()));
+                }
                 Poll::Ready(Ok(())) => {}
                 Poll::Pending => {
                     if let Poll::Ready(closing) = self.admission.outbox.poll_overflowed(cx) {
@@ -197,11 +170,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
             }
             let at = self.deadline();
-            if timer.deadline() != at {
-                timer.as_mut().reset(at);
+            let dialect_at = self.dialect.next_timeout().map(Instant::from_std);
+            let first = dialect_at.map_or(at, |dialect_at| at.min(dialect_at));
+            if timer.deadline() != first {
+                timer.as_mut().reset(first);
             }
             ready!(timer.as_mut().poll(cx));
-            if let Err(end) = self.time_is_up() {
+            if dialect_at.is_some_and(|dialect_at| dialect_at <= first) {
+                let now = now::<D>(self.opened);
+                self.speak(|dialect, out| dialect.timed_out(now, out));
+            }
+            if at <= first
+                && let Err(end) = self.time_is_up()
+            {
                 return Poll::Ready(end);
             }
         }
@@ -209,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Whether so little waits for the client that it may say more.
     fn listens(&self) -> bool {
-        self.admission.outbox.is_light() && self.pipe.is_light()
+        self.wants_end.is_none() && self.admission.outbox.is_light() && self.pipe.is_light()
     }
 
     /// A full socket is not pinged.
@@ -223,25 +204,106 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Writes until nothing waits: ready with `Ok` when all is out.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let outbox = &self.admission.outbox;
-        let (sent, ping) = (&mut self.sent, &mut self.heartbeat.ping);
-        let mut note = |frame: &Outgoing| {
-            if let Some(seq) = frame.seq {
-                *sent = Some((frame.peer, seq));
-            }
-            if let (Some(1), Some(ping)) = (frame.seq, ping.as_mut()) {
-                // Another session begins: the ping that is out confirms nothing of it.
-                ping.confirms = None;
-            }
-        };
         loop {
-            ready!(self.pipe.poll_send(cx, outbox))?;
-            match self.pipe.poll_gather(cx, outbox, &mut note) {
+            ready!(self.pipe.poll_send(cx, &self.admission.outbox))?;
+            match self.poll_gather(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(closing)) => return Poll::Ready(Err(End::Close(closing))),
                 Poll::Pending => return Poll::Ready(Ok(())),
             }
         }
+    }
+
+    /// Has a batch of the outbox written in the words of the dialect.
+    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closing>> {
+        let outbox = &self.admission.outbox;
+        let (sent, ping) = (&mut self.sent, &mut self.heartbeat.ping);
+        let (dialect, wants_end) = (&mut self.dialect, &mut self.wants_end);
+        let pipe = &mut self.pipe;
+        let count = match D::IS_NATIVE {
+            true => None,
+            false => Some(
+                &self
+                    .admission
+                    .driver()
+                    .stats()
+                    .of(self.admission.dialect)
+                    .sent,
+            ),
+        };
+        let gathered = REQUESTS.with_borrow_mut(|requests| {
+            let now = now::<D>(self.opened);
+            let each = |frame: &Outgoing, buffer: &mut Vec<u8>| {
+                dialect.encode(frame, now, &mut Output::new(buffer, requests, wants_end));
+                if let Some(count) = count {
+                    count.inc();
+                }
+                if let Some(seq) = frame.seq {
+                    *sent = Some((frame.peer, seq));
+                }
+                if let (Some(1), Some(ping)) = (frame.seq, ping.as_mut()) {
+                    // Another session begins: the ping that is out confirms nothing of it.
+                    ping.confirms = None;
+                }
+            };
+            pipe.poll_gather::<D>(cx, outbox, each)
+        });
+        self.ask();
+        gathered
+    }
+
+    /// Lets the dialect do something, and carries out what it asks for.
+    fn speak(&mut self, call: impl FnOnce(&mut D, &mut Output<'_>)) {
+        REQUESTS.with_borrow_mut(|requests| {
+            let frames = self.pipe.frames();
+            call(
+                &mut self.dialect,
+                &mut Output::new(frames, requests, &mut self.wants_end),
+            );
+        });
+        self.ask();
+    }
+
+    /// Hands the hub what the dialect asks of it.
+    fn ask(&self) {
+        REQUESTS.with_borrow_mut(|requests| {
+            for message in requests.drain(..) {
+                let grant = match &message {
+                    Ok(message) if message.wants_grant() => {
+                        self.authorize(message.token().or(self.token.as_ref()))
+                    }
+                    _ => Ok(Grant::open()),
+                };
+                self.driver().input(Input::Frame {
+                    conn: self.admission.conn,
+                    message,
+                    grant,
+                });
+            }
+        });
+    }
+
+    fn dialect_stats(&self) -> &DialectStats {
+        self.driver().stats().of(self.admission.dialect)
+    }
+
+    fn authorize(&self, token: Option<&SecretString>) -> Result<Grant, Refusal> {
+        (self.settings.authorize)(token.map(ExposeSecret::expose_secret))
+    }
+
+    /// Begins: where the token cannot come later, it is judged now.
+    fn open(&mut self) {
+        if self.admission.dialect.authenticates_at_once()
+            && self.authorize(self.token.as_ref()).is_err()
+        {
+            self.wants_end = Some(Closing {
+                code: CloseCode::Unauthorized,
+                reason: "the connection needs a valid ?token=",
+            });
+            return;
+        }
+        let now = self.opened.into_std();
+        self.speak(|dialect, out| dialect.opened(now, out));
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
@@ -270,12 +332,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn take_event(&mut self, event: Event<'_>) -> Result<Next, End> {
         let conn = self.admission.conn;
         match event {
-            Event::Text(text) => self.frame(text),
-            Event::Binary => self.driver().input(Input::Frame {
-                conn,
-                message: Err(FrameError::binary()),
-                grant: Ok(Grant::open()),
-            }),
+            Event::Text(text) => self.decode(Incoming::Text(text)),
+            Event::Binary(bytes) => self.decode(Incoming::Binary(bytes)),
             Event::Ping(payload) => {
                 self.count_control_frame()?;
                 self.pipe.queue(Opcode::Pong, payload);
@@ -303,28 +361,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         })
     }
 
+    fn decode(&mut self, message: Incoming<'_>) {
+        if !D::IS_NATIVE {
+            self.dialect_stats().received.inc();
+        }
+        let now = now::<D>(self.opened);
+        self.speak(|dialect, out| dialect.decode(message, now, out));
+    }
+
     fn count_control_frame(&mut self) -> Result<(), End> {
         self.heartbeat.control_frames += 1;
         if self.heartbeat.control_frames > MAX_CONTROL_FRAMES {
             return Err(End::broken(CloseCode::RateLimited, "too many pings"));
         }
         Ok(())
-    }
-
-    fn frame(&self, text: &str) {
-        let message = protocol::parse(text);
-        let grant = match &message {
-            Ok(message) if message.wants_grant() => {
-                let token = message.token().or(self.token.as_ref());
-                (self.settings.authorize)(token.map(ExposeSecret::expose_secret))
-            }
-            _ => Ok(Grant::open()),
-        };
-        self.driver().input(Input::Frame {
-            conn: self.admission.conn,
-            message,
-            grant,
-        });
     }
 
     /// The socket had no room for too long, or the heartbeat is due.
@@ -374,68 +424,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         });
         Ok(())
     }
+}
 
-    fn note(&self, end: &End) {
-        let code = match end {
-            End::Close(closing) | End::Lost(_, Some(closing)) => Some(closing.code as u16),
-            End::Left(code) => *code,
-            End::Lost(_, None) => None,
-        };
-        let peer = self.sent.map(|(peer, _)| tracing::field::display(peer));
-        let (sent, received) = (self.pipe.traffic.sent, self.pipe.traffic.received);
-        let seconds = self.admission.outbox.age().as_secs();
-        let client = self.admission.client;
-        tracing::debug!(%client, peer, seconds, sent, received, code, "connection closed");
-    }
-
-    /// Sends the close frame, and reads on until the client has answered it: dropping a socket
-    /// with unread bytes resets the connection, and the client would never learn why.
-    async fn say_goodbye(&mut self, end: End) {
-        let (payload, patience, answered) = match end {
-            End::Lost(_, None) => return,
-            End::Left(code) => {
-                let code = code.map_or(vec![], |code| code.to_be_bytes().to_vec());
-                (code, CLOSE_WAIT, true)
-            }
-            End::Close(Closing { code, reason }) | End::Lost(_, Some(Closing { code, reason })) => {
-                let reason = &reason[..reason.floor_char_boundary(MAX_CLOSE_REASON)];
-                let payload = [&(code as u16).to_be_bytes(), reason.as_bytes()].concat();
-                let patience = match self.pipe.blocked_until() {
-                    None if code != CloseCode::SlowConsumer => CLOSE_WAIT,
-                    _ => SLOW_CLOSE_WAIT,
-                };
-                (payload, patience, false)
-            }
-        };
-        self.pipe.queue(Opcode::Close, &payload);
-        let farewell = async {
-            let outbox = Arc::clone(&self.admission.outbox);
-            poll_fn(|cx| self.pipe.poll_send(cx, &outbox)).await?;
-            if !answered {
-                while poll_fn(|cx| self.poll_answer(cx)).await.is_ok() {}
-            }
-            poll_fn(|cx| self.pipe.poll_shutdown(cx)).await
-        };
-        if timeout(patience, farewell).await.is_err() {
-            tracing::debug!(client = %self.admission.client, "left without a goodbye");
-        }
-    }
-
-    /// Passes over what the client says; fails when it has closed its side. Who broke the framing is
-    /// not understood any more, but may still hang up.
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let answered = self.poll_events(cx, |_, event| match event {
-            Event::Close(code) => Err(End::Left(code)),
-            _ => Ok(Next::Go),
-        });
-        answered.map(|answered| match answered {
-            Err(End::Lost(_, Some(_))) => Ok(()),
-            answered => answered,
-        })
+/// The time for a dialect that asks for it.
+fn now<D: Dialect>(opened: Instant) -> std::time::Instant {
+    match D::IS_NATIVE {
+        true => opened.into_std(),
+        false => Instant::now().into_std(),
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Drop for Session<S> {
+impl<C: Carrier, D: Dialect> Drop for Session<C, D> {
     /// A session without a socket would be online for ever: the hub hears of it whatever ends the
     /// task.
     fn drop(&mut self) {

@@ -45,8 +45,8 @@ impl Opcode {
 pub(super) enum Event<'a> {
     /// A whole message of text.
     Text(&'a str),
-    /// A whole message of bytes, which nobody here reads.
-    Binary,
+    /// A whole message of bytes.
+    Binary(&'a [u8]),
     Ping(&'a [u8]),
     Pong(&'a [u8]),
     /// The client ends the connection, maybe with a code.
@@ -230,7 +230,7 @@ impl Decoder {
                 let text = std::str::from_utf8(payload).map_err(|_| Violation::NotUtf8)?;
                 take(Event::Text(text))
             }
-            _ => take(Event::Binary),
+            _ => take(Event::Binary(payload)),
         }
     }
 }

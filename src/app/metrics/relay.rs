@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Relaying {
     ports: usize,
     free_ports: usize,
+    held_ports: usize,
     /// A worker did not answer. Sums without it would look like counters that began anew, so that
     /// none are given.
     is_stalled: bool,
@@ -45,6 +46,7 @@ impl Relaying {
         Self {
             ports: relay.ledger().ports(),
             free_ports: relay.ledger().free_ports(),
+            held_ports: relay.ledger().held_ports(),
             is_stalled: seen.is_err(),
             quota_used: relay.ledger().allocations(),
             seen: seen.ok().flatten(),
@@ -64,6 +66,11 @@ impl Collector for Relaying {
                 "relay_ports_free",
                 "Relay ports that nobody holds",
                 self.free_ports,
+            ),
+            (
+                "relay_ports_held",
+                "Relay ports that other programs held when they were tried last",
+                self.held_ports,
             ),
             (
                 "relay_quota_used",
@@ -168,6 +175,11 @@ impl Seen {
                 "relay_auth_failures",
                 "Requests with wrong, expired or revoked credentials",
                 engine.auth_failures,
+            ),
+            (
+                "relay_port_conflicts",
+                "Relay ports that turned out to be held by another program",
+                engine.ports_held,
             ),
             (
                 "relay_pauses",

@@ -1,7 +1,6 @@
 use super::*;
-use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use jsonwebtoken::{EncodingKey, Header};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
 const NOW: u64 = 1_700_000_000;
@@ -63,7 +62,125 @@ fn livekit_tokens_are_understood() {
         "roomList": null}),
     );
     assert!(absent.rooms.allows("r") && !absent.list_rooms);
-    assert_eq!(absent.role, None);
+    assert_eq!(absent.role, Some(Role::Member), "a host needs roomAdmin");
+    let role_of = |claims| verify(claims).unwrap().role;
+    let exp = NOW + 60;
+    assert_eq!(role_of(json!({"exp": exp, "room": "r"})), None);
+    assert_eq!(role_of(json!({"exp": exp, "video": null})), None);
+    let both = json!({"exp": exp, "role": "host", "video": {"roomJoin": true, "room": "r"}});
+    assert_eq!(
+        role_of(both),
+        Some(Role::Host),
+        "a role of its own goes first"
+    );
+    let deaf = video(json!({"roomJoin": true, "room": "r", "canSubscribe": false}));
+    assert!(!deaf.subscribe && host.subscribe);
+}
+
+#[test]
+fn a_livekit_room_is_a_name_and_no_glob() {
+    let video = |room: &str| json!({"exp": NOW + 60, "video": {"roomJoin": true, "room": room}});
+    for name in ["*", "team-*", r"\*"] {
+        let grant = verify(video(name)).unwrap();
+        assert!(grant.rooms.allows(name), "{name}");
+        assert!(
+            !grant.rooms.allows("team-42") && !grant.rooms.allows("*x"),
+            "{name}"
+        );
+    }
+    let escaped = verify(json!({"exp": NOW + 60, "room": [r"a\*", "b*"]})).unwrap();
+    assert!(escaped.rooms.allows("a*") && escaped.rooms.allows("b1"));
+    assert!(!escaped.rooms.allows("a1"));
+}
+
+#[test]
+fn extensions_of_the_signature_are_refused() {
+    let part = |value: Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    let with = |extra: Value| {
+        let mut header = json!({"alg": "HS256", "typ": "JWT"});
+        header
+            .as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
+        let message = format!("{}.{}", part(header), part(json!({"exp": NOW + 60})));
+        let key = EncodingKey::from_secret(b"north");
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256);
+        verifier().verify(&format!("{message}.{}", signature.unwrap()), NOW)
+    };
+    assert!(with(json!({})).is_ok());
+    assert!(with(json!({"b64": true, "kid": "any", "x": 1})).is_ok());
+    for (extra, named) in [
+        (json!({"crit": ["exp"], "exp": 1}), "crit"),
+        (json!({"crit": []}), "crit"),
+        (json!({"crit": null}), "crit"),
+        (json!({"crit": ["b64"], "b64": true}), "crit"),
+        (json!({"crit": ["b64"], "b64": false}), "crit"),
+        (json!({"b64": false}), "b64"),
+        (json!({"b64": null}), "b64"),
+        (json!({"b64": "true"}), "b64"),
+    ] {
+        let told = with(extra.clone()).unwrap_err().to_string();
+        assert!(told.contains(&format!("({named})")), "{extra}: {told}");
+    }
+}
+
+/// Test key, made by `openssl ecparam -name secp521r1 -genkey`.
+const P521_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n\
+    MIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQB8SkfUgl6fm5m4PuRI4DfYD5fHHNw\n\
+    UuGJRY0DK1YvpKGA35aorxKBofezL8Bdis2UPB6WntL1VElad/3qeWAQJr0Bl/M1\n\
+    gKispZWfUY92GOdHfkYsmr9vBc/I4UEVaj2TCcis+pynsCQHcvRXCVT1vA2YLVgt\n\
+    MTR0Cu8myIJxVi2qgpU=\n-----END PUBLIC KEY-----\n";
+const P521_PRIVATE: &str = "MIHuAgEAMBAGByqGSM49AgEGBSuBBAAjBIHWMIHTAgEBBEIBomdHw9YqXC6ddaQa\
+    8ctaQ+wWlclGfe7yqyE8KqlW2TvrVBgLx22DM7iQBHIk9+rFySUvFH5EK8tV15CdJZVVT8OhgYkDgYYABAHxKR9SCXp+\
+    bmbg+5EjgN9gPl8cc3BS4YlFjQMrVi+koYDflqivEoGh97MvwF2KzZQ8Hpae0vVUSVp3/ep5YBAmvQGX8zWAqKyllZ9R\
+    j3YY50d+Riyav28Fz8jhQRVqPZMJyKz6nKewJAdy9FcJVPW8DZgtWC0xNHQK7ybIgnFWLaqClQ==";
+
+#[test]
+fn es512_verifies_by_pem_and_by_jwk() {
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+    use base64::prelude::BASE64_STANDARD;
+
+    let private = BASE64_STANDARD.decode(P521_PRIVATE).unwrap();
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P521_SHA512_FIXED_SIGNING, &private).unwrap();
+    let part = |value: Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    let token = |alg: &str| {
+        let header = part(json!({"alg": alg, "kid": "k"}));
+        let message = format!("{header}.{}", part(json!({"exp": NOW + 60, "sub": "a"})));
+        let signature = pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+        format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+    };
+    let mut by_pem = Verifier::new(None, vec![], 0);
+    by_pem.add_pem(P521_PUBLIC).unwrap();
+    by_pem.restrict(&["ES512".into()]).unwrap();
+    assert!(by_pem.restrict(&["ES256".into()]).is_err());
+
+    let point = pair.public_key().as_ref();
+    let coordinate = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    let jwk = json!({"kty": "EC", "crv": "P-521", "kid": "k", "alg": "ES512", "use": "sig",
+        "x": coordinate(&point[1..67]), "y": coordinate(&point[67..])});
+    let mut by_jwk = Verifier::new(None, vec![], 0);
+    by_jwk
+        .add_jwks(&json!({"keys": [jwk, {"kty": "X"}]}).to_string())
+        .unwrap();
+
+    for verifier in [&by_pem, &by_jwk] {
+        let good = token("ES512");
+        assert_eq!(
+            verifier.verify(&good, NOW).unwrap().identity.as_deref(),
+            Some("a")
+        );
+        let (message, signature) = good.rsplit_once('.').unwrap();
+        let flipped = if &signature[40..41] == "x" { "y" } else { "x" };
+        let other = format!(
+            "{message}.{}{flipped}{}",
+            &signature[..40],
+            &signature[41..]
+        );
+        assert!(verifier.verify(&other, NOW).is_err());
+        assert!(verifier.verify(&token("ES256"), NOW).is_err());
+        assert!(verifier.verify(&token("HS256"), NOW).is_err());
+    }
 }
 
 #[test]

@@ -185,6 +185,16 @@ pub(super) fn unresolved(host: &str, reason: &str) -> Diagnosis {
     )
 }
 
+/// The box gives no relayed IPv6 address.
+pub(super) fn no_ipv6_relay() -> Diagnosis {
+    because(
+        "no-ipv6",
+        "the box has no public IPv6 address to relay on: peers that have IPv6 only are reached by \
+         no relay",
+        "give the machine an IPv6 address, or name it in public.address",
+    )
+}
+
 fn certificate(fault: &TlsFault, host: &str) -> Diagnosis {
     match fault {
         TlsFault::Name(presented) => because(

@@ -288,7 +288,10 @@ impl Examination {
                 );
             }
             Err(fault) => {
-                let diagnosis = self.seen.ice(&fault, &server.url, server.address);
+                let diagnosis = match fault {
+                    Fault::Stun(440, ..) => diagnose::no_ipv6_relay(),
+                    fault => self.seen.ice(&fault, &server.url, server.address),
+                };
                 self.lines.push(Line::note("relay IPv6", "none", diagnosis));
             }
         }

@@ -1,9 +1,11 @@
 //! The fields of one frame: found, checked against their limits, and made a [`Request`].
 
+use super::names::{folds_to, is_server_owned};
 use super::{CallSignal, FrameError, Join, Payload, Relay, Request, RoomPatch};
 use crate::auth::is_name;
 use crate::protocol::{
-    ErrorCode, MAX_METADATA, MAX_NAME, MAX_PASSWORD, MAX_REASON, MessageType, write_json_str,
+    ErrorCode, MAX_DEPTH, MAX_METADATA, MAX_NAME, MAX_PASSWORD, MAX_REASON, MessageType,
+    write_json_str,
 };
 use secrecy::SecretString;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
@@ -12,25 +14,15 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Fields that a relayed message does not keep: the server's own stamps, and what is between the
-/// sender and the server only. (`to` stays: it tells a receiver that it was meant alone.)
-const NOT_RELAYED: [&str; 9] = [
-    "type",
-    "id",
-    "token",
-    "seq",
-    "from",
-    "fromIdentity",
-    "roomId",
-    "callId",
-    "ts",
-];
-
 pub(super) struct Fault(pub(super) ErrorCode, pub(super) Cow<'static, str>);
 
 impl Fault {
     pub(super) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         Self(ErrorCode::InvalidMessage, message.into())
+    }
+
+    pub(super) fn too_deep() -> Self {
+        Self::invalid(format!("JSON nests at most {MAX_DEPTH} levels deep"))
     }
 
     fn missing(name: &str) -> Self {
@@ -87,6 +79,17 @@ impl<'a> Fields<'a> {
         };
         let kind = MessageType::from_name(&name)
             .ok_or_else(|| Fault(ErrorCode::UnknownType, "unknown `type`".into()))?;
+        // Sent on to everybody, the message would reach peers that it was not meant for.
+        if let Some((name, _)) = self.0.iter().find(|(name, _)| is_mistaken_for_to(name)) {
+            let name = if folds_to(name, "target") {
+                "target"
+            } else {
+                "targetId"
+            };
+            return Err(Fault::invalid(format!(
+                "`{name}` is not a field of this protocol: did you mean `to`?"
+            )));
+        }
         Ok((kind, self.request(kind)?))
     }
 
@@ -111,6 +114,7 @@ impl<'a> Fields<'a> {
                         .room_patch()?,
                     None => RoomPatch::default(),
                 },
+                dialect: None,
             })),
             T::Resume => {
                 let token = self.string("resumeToken", MAX_NAME)?;
@@ -288,12 +292,12 @@ impl<'a> Fields<'a> {
         self.get(field).filter(|raw| raw.get() != "null")
     }
 
-    /// The text of every field but `NOT_RELAYED` and `payload`.
+    /// The text of every field but those that the server owns and `payload`, in any case.
     fn rest(&self, payload: &str) -> String {
         let kept = || {
             self.0
                 .iter()
-                .filter(|(name, _)| name != payload && !NOT_RELAYED.contains(&name.as_ref()))
+                .filter(|(name, _)| !folds_to(name, payload) && !is_server_owned(name))
         };
         // Quotes, colon and comma; escapes in names are rare enough to let the string grow.
         let mut out = String::with_capacity(
@@ -342,6 +346,10 @@ fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(raw.get())
         .ok()
         .map(|Text(text)| text)
+}
+
+fn is_mistaken_for_to(name: &str) -> bool {
+    folds_to(name, "target") || folds_to(name, "targetId")
 }
 
 fn required<T>(value: Option<T>, field: &str) -> Result<T, Fault> {

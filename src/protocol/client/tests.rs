@@ -194,17 +194,102 @@ fn fields_over_their_limit_are_too_large() {
 }
 
 #[test]
-fn deep_nesting_is_an_error_or_a_message_but_no_overflow() {
-    let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+fn nesting_ends_at_64_levels_and_counts_the_frame() {
+    let arrays = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+    for (field, kind) in [("content", "message"), ("x", "list"), ("tracks", "publish")] {
+        let frame = |depth: usize| {
+            let value = arrays(depth - 1);
+            format!(r#"{{"type":"{kind}","id":"7","{field}":{value}}}"#)
+        };
+        ok(&frame(64));
+        for depth in [65, 66, 1000, 30_000] {
+            let error = parse(&frame(depth)).unwrap_err();
+            assert_eq!(
+                (error.code.as_str(), error.malformed),
+                ("invalid-message", false)
+            );
+            assert_eq!(error.id.as_deref(), Some("7"));
+        }
+    }
+    let nested = format!("{}1{}", r#"{"a":"#.repeat(64), "}".repeat(64));
+    for text in [
+        format!(r#"{{"type":"state","state":{nested}}}"#),
+        format!(r#"{{"type":"join","roomId":"r","create":{{"metadata":{nested}}}}}"#),
+    ] {
+        assert_eq!(code(&text), "invalid-message");
+    }
+    assert!(RoomPatch::from_json(&format!(r#"{{"metadata":{nested}}}"#)).is_err());
+    // Many brackets are no depth, and those in strings are none at all.
+    let wide = format!("[{}[]]", "[],".repeat(500));
+    ok(&format!(r#"{{"type":"message","content":{wide}}}"#));
+    let quoted = r#"\"[{"#.repeat(500);
     ok(&format!(
-        r#"{{"type":"message","content":{}}}"#,
-        deep(30_000)
+        r#"{{"type":"message","content":"{quoted}","more":[]}}"#
     ));
-    let nested = format!("{}1{}", r#"{"a":"#.repeat(1000), "}".repeat(1000));
-    assert_eq!(
-        code(&format!(r#"{{"type":"state","state":{nested}}}"#)),
-        "invalid-message"
+    assert_eq!(code(&"[".repeat(500)), "invalid-json");
+}
+
+#[test]
+fn another_name_for_to_is_refused_in_every_message() {
+    for text in [
+        r#"{"type":"message","content":1,"target":"p"}"#,
+        r#"{"type":"offer","sdp":"v=0","targetId":null}"#,
+        r#"{"type":"hangup","targetID":"p","to":"p"}"#,
+        r#"{"type":"list","t\u0061rget":1}"#,
+    ] {
+        let error = parse(text).unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidMessage);
+        assert!(
+            error.message.contains("did you mean `to`?"),
+            "{}",
+            error.message
+        );
+    }
+    ok(r#"{"type":"message","content":{"target":"p"},"targets":1}"#);
+}
+
+#[test]
+fn fields_that_the_server_owns_are_dropped_in_every_case_from_every_relayed_message() {
+    let owned = concat!(
+        r#""From":1,"FROMIDENTITY":1,"\u017feq":1,"ROOMID":1,"T\u0053":1,"to\u212aen":1,"Type":"kicked","#,
+        r#""peerid":1,"IceServers":[],"iceTransportPolicy":1,"TTL":1,"expiresAt":1,"resumeToken":1,"#,
+        r#""resumeWindow":1,"peers":1,"Peer":1,"room":1,"role":1,"code":1,"retryAfter":1,"ID":1"#,
     );
+    let rest_of = |text: &str| match ok(text).request {
+        Request::Relay(relay) => relay.rest,
+        Request::Call { rest, .. } | Request::Mute { rest, .. } => rest,
+        Request::Accept(signal) | Request::Reject(signal) | Request::Hangup(signal) => signal.rest,
+        other => panic!("{other:?}"),
+    };
+    for fields in [
+        r#""type":"offer","sdp":"v","Sdp":"w""#,
+        r#""type":"answer","sdp":"v""#,
+        r#""type":"candidate","candidate":null"#,
+        r#""type":"hangup""#,
+        r#""type":"hangup","callId":"c","REASON":1"#,
+        r#""type":"accept","callId":"c""#,
+        r#""type":"reject","callId":"c""#,
+        r#""type":"call","to":"a""#,
+        r#""type":"mute","kind":"audio""#,
+        r#""type":"unmute","kind":"audio""#,
+    ] {
+        let rest = rest_of(&format!(
+            r#"{{{owned},{fields},"kept":{{"from":1,"Seq":2}}}}"#
+        ));
+        let rest = rest.replace(r#","kind":"audio""#, "");
+        assert_eq!(rest, r#","kept":{"from":1,"Seq":2}"#, "{fields}");
+    }
+    for (kind, field) in [
+        ("message", "content"),
+        ("publish", "tracks"),
+        ("subscribe", "tracks"),
+    ] {
+        let text = format!(r#"{{"type":"{kind}","{field}":{{"Type":1,"iceServers":2}},{owned}}}"#);
+        assert_eq!(
+            rest_of(&text),
+            format!(r#","{field}":{{"Type":1,"iceServers":2}}"#)
+        );
+    }
 }
 
 #[test]

@@ -6,9 +6,8 @@ use super::event::{Event, Refusal};
 use super::message::{ATTR_ADDITIONAL_ADDRESS_FAMILY, FAMILY_V4, FAMILY_V6, Message};
 use super::reply::Reply;
 use super::requests::{Failure, Request};
-use super::{Engine, Output, RelaySockets};
+use super::{Engine, OpenError, Output, RelaySockets};
 use crate::relay::ledger::{Parity, PortLease, ReservationToken};
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +15,10 @@ use stun::attributes::*;
 use stun::error_code::*;
 use turn::proto::PROTO_UDP;
 
-/// Ports to try where another program of the machine has bound some of the range.
-const MAX_TRIES: usize = 8;
+/// Ports to try where other programs of the machine hold some of the range. What they hold is
+/// remembered, so that a range of which nine tenths are held is found out by a few requests, each
+/// of which takes a fraction of a millisecond.
+const MAX_TRIES: usize = 128;
 
 /// Longer than any process runs, and no overflow of the clock.
 const LONGEST_SESSION: Duration = Duration::from_secs(u32::MAX as u64);
@@ -31,6 +32,8 @@ struct Wish {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Families {
+    /// The client leaves it to the server.
+    Any,
     One(Family),
     Both,
 }
@@ -70,7 +73,7 @@ impl<R: RelaySockets> Engine<R> {
         if self.ledger.is_revoked(auth.rest.user, auth.rest.expiry) {
             return Err(Refusal::Revoked.into());
         }
-        let wish = Wish::read(request.message)?;
+        let mut wish = Wish::read(request.message)?;
         if self.draining {
             let refusal = Some(Refusal::Draining);
             return Err(match self.alternate(request.five_tuple.client) {
@@ -80,6 +83,9 @@ impl<R: RelaySockets> Engine<R> {
                 },
                 None => Refusal::Draining.into(),
             });
+        }
+        if wish.families == Families::Any {
+            wish.families = Families::One(self.default_family());
         }
         if let Families::One(family) = wish.families
             && matches!(wish.ports, Ports::Any(_))
@@ -157,6 +163,17 @@ impl<R: RelaySockets> Engine<R> {
         Ok(answer)
     }
 
+    /// The family of an Allocate that names none. RFC 8656 section 7.2 wants IPv4; browsers never
+    /// name one, so that a box with IPv6 alone would be of no use to them.
+    fn default_family(&self) -> Family {
+        let serves = |family| self.ledger.relay_address(family).is_some();
+        if !serves(Family::V4) && serves(Family::V6) {
+            Family::V6
+        } else {
+            Family::V4
+        }
+    }
+
     /// Opens a relayed address of each family. Of a dual allocation one family may be missing.
     fn open(
         &mut self,
@@ -177,8 +194,8 @@ impl<R: RelaySockets> Engine<R> {
             Source::Reserved(lease) => {
                 let family = lease.family();
                 let relay = self
-                    .bind(lease, key(family), expires)
-                    .map_err(|_| Refusal::Socket)?;
+                    .bind(lease, key(family), expires)?
+                    .ok_or(Refusal::NoPort)?;
                 opened.relays[family as usize] = Some(relay);
                 return Ok(opened);
             }
@@ -217,35 +234,42 @@ impl<R: RelaySockets> Engine<R> {
                 .ledger
                 .lease_port(family, parity, now)
                 .ok_or(Refusal::NoPort)?;
-            match self.bind(lease, key, expires) {
-                Ok(relay) => return Ok((relay, spare)),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                Err(_) => return Err(Refusal::Socket.into()),
+            if let Some(relay) = self.bind(lease, key, expires)? {
+                return Ok((relay, spare));
             }
         }
         Err(Refusal::NoPort.into())
     }
 
+    /// Binds a leased port; `None` where another program holds it, which is remembered.
     fn bind(
         &mut self,
         lease: PortLease,
         key: RelayKey,
         expires: Instant,
-    ) -> io::Result<Relay<R::Socket>> {
+    ) -> Result<Option<Relay<R::Socket>>, Failure> {
         let address = self
             .ledger
             .relay_address(lease.family())
             .expect("a lease is of a family that is served");
-        let socket = self
-            .sockets
-            .open(SocketAddr::new(address.bind, lease.port()), key)?;
+        let bound = SocketAddr::new(address.bind, lease.port());
+        let socket = match self.sockets.open(bound, key) {
+            Ok(socket) => socket,
+            Err(OpenError::PortHeld) => {
+                self.stats.ports_held += 1;
+                lease.set_aside();
+                return Ok(None);
+            }
+            Err(OpenError::NoDescriptor) => return Err(Refusal::NoDescriptor.into()),
+            Err(OpenError::Other(_)) => return Err(Refusal::Socket.into()),
+        };
         let announced = SocketAddr::new(address.announced, lease.port());
-        Ok(Relay {
+        Ok(Some(Relay {
             socket,
             lease,
             announced,
             expires,
-        })
+        }))
     }
 }
 
@@ -285,7 +309,7 @@ impl Wish {
             }
         };
         let families = match (requested, additional) {
-            (None, None) => Families::One(Family::V4),
+            (None, None) => Families::Any,
             (Some(value), None) => {
                 Families::One(read_family(value)?.ok_or(CODE_ADDR_FAMILY_NOT_SUPPORTED)?)
             }

@@ -108,6 +108,8 @@ pub enum Refusal {
     NoPort,
     /// The socket of a relay port could not be opened.
     Socket,
+    /// No file descriptor was left for the socket of a relay port.
+    NoDescriptor,
     /// Too many permissions on one allocation.
     Permissions,
     /// Too many channels on one allocation.
@@ -156,6 +158,8 @@ pub struct Stats {
     pub bindings: u64,
     /// Successful requests other than Binding.
     pub requests: u64,
+    /// Relay ports that turned out to be held by another program.
+    pub ports_held: u64,
     /// Allocations made since the start.
     pub allocations_opened: u64,
     /// Allocations gone since the start.
@@ -206,8 +210,6 @@ counters! {
         allocation_rate,
         /// Over `turn.total_rate`.
         total_rate,
-        /// 401s and the like withheld from a source that asked for too many.
-        throttled,
         /// Replies withheld because they would amplify.
         amplification,
     }
@@ -252,6 +254,7 @@ impl std::ops::AddAssign<&Stats> for Stats {
         self.hairpinned += other.hairpinned;
         self.bindings += other.bindings;
         self.requests += other.requests;
+        self.ports_held += other.ports_held;
         self.allocations_opened += other.allocations_opened;
         self.allocations_closed += other.allocations_closed;
         self.refused += other.refused;

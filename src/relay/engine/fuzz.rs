@@ -82,7 +82,7 @@ struct Nothing;
 impl RelaySockets for Nothing {
     type Socket = ();
 
-    fn open(&mut self, _: SocketAddr, _: RelayKey) -> io::Result<()> {
+    fn open(&mut self, _: SocketAddr, _: RelayKey) -> Result<(), OpenError> {
         Ok(())
     }
 }
@@ -248,7 +248,12 @@ impl World {
             encoder.add(AttrType(kind), input.slice());
         }
         let Credential { username, password } = &self.credential;
-        let nonce = nonce::mint(self.ledger.nonce_key(), client, self.now.unix);
+        let nonce = nonce::mint(
+            self.ledger.nonce_key(),
+            client,
+            self.now.unix,
+            nonce::Features::Announced,
+        );
         encoder.add(ATTR_USERNAME, username.as_bytes());
         encoder.add(ATTR_REALM, b"callbox");
         encoder.add(ATTR_NONCE, nonce.as_bytes());

@@ -37,6 +37,9 @@ static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
 /// The 96 bits by which request and response find each other.
 pub(super) type TransactionId = [u8; 12];
 
+/// As [`TransactionId`] in RFC 3489, which knew no magic cookie.
+pub(super) type ClassicTransactionId = [u8; 16];
+
 /// One well-formed STUN message.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Message<'a> {
@@ -45,6 +48,7 @@ pub(super) struct Message<'a> {
     end: usize,
     integrity: Option<Integrity<'a>>,
     integrity_sha256: Option<Integrity<'a>>,
+    has_fingerprint: bool,
 }
 
 /// An integrity attribute and where it starts.
@@ -72,6 +76,7 @@ impl<'a> Message<'a> {
             end: datagram.len(),
             integrity: None,
             integrity_sha256: None,
+            has_fingerprint: false,
         };
         for (at, kind, value) in (Attributes {
             raw: datagram,
@@ -81,6 +86,7 @@ impl<'a> Message<'a> {
             match kind {
                 ATTR_FINGERPRINT => {
                     message.end = message.end.min(at);
+                    message.has_fingerprint = true;
                     let last = at + FINGERPRINT_SIZE == datagram.len();
                     if !last || value != fingerprint(&datagram[..at]) {
                         return None;
@@ -128,6 +134,11 @@ impl<'a> Message<'a> {
     /// Length of the message with its header.
     pub(super) fn len(&self) -> usize {
         self.raw.len()
+    }
+
+    /// Whether the sender tells STUN from other protocols by FINGERPRINT.
+    pub(super) fn has_fingerprint(&self) -> bool {
+        self.has_fingerprint
     }
 
     /// The attributes that count, in order.
@@ -248,6 +259,23 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
+/// The transaction id of a Binding request of RFC 3489; `None` for anything else.
+pub(super) fn classic_binding(datagram: &[u8]) -> Option<ClassicTransactionId> {
+    let (&[0, 1, l0, l1], rest) = datagram.split_first_chunk::<4>()? else {
+        return None;
+    };
+    let (&transaction, attributes) = rest.split_first_chunk::<16>()?;
+    let length = usize::from(u16::from_be_bytes([l0, l1]));
+    let is_classic = !transaction.starts_with(&MAGIC_COOKIE.to_be_bytes());
+    let is_whole = length == attributes.len() && length.is_multiple_of(4);
+    let mut read = Attributes {
+        raw: datagram,
+        at: HEADER,
+    };
+    let is_sound = is_classic && is_whole && read.all(|(_, _, value)| value.is_some());
+    is_sound.then_some(transaction)
+}
+
 /// Number and payload of a ChannelData message. Bytes behind the payload are padding.
 pub(super) fn channel_data(datagram: &[u8]) -> Option<(u16, &[u8])> {
     let (&[n0, n1, l0, l1], rest) = datagram.split_first_chunk::<CHANNEL_HEADER>()?;
@@ -266,6 +294,22 @@ pub(super) fn same_channel(one: &[u8], other: &[u8]) -> bool {
 /// The FINGERPRINT value of a message of which `before` comes before that attribute.
 pub(super) fn fingerprint(before: &[u8]) -> [u8; 4] {
     (CRC.checksum(before) ^ FINGERPRINT_XOR_VALUE).to_be_bytes()
+}
+
+/// Appends an address attribute that is not XOR'ed.
+pub(super) fn push_address(message: &mut Vec<u8>, kind: AttrType, address: SocketAddr) {
+    let [p0, p1] = address.port().to_be_bytes();
+    message.extend(kind.value().to_be_bytes());
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            message.extend([0, 8, 0, FAMILY_V4, p0, p1]);
+            message.extend(ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            message.extend([0, 20, 0, FAMILY_V6, p0, p1]);
+            message.extend(ip.octets());
+        }
+    }
 }
 
 /// Appends an XOR'ed address attribute of a message with this transaction id.

@@ -21,7 +21,6 @@ mod reply;
 mod requests;
 mod settings;
 mod table;
-mod throttle;
 mod train;
 
 pub use addr::{Family, FiveTuple, Now, RelayKey, Transport, WorkerId};
@@ -44,7 +43,6 @@ use stun::message::{
     METHOD_CREATE_PERMISSION, METHOD_REFRESH, METHOD_SEND,
 };
 use table::Table;
-use throttle::Throttle;
 
 /// Binds the sockets of leased relay ports.
 pub trait RelaySockets {
@@ -54,9 +52,19 @@ pub trait RelaySockets {
     /// Opens a UDP socket on `address`, whose datagrams come back under `key`.
     ///
     /// # Errors
-    /// Where the port is taken (`AddrInUse`: the engine tries another one) or a system limit is
-    /// reached.
-    fn open(&mut self, address: SocketAddr, key: RelayKey) -> io::Result<Self::Socket>;
+    /// Why not: of a port that another program holds, the engine tries another one.
+    fn open(&mut self, address: SocketAddr, key: RelayKey) -> Result<Self::Socket, OpenError>;
+}
+
+/// Why the socket of a relayed address was not opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Another program holds the port.
+    PortHeld,
+    /// The process, or the system, has no file descriptor left.
+    NoDescriptor,
+    /// Anything else.
+    Other(io::Error),
 }
 
 /// Where the engine's datagrams go. `'a` is the life of the receive batch, so that payloads need
@@ -88,7 +96,6 @@ pub struct Engine<R: RelaySockets> {
     ledger: Arc<Ledger>,
     sockets: R,
     table: Table<R::Socket>,
-    throttle: Throttle,
     rng: StdRng,
     /// Where messages are written before the shell copies them.
     scratch: Vec<u8>,
@@ -114,7 +121,6 @@ impl<R: RelaySockets> Engine<R> {
             ledger,
             sockets,
             table: Table::new(rng.next_u64()),
-            throttle: Throttle::new([rng.next_u64(), rng.next_u64()]),
             rng,
             scratch: Vec::new(),
             started: now,
@@ -140,7 +146,10 @@ impl<R: RelaySockets> Engine<R> {
                 Some(0x40..=0x7f) => self.channel_data(now, five_tuple, run, out),
                 Some(0..=3) => match Message::parse(datagram) {
                     Some(message) => self.stun(now, five_tuple, &message, out),
-                    None => self.stats.dropped.malformed += 1,
+                    None => match message::classic_binding(datagram) {
+                        Some(transaction) => self.classic_binding(five_tuple, &transaction, out),
+                        None => self.stats.dropped.malformed += 1,
+                    },
                 },
                 _ => self.stats.dropped.malformed += 1,
             }

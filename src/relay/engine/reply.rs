@@ -3,8 +3,8 @@
 
 use super::auth::{Signature, SignatureKind};
 use super::message::{
-    ATTR_ADDRESS_ERROR_CODE, ATTR_ICMP, FAMILY_V4, FAMILY_V6, HEADER, Message, TransactionId,
-    fingerprint, push_xor_address,
+    ATTR_ADDRESS_ERROR_CODE, ATTR_ICMP, ClassicTransactionId, FAMILY_V4, FAMILY_V6, HEADER,
+    Message, TransactionId, fingerprint, push_address, push_xor_address,
 };
 use super::{Family, RefusedByCode};
 use std::net::{IpAddr, SocketAddr};
@@ -50,7 +50,7 @@ impl Reply {
         })
     }
 
-    /// An error without a reason phrase, where bytes count.
+    /// An error without a reason phrase, where each byte counts.
     pub(super) fn terse_error(request: &Message<'_>, code: ErrorCode) -> Self {
         Self::to(request, CLASS_ERROR_RESPONSE).with(&ErrorCodeAttribute {
             code,
@@ -136,6 +136,11 @@ impl Reply {
         self.raw(ATTR_ALTERNATE_SERVER, &value)
     }
 
+    /// The finished message without integrity and FINGERPRINT, where each byte counts.
+    pub(super) fn finish_bare(self) -> Vec<u8> {
+        self.0.raw
+    }
+
     /// The finished message: integrity, where the request proved a key, then FINGERPRINT.
     pub(super) fn finish(mut self, signature: Option<&Signature>) -> Vec<u8> {
         match signature {
@@ -170,6 +175,20 @@ pub(super) fn write_binding(buffer: &mut Vec<u8>, request: &Message<'_>, client:
     let value = fingerprint(buffer);
     buffer.extend([0x80, 0x28, 0, 4]);
     buffer.extend(value);
+}
+
+/// Writes a Binding success response of RFC 3489 into `buffer`.
+pub(super) fn write_classic_binding(
+    buffer: &mut Vec<u8>,
+    transaction: &ClassicTransactionId,
+    client: SocketAddr,
+) {
+    buffer.clear();
+    buffer.extend(BINDING_SUCCESS.value().to_be_bytes());
+    buffer.extend([0, 0]);
+    buffer.extend(transaction);
+    push_address(buffer, ATTR_MAPPED_ADDRESS, client);
+    set_length(buffer, 0);
 }
 
 /// Writes the front of a Data indication into `buffer`: everything up to a payload of `length`

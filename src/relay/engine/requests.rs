@@ -3,8 +3,8 @@
 use super::addr::{FiveTuple, Now};
 use super::auth::{Authenticated, PASSWORD_ALGORITHMS, Unauthenticated, Verifier};
 use super::event::{Event, Refusal};
-use super::message::Message;
-use super::nonce;
+use super::message::{ClassicTransactionId, Message};
+use super::nonce::{self, Features};
 use super::reply::{self, Reply};
 use super::{Engine, Family, Output, RelaySockets, Transport};
 use std::net::SocketAddr;
@@ -15,8 +15,13 @@ use stun::message::{
     METHOD_ALLOCATE, METHOD_CHANNEL_BIND, METHOD_CREATE_PERMISSION, METHOD_REFRESH,
 };
 
-/// How much longer a reply may be than a request from a source that has proved nothing.
+/// How many times the length of a datagram from a source that has proved nothing an answer to it
+/// should have at most. The first Allocate of a browser has 28 bytes.
 const AMPLIFICATION: usize = 3;
+
+/// How many times the bytes on the wire an answer may have at the very most: a realm that is long
+/// must not keep browsers out.
+const WIRE_AMPLIFICATION: usize = 3;
 
 /// An authenticated request with what it arrived by.
 pub(super) struct Request<'r, 'a> {
@@ -51,6 +56,7 @@ impl From<Refusal> for Failure {
             Refusal::TotalQuota
             | Refusal::NoPort
             | Refusal::Socket
+            | Refusal::NoDescriptor
             | Refusal::Permissions
             | Refusal::Channels
             | Refusal::Reservation
@@ -77,6 +83,18 @@ impl<R: RelaySockets> Engine<R> {
             return;
         }
         reply::write_binding(&mut self.scratch, request, five_tuple.client);
+        self.stats.bindings += 1;
+        out.reply(five_tuple, &self.scratch);
+    }
+
+    /// Answers a Binding request of RFC 3489 (RFC 5389 section 12.2).
+    pub(super) fn classic_binding<'a>(
+        &mut self,
+        five_tuple: &FiveTuple,
+        transaction: &ClassicTransactionId,
+        out: &mut impl Output<'a, R::Socket>,
+    ) {
+        reply::write_classic_binding(&mut self.scratch, transaction, five_tuple.client);
         self.stats.bindings += 1;
         out.reply(five_tuple, &self.scratch);
     }
@@ -174,8 +192,10 @@ impl<R: RelaySockets> Engine<R> {
         out.reply(request.five_tuple, &bytes);
     }
 
-    /// Sends an unsigned error response with what the client needs to authenticate itself,
-    /// unless its source has had too many, or the response would amplify.
+    /// Sends an unsigned error response with what the client needs to authenticate itself.
+    ///
+    /// The answer to a datagram is bounded by the length of the datagram, and by nothing else: a
+    /// limit on the number of answers would be used up by whoever forges the source.
     fn challenge<'a>(
         &mut self,
         now: Now,
@@ -185,25 +205,13 @@ impl<R: RelaySockets> Engine<R> {
         out: &mut impl Output<'a, R::Socket>,
     ) {
         self.stats.auth_failures += u64::from(failure.refusal.is_some());
-        let nanos = self.nanos(now);
-        if !self.throttle.admit(five_tuple.client.ip(), nanos) {
-            self.stats.dropped.throttled += 1;
-            return;
-        }
-        let fill = |reply: Reply| match failure.code {
-            CODE_BAD_REQUEST => reply.finish(None),
-            _ => reply
-                .text(ATTR_REALM, &self.settings.realm)
-                .text(
-                    ATTR_NONCE,
-                    &nonce::mint(self.ledger.nonce_key(), five_tuple.client, now.unix),
-                )
-                .raw(ATTR_PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS)
-                .finish(None),
-        };
-        let mut bytes = fill(Reply::error(request, failure.code));
-        if amplifies(five_tuple, request, &bytes) {
-            bytes = fill(Reply::terse_error(request, failure.code));
+        let write = |form| self.write_challenge(now, five_tuple, request, failure.code, form);
+        let mut bytes = write(Form::Full);
+        for shorter in [Form::Terse, Form::Shortest] {
+            if five_tuple.transport.is_stream() || bytes.len() <= AMPLIFICATION * request.len() {
+                break;
+            }
+            bytes = write(shorter);
         }
         if amplifies(five_tuple, request, &bytes) {
             self.stats.dropped.amplification += 1;
@@ -218,6 +226,39 @@ impl<R: RelaySockets> Engine<R> {
             });
         }
         out.reply(five_tuple, &bytes);
+    }
+
+    fn write_challenge(
+        &self,
+        now: Now,
+        five_tuple: &FiveTuple,
+        request: &Message<'_>,
+        code: ErrorCode,
+        form: Form,
+    ) -> Vec<u8> {
+        let mut reply = match form {
+            Form::Full => Reply::error(request, code),
+            Form::Terse | Form::Shortest => Reply::terse_error(request, code),
+        };
+        if code != CODE_BAD_REQUEST {
+            let features = match form {
+                Form::Full | Form::Terse => Features::Announced,
+                Form::Shortest => Features::None,
+            };
+            let key = self.ledger.nonce_key();
+            let nonce = nonce::mint(key, five_tuple.client, now.unix, features);
+            reply = reply
+                .text(ATTR_REALM, &self.settings.realm)
+                .text(ATTR_NONCE, &nonce);
+            if features == Features::Announced {
+                reply = reply.raw(ATTR_PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS);
+            }
+        }
+        if form == Form::Full || request.has_fingerprint() {
+            reply.finish(None)
+        } else {
+            reply.finish_bare()
+        }
     }
 
     /// Where a client may go instead; only an address of its own family helps it (RFC 8489
@@ -243,6 +284,17 @@ impl Request<'_, '_> {
     }
 }
 
+/// What of a challenge is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Everything.
+    Full,
+    /// No reason phrase, and FINGERPRINT only where the request has one.
+    Terse,
+    /// What a client of RFC 5389 needs: ERROR-CODE, REALM, NONCE.
+    Shortest,
+}
+
 /// Over a stream the source has shown that it is where it says.
 fn amplifies(five_tuple: &FiveTuple, request: &Message<'_>, reply: &[u8]) -> bool {
     let headers = match Family::of(five_tuple.client.ip()) {
@@ -250,5 +302,5 @@ fn amplifies(five_tuple: &FiveTuple, request: &Message<'_>, reply: &[u8]) -> boo
         Family::V6 => 40 + 8,
     };
     five_tuple.transport == Transport::Udp
-        && headers + reply.len() > AMPLIFICATION * (headers + request.len())
+        && headers + reply.len() > WIRE_AMPLIFICATION * (headers + request.len())
 }

@@ -62,6 +62,10 @@ impl Relays {
         both.collect()
     }
 
+    pub(super) fn held_ports(&self) -> usize {
+        lock(&self.pool).held()
+    }
+
     pub(super) fn free_ports(&self) -> usize {
         lock(&self.pool).available()
     }

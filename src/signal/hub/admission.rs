@@ -83,7 +83,10 @@ impl Hub {
         if rejoins && room.members().len() == 1 {
             return Ok(false);
         }
-        if let Some(hash) = room.password.clone() {
+        // Any host may set a password, and none keeps a token's host out.
+        if token_role != Some(Role::Host)
+            && let Some(hash) = room.password.clone()
+        {
             let id = room.id.clone();
             self.check_password(cx, asker, id, &hash, password)?;
         }
@@ -95,7 +98,7 @@ impl Hub {
         }
         let leaving = usize::from(rejoins) + namesakes.len();
         self.rooms[name]
-            .admit(token_role, leaving)
+            .admit(token_role, leaving, self.settings.max_peers)
             .map_err(|code| {
                 let message = match code {
                     ErrorCode::RoomLocked => "the room is locked",

@@ -9,12 +9,20 @@ use crate::protocol::{
     Body, CallId, CallSignal, ErrorCode, MessageType, PeerId, Refusal, ServerMessage,
 };
 use rand::RngExt;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// How long a call rings, as the protocol promises.
 const RING_TIME: Duration = Duration::from_secs(45);
-/// Calls that one session may ring in, be rung by, or be in: beyond any honest use.
+/// Calls that one session may be in, and as many that it may be placing: beyond any honest use. Each
+/// kind has slots of its own, so that a device at which many ring can still place and take calls.
 const CALLS_PER_SESSION: usize = 16;
+/// Calls that one session may ring with at one device: a second one where the first was forgotten.
+const RINGING_PER_PAIR: usize = 2;
+/// Calls that may ring at one device.
+const RINGING_PER_DEVICE: usize = 64;
+/// How many of those may be of callers from one network: the other half is for everybody else.
+const RINGING_PER_NETWORK: usize = RINGING_PER_DEVICE / 2;
 /// Devices of an identity that one call rings: bounds what one message sets off.
 const DEVICES_PER_CALL: usize = 32;
 
@@ -23,6 +31,13 @@ const DEVICES_PER_CALL: usize = 32;
 pub(super) struct Call {
     caller: PeerId,
     stage: Stage,
+}
+
+/// Calls of one session by kind, those that ring at it aside.
+#[derive(Debug, Default)]
+struct Slots {
+    placing: usize,
+    answered: usize,
 }
 
 #[derive(Debug)]
@@ -48,8 +63,10 @@ impl Hub {
                 "the token is not for calls",
             ));
         }
-        let room_for_more = |session: &Session| session.calls.len() < CALLS_PER_SESSION;
-        if !room_for_more(session) || self.calls.len() >= self.settings.max_calls {
+        let slots = self.slots(asker.peer, session);
+        if slots.placing.max(slots.answered) >= CALLS_PER_SESSION
+            || self.calls.len() >= self.settings.max_calls
+        {
             return Err(Refusal::slow_down(RING_TIME));
         }
         let mut present = self.devices(asker.peer, to).peekable();
@@ -59,7 +76,12 @@ impl Hub {
                 "nobody of that name is here",
             ));
         }
-        let free = |peer: &PeerId| self.sessions.get(*peer).is_some_and(room_for_more);
+        let network = session.network;
+        let free = |device: &PeerId| {
+            self.sessions
+                .get(*device)
+                .is_some_and(|session| self.may_ring(*device, session, asker.peer, network))
+        };
         let devices: Vec<_> = present.filter(free).take(DEVICES_PER_CALL).collect();
         if devices.is_empty() {
             return Err(Refusal::slow_down(RING_TIME));
@@ -98,6 +120,9 @@ impl Hub {
         signal: &CallSignal,
     ) -> Result<Answer, Refusal> {
         let (id, devices, caller) = self.ringing_at(asker, signal)?;
+        if self.slots(asker.peer, self.session(asker)?).answered >= CALLS_PER_SESSION {
+            return Err(Refusal::slow_down(RING_TIME));
+        }
         self.stop_ringing(id, Stage::Answered { callee: asker.peer });
         for other in devices.into_iter().filter(|device| *device != asker.peer) {
             self.hang_up(cx, id, other, "answered-elsewhere");
@@ -205,6 +230,34 @@ impl Hub {
     ) -> Body {
         let reason = reason.map(|text| ("reason", text));
         self.stamped(cx, kind, asker.peer, &Place::Call(id), reason, rest)
+    }
+
+    /// How many calls of each kind a session has.
+    fn slots(&self, peer: PeerId, session: &Session) -> Slots {
+        let mut slots = Slots::default();
+        for call in session.calls.iter().filter_map(|id| self.calls.get(id)) {
+            match call.stage {
+                Stage::Answered { .. } => slots.answered += 1,
+                Stage::Ringing { .. } if call.caller == peer => slots.placing += 1,
+                Stage::Ringing { .. } => {}
+            }
+        }
+        slots
+    }
+
+    /// Whether one more call of `caller`, which is in `network`, may ring at `device`.
+    fn may_ring(&self, device: PeerId, session: &Session, caller: PeerId, network: IpAddr) -> bool {
+        let (mut all, mut of_pair, mut of_network) = (0, 0, 0);
+        for call in session.calls.iter().filter_map(|id| self.calls.get(id)) {
+            if call.caller == device || !matches!(call.stage, Stage::Ringing { .. }) {
+                continue;
+            }
+            let from = self.sessions.get(call.caller);
+            all += 1;
+            of_pair += usize::from(call.caller == caller);
+            of_network += usize::from(from.is_some_and(|from| from.network == network));
+        }
+        all < RINGING_PER_DEVICE && of_pair < RINGING_PER_PAIR && of_network < RINGING_PER_NETWORK
     }
 
     /// Whom a call to that peer id or identity rings.

@@ -39,17 +39,20 @@ impl Hub {
             .sessions
             .get_mut(peer)
             .expect("credentials are minted for sessions");
-        let servers = self
-            .ice
-            .issue(&peer.to_string(), cx.now.unix_ms / 1000, session.floor);
+        let servers = self.ice.issue_until(
+            &peer.to_string(),
+            cx.now.unix_ms / 1000,
+            session.floor,
+            session.ends.map(|(ends, _)| ends),
+        );
         if let Some(before) = session.refresh.take() {
             self.timers.cancel(before, Timer::Refresh(peer));
         }
         if self.ice.has_relay() {
             session.minted = session.minted.max(Some(servers.expires_at));
             let refresh = cx.now.instant + Duration::from_secs(servers.ttl.max(1)) * 3 / 4;
-            session.refresh = Some(refresh);
-            self.timers.set(refresh, Timer::Refresh(peer));
+            self.set_refresh(peer, refresh);
+            self.watch_clock(cx);
         }
         Ice { servers, policy }
     }

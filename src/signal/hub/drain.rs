@@ -1,5 +1,6 @@
 //! Shutting down: no newcomers, then nobody.
 
+use super::clock::Clocks;
 use super::names::Names;
 use super::rate::Attempts;
 use super::session::Sessions;
@@ -63,6 +64,7 @@ impl Hub {
         self.calls.clear();
         self.attempts = Attempts::default();
         self.timers = Timers::default();
+        self.clocks = Clocks::default();
         (self.away, self.seated) = (0, 0);
     }
 

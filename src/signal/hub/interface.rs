@@ -1,8 +1,11 @@
 //! What the hub and its shell say to each other.
 
 use crate::auth::Grant;
-use crate::protocol::{Body, ClientMessage, CloseCode, FrameError, PeerId, Refusal};
+use crate::protocol::{
+    Body, ClientMessage, CloseCode, DialectKind, FrameError, FrameType, PeerId, Refusal,
+};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Names one socket, for ever.
@@ -27,6 +30,8 @@ pub enum Input {
         conn: ConnId,
         /// The far end, proxies seen through.
         client: IpAddr,
+        /// What it speaks.
+        dialect: DialectKind,
     },
     /// A frame arrived.
     Frame {
@@ -74,10 +79,34 @@ pub enum Loss {
     Timeout,
 }
 
+/// What the hub has for a client. The client's connection puts it into the words of its protocol;
+/// whatever is large is shared by all receivers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A frame of the native protocol, which other dialects read too.
+    Native(Body),
+}
+
+impl Event {
+    /// Bytes that the event takes up while it waits.
+    pub fn cost(&self) -> usize {
+        match self {
+            Self::Native(body) => body.len(),
+        }
+    }
+
+    /// What metrics count it as.
+    pub fn kind(&self) -> FrameType {
+        match self {
+            Self::Native(body) => body.kind(),
+        }
+    }
+}
+
 /// What the shell has to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Sends [`crate::protocol::frame`]`(seq, &body)`.
+    /// Sends an event; a native one as [`crate::protocol::write_frame`]`(seq, body)` writes it.
     Send {
         /// On which socket.
         conn: ConnId,
@@ -85,8 +114,8 @@ pub enum Effect {
         peer: PeerId,
         /// The number in the session; `None` outside of one.
         seq: Option<u64>,
-        /// The rest of the frame.
-        body: Body,
+        /// What it is told.
+        event: Event,
     },
     /// Closes the socket once what was sent before is out. The hub has forgotten it already.
     Close {
@@ -103,6 +132,11 @@ pub enum Effect {
         user: PeerId,
         /// The highest expiry minted for it, Unix seconds.
         floor: u64,
+    },
+    /// The same for all that a person, named by a token, was given outside of sessions.
+    RevokeIdentity {
+        /// The name.
+        identity: Arc<str>,
     },
 }
 

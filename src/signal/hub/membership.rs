@@ -5,7 +5,7 @@ use super::requests::{Answer, Asker};
 use super::ring::Ring;
 use super::session::{Link, Session};
 use super::timers::Timer;
-use super::{Cx, Effect, Hub};
+use super::{Cx, Effect, Event, Hub};
 use crate::auth::{Grant, Role};
 use crate::network::network_of;
 use crate::protocol::{
@@ -16,12 +16,15 @@ use crate::signal::room::Room;
 use rand::RngExt;
 use serde_json::value::RawValue;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a client brings to its session.
 struct Profile {
     identity: Option<Arc<str>>,
     room: Option<Arc<str>>,
     metadata: Option<Box<RawValue>>,
+    /// What a translator calls its client, where that is more than its dialect's name.
+    dialect: Option<&'static str>,
 }
 
 impl Hub {
@@ -43,12 +46,14 @@ impl Hub {
         let (older, _) = self.supersede(cx, asker.peer);
         let identity = name(&grant, identity);
         self.open_session(
+            cx,
             asker,
             &grant,
             Profile {
                 identity,
                 room: None,
                 metadata: None,
+                dialect: None,
             },
             older,
         );
@@ -81,7 +86,9 @@ impl Hub {
         let namesakes = self.namesakes(&join.room_id, asker.peer, identity.as_deref());
         let password = join.password.as_ref();
         let creates = self.may_enter(cx, asker, &join.room_id, password, grant.role, &namesakes)?;
-        if creates && join.create.relay_only == Some(true) && !self.ice.has_relay() {
+        let rules_new_room = matches!(grant.role, None | Some(Role::Host));
+        let wants_relay = rules_new_room && join.create.relay_only == Some(true);
+        if creates && wants_relay && !self.ice.has_relay() {
             return Err(no_relay());
         }
 
@@ -111,8 +118,9 @@ impl Hub {
             identity,
             room: Some(room.clone()),
             metadata,
+            dialect: join.dialect,
         };
-        self.open_session(asker, &grant, profile, older);
+        self.open_session(cx, asker, &grant, profile, older);
         self.enter(cx, asker);
 
         let member = self.rooms[&room]
@@ -161,9 +169,11 @@ impl Hub {
             Link::Online(conn) => {
                 if let Some(entry) = self.conns.get_mut(&conn) {
                     entry.floor = session.minted.max(session.floor);
-                    let deadline = cx.now.instant + self.settings.join_deadline;
-                    entry.deadline = Some(deadline);
-                    self.timers.set(deadline, Timer::JoinDeadline(conn));
+                    if entry.dialect.has_join_deadline() {
+                        let deadline = cx.now.instant + self.settings.join_deadline;
+                        entry.deadline = Some(deadline);
+                        self.timers.set(deadline, Timer::JoinDeadline(conn));
+                    }
                 }
             }
             Link::Away(_) => self.away -= 1,
@@ -215,7 +225,13 @@ impl Hub {
     /// Takes a session out of every index but its room's and its calls'.
     fn close_session(&mut self, peer: PeerId) -> Option<Session> {
         let session = self.sessions.remove(peer)?;
+        if self.sessions.len() == 0 {
+            self.ignore_clock();
+        }
         self.tokens.remove(&session.token.digest());
+        if let Some((_, timer)) = session.ends {
+            self.timers.cancel(timer, Timer::TokenEnds(peer));
+        }
         if let Some(refresh) = session.refresh {
             self.timers.cancel(refresh, Timer::Refresh(peer));
         }
@@ -228,8 +244,38 @@ impl Hub {
         Some(session)
     }
 
+    /// The token of a session has ended, and the session with it.
+    pub(super) fn token_ended(&mut self, cx: &mut Cx<'_>, peer: PeerId) {
+        let Some((ends, _)) = self.sessions.get(peer).and_then(|session| session.ends) else {
+            return;
+        };
+        if cx.now.unix_ms / 1000 < ends {
+            // The wall clock was set back.
+            return self.end_with_token(cx, peer, ends);
+        }
+        if let Some(conn) = self.sessions.get(peer).and_then(Session::conn) {
+            let refusal = Refusal::new(ErrorCode::TokenExpired, "the session ends with its token");
+            self.refuse(cx, conn, &refusal, None);
+        }
+        let (reason, code) = (LeaveReason::Disconnected, CloseCode::Unauthorized);
+        self.evict(cx, peer, reason, code, "the session ends with its token");
+    }
+
+    /// Sets the timer for the end of a session's token.
+    fn end_with_token(&mut self, cx: &Cx<'_>, peer: PeerId, ends: u64) {
+        let left = ends.saturating_mul(1000).saturating_sub(cx.now.unix_ms);
+        // A timer beyond a year would only outlive the process.
+        let left = Duration::from_millis(left).min(Duration::from_secs(365 * 24 * 3600));
+        let at = cx.now.instant + left;
+        if let Some(session) = self.sessions.get_mut(peer) {
+            session.ends = Some((ends, at));
+            self.timers.set(at, Timer::TokenEnds(peer));
+        }
+    }
+
     fn open_session(
         &mut self,
+        cx: &Cx<'_>,
         asker: &Asker,
         grant: &Grant,
         profile: Profile,
@@ -257,25 +303,33 @@ impl Hub {
             asker.peer,
             Session {
                 link: Link::Online(asker.conn),
+                dialect: conn.dialect,
+                shown: profile.dialect.or(conn.dialect.shown()),
                 network: network_of(conn.client),
                 identity: profile.identity,
+                named_by_token: grant.identity.is_some(),
                 room: profile.room,
                 may_call: grant.call,
                 may_list_rooms: grant.list_rooms,
+                may_subscribe: grant.subscribe,
                 state: None,
                 metadata: profile.metadata,
                 token,
                 ring: Ring::new(),
                 minted,
                 floor,
+                ends: None,
                 refresh: None,
                 calls,
             },
         );
+        if let Some(ends) = grant.ends {
+            self.end_with_token(cx, asker.peer, ends);
+        }
     }
 
     /// Seats a newcomer, in a new room if there is none. What the newcomer wishes for a new room
-    /// counts unless a token makes it a viewer.
+    /// counts where it becomes its host.
     fn seat(
         &mut self,
         cx: &Cx<'_>,
@@ -288,7 +342,7 @@ impl Hub {
             Some(room) => room,
             None => {
                 let mut room = Room::new(name.into(), self.settings.max_peers, cx.now.unix_ms);
-                if token_role != Some(Role::Viewer) {
+                if matches!(token_role, None | Some(Role::Host)) {
                     self.apply(&mut room, create);
                 }
                 room
@@ -335,7 +389,7 @@ impl Hub {
             conn: asker.conn,
             peer: asker.peer,
             seq: Some(1),
-            body,
+            event: Event::Native(body),
         });
     }
 }

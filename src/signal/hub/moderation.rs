@@ -2,7 +2,7 @@
 
 use super::requests::{Answer, Asker};
 use super::routing::Place;
-use super::{Cx, Hub};
+use super::{Cx, Effect, Hub};
 use crate::auth::{Grant, Role};
 use crate::protocol::{
     Body, CloseCode, ErrorCode, LeaveReason, MAX_METADATA, Media, PeerId, Refusal, RoomPatch,
@@ -75,7 +75,8 @@ impl Hub {
         target: &str,
         reason: Option<String>,
     ) -> Result<Answer, Refusal> {
-        let (_, peer) = self.member_under_host(asker, target)?;
+        let (room, peer) = self.member_under_host(asker, target)?;
+        self.not_over_tokens_host(&room, asker, peer)?;
         self.remove_member(cx, peer, reason.as_deref().unwrap_or("kicked"));
         Ok(Answer::Ack)
     }
@@ -89,6 +90,9 @@ impl Hub {
     ) -> Result<Answer, Refusal> {
         let room = self.room_as_host(asker)?;
         let peer = PeerId::parse(target).ok_or_else(no_such_member)?;
+        if role != Role::Host {
+            self.not_over_tokens_host(&room, asker, peer)?;
+        }
         let room = self.rooms.get_mut(&room).expect("a session's room exists");
         room.set_role(peer, role).map_err(|code| match code {
             ErrorCode::NoSuchPeer => no_such_member(),
@@ -159,6 +163,13 @@ impl Hub {
     pub(super) fn remove_member(&mut self, cx: &mut Cx<'_>, peer: PeerId, reason: &str) {
         let kicked = Body::new(&ServerMessage::Kicked { reason }, None);
         self.sessions.send(cx.effects, peer, kicked);
+        let session = self
+            .sessions
+            .get(peer)
+            .filter(|session| session.named_by_token);
+        if let Some(identity) = session.and_then(|session| session.identity.clone()) {
+            cx.effects.push(Effect::RevokeIdentity { identity });
+        }
         self.evict(cx, peer, LeaveReason::Kicked, CloseCode::Kicked, "kicked");
     }
 
@@ -201,6 +212,19 @@ impl Hub {
         if let Some(relay_only) = patch.relay_only {
             room.relay_only = relay_only;
         }
+    }
+
+    fn not_over_tokens_host(
+        &self,
+        room: &str,
+        asker: &Asker,
+        target: PeerId,
+    ) -> Result<(), Refusal> {
+        if self.rooms[room].rules_over(asker.peer, target) {
+            return Ok(());
+        }
+        let message = "a token makes that peer host, and yours does not make you one";
+        Err(Refusal::new(ErrorCode::Forbidden, message))
     }
 
     fn room_as_host(&self, asker: &Asker) -> Result<Arc<str>, Refusal> {

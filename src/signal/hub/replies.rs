@@ -15,15 +15,17 @@ const KEPT_TEXT: usize = 512;
 pub(super) enum Remembered {
     /// A plain `ack`.
     Ack,
-    /// This very text.
-    Text(Body),
+    /// An error's text, true for ever.
+    Error(Body),
+    /// This very text, as long as its session lasts.
+    Short(Body, About),
     /// A long reply, to be made anew.
-    Long(Long),
+    Long(About),
 }
 
-/// What a long reply told of.
+/// What a reply told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Long {
+pub(super) struct About {
     /// The type of the request.
     pub(super) kind: MessageType,
     /// The session it was made in, as the connection counts them.
@@ -51,14 +53,14 @@ impl Replies {
 
     /// Remembers an error, whatever its length: nothing else could be made of it again.
     pub(super) fn error(&mut self, id: &str, body: &Body) {
-        self.push(id, Remembered::Text(body.clone()));
+        self.push(id, Remembered::Error(body.clone()));
     }
 
-    pub(super) fn text(&mut self, id: &str, body: &Body, long: Long) {
+    pub(super) fn text(&mut self, id: &str, body: &Body, about: About) {
         let reply = if body.len() <= KEPT_TEXT {
-            Remembered::Text(body.clone())
+            Remembered::Short(body.clone(), about)
         } else {
-            Remembered::Long(long)
+            Remembered::Long(about)
         };
         self.push(id, reply);
     }
@@ -82,6 +84,7 @@ fn hash(id: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::FrameType;
 
     #[test]
     fn the_last_64_are_remembered() {
@@ -97,9 +100,10 @@ mod tests {
     #[test]
     fn long_texts_are_not_kept() {
         let mut replies = Replies::default();
-        let short = Body::from_object(format!("{{\"a\":\"{}\"}}", "x".repeat(100)));
-        let long = Body::from_object(format!("{{\"a\":\"{}\"}}", "x".repeat(KEPT_TEXT)));
-        let about = Long {
+        let body = |text| Body::from_object(FrameType::Pong, text);
+        let short = body(format!("{{\"a\":\"{}\"}}", "x".repeat(100)));
+        let long = body(format!("{{\"a\":\"{}\"}}", "x".repeat(KEPT_TEXT)));
+        let about = About {
             kind: MessageType::Join,
             session: 1,
             resumption: None,
@@ -107,8 +111,8 @@ mod tests {
         replies.text("s", &short, about);
         replies.text("l", &long, about);
         replies.error("e", &long);
-        assert_eq!(replies.get("s"), Some(&Remembered::Text(short)));
+        assert_eq!(replies.get("s"), Some(&Remembered::Short(short, about)));
         assert_eq!(replies.get("l"), Some(&Remembered::Long(about)));
-        assert_eq!(replies.get("e"), Some(&Remembered::Text(long)));
+        assert_eq!(replies.get("e"), Some(&Remembered::Error(long)));
     }
 }

@@ -1,7 +1,7 @@
 //! Requests and their answers: limits, one reply each, and no second effect for one sent twice.
 
 use super::rate::Verdict;
-use super::replies::{Long, Remembered};
+use super::replies::{About, Remembered};
 use super::{ConnId, Cx, Hub, millis};
 use crate::auth::Grant;
 use crate::protocol::{
@@ -11,6 +11,10 @@ use crate::protocol::{
 
 /// Malformed frames in a row that close a connection, as the protocol promises.
 const MAX_MALFORMED: u8 = 10;
+
+/// Frames that a connection may send without ever having a session: a wrong password some times, an
+/// unknown dialect for a while. Silence has its own deadline.
+const MAX_OUTSIDE: u32 = 200;
 
 /// Who sent a request and how to answer it.
 pub(super) struct Asker {
@@ -48,6 +52,13 @@ impl Hub {
             return;
         };
         let now = cx.now.instant;
+        let is_outside = self.sessions.get(entry.peer).is_none();
+        entry.outside = if is_outside { entry.outside + 1 } else { 0 };
+        if entry.outside > MAX_OUTSIDE {
+            let why = "too many messages without a session";
+            self.refuse(cx, conn, &Refusal::new(ErrorCode::Unauthorized, why), None);
+            return self.shut(cx, conn, CloseCode::Unauthorized, why);
+        }
         let verdict = match &message {
             Ok(message) if message.kind == MessageType::Candidate => {
                 entry.candidates.charge(now, self.settings.candidate_rate)
@@ -165,8 +176,13 @@ impl Hub {
         let body = match conn.replies.get(id) {
             None => Ok(None),
             Some(Remembered::Ack) => Ok(Some(ack_body(asker))),
-            Some(Remembered::Text(body)) => Ok(Some(body.clone())),
-            Some(&Remembered::Long(long)) => self.made_anew(cx, asker, long),
+            Some(Remembered::Error(body)) => Ok(Some(body.clone())),
+            Some(Remembered::Short(body, about)) if self.still_holds(asker, *about) => {
+                Ok(Some(body.clone()))
+            }
+            Some(&(Remembered::Short(_, about) | Remembered::Long(about))) => {
+                self.made_anew(cx, asker, about)
+            }
         };
         match body {
             Ok(None) => return false,
@@ -178,13 +194,21 @@ impl Hub {
         true
     }
 
-    /// Makes a long reply again, within its session and without the effects of its request;
-    /// `None` where the request had none and may as well be done again.
+    /// Whether what a short reply said is still so: a `left` or a `pong` always, everything else
+    /// within its session. The token, calls and credentials in it end with that.
+    fn still_holds(&self, asker: &Asker, about: About) -> bool {
+        matches!(about.kind, MessageType::Leave | MessageType::Ping)
+            || (self.sessions.get(asker.peer).is_some()
+                && self.conns[&asker.conn].sessions == about.session)
+    }
+
+    /// Makes a reply again, within its session and without the effects of its request; `None` where
+    /// the request had none and may as well be done again.
     fn made_anew(
         &mut self,
         cx: &mut Cx<'_>,
         asker: &Asker,
-        long: Long,
+        long: About,
     ) -> Result<Option<Body>, Refusal> {
         use MessageType as T;
         if let T::List | T::Rooms | T::IceServers | T::Ping = long.kind {
@@ -222,12 +246,12 @@ impl Hub {
 
     pub(super) fn remember(&mut self, asker: &Asker, body: &Body, resumption: Option<Resumption>) {
         if let (Some(id), Some(conn)) = (asker.id(), self.conns.get_mut(&asker.conn)) {
-            let long = Long {
+            let about = About {
                 kind: asker.kind,
                 session: conn.sessions,
                 resumption,
             };
-            conn.replies.text(id, body, long);
+            conn.replies.text(id, body, about);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::requests::{Answer, Asker};
 use super::session::{Away, Conn, Link};
 use super::timers::Timer;
-use super::{ConnId, Cx, Effect, Hub};
+use super::{ConnId, Cx, Effect, Event, Hub};
 use crate::network::network_of;
 use crate::protocol::{
     CloseCode, ErrorCode, LeaveReason, PeerId, Refusal, ResumeToken, Resumption,
@@ -21,6 +21,11 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(peer) else {
             return;
         };
+        // While the box drains, calls outlive their signaling, whatever dialect it speaks.
+        if !session.dialect.is_resumable() && self.draining.is_none() {
+            self.end(cx, peer, reason);
+            return;
+        }
         let until = cx.now.instant + self.settings.resume_window;
         session.link = Link::Away(Box::new(Away {
             until,
@@ -77,6 +82,7 @@ impl Hub {
         let conn = Conn {
             client: new.client,
             deadline: None,
+            outside: 0,
             malformed: 0,
             ..lost
         };
@@ -96,7 +102,7 @@ impl Hub {
             conn: asker.conn,
             peer,
             seq,
-            body,
+            event: Event::Native(body),
         };
         cx.effects.push(send(None, body));
         cx.effects

@@ -96,9 +96,10 @@ fn cost(body: &Body) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::FrameType;
 
     fn body(n: u64) -> Body {
-        Body::from_object(format!("{{\"n\":{n}}}"))
+        Body::from_object(FrameType::Message, format!("{{\"n\":{n}}}"))
     }
 
     fn seqs(ring: &Ring, seq: u64) -> (Vec<u64>, bool) {

@@ -4,8 +4,8 @@ use super::requests::{Answer, Asker};
 use super::{Cx, Hub};
 use crate::auth::Role;
 use crate::protocol::{
-    Body, CallId, ErrorCode, MessageType, Payload, PeerId, Refusal, Relay, TransportPolicy,
-    write_json_str,
+    Body, CallId, ErrorCode, FrameType, MessageType, Payload, PeerId, Refusal, Relay,
+    TransportPolicy, write_json_str,
 };
 use crate::signal::sdp;
 use std::borrow::Cow;
@@ -28,7 +28,7 @@ impl Hub {
         asker: &Asker,
         relay: Relay,
     ) -> Result<Answer, Refusal> {
-        self.session(asker)?;
+        let may_subscribe = self.session(asker)?.may_subscribe;
         let (place, to) = match &relay.to {
             Some(to) => {
                 let (place, peer) = self.reach(asker.peer, to)?;
@@ -36,8 +36,13 @@ impl Hub {
             }
             None => (Place::Room(self.room_of(asker.peer)?.id.clone()), None),
         };
-        if asker.kind == MessageType::Publish {
-            self.not_as_viewer(asker.peer)?;
+        match asker.kind {
+            MessageType::Publish => self.not_as_viewer(asker.peer)?,
+            MessageType::Subscribe if !may_subscribe => {
+                let message = "the token does not allow to subscribe";
+                return Err(Refusal::new(ErrorCode::Forbidden, message));
+            }
+            _ => {}
         }
         let relay_only = self.policy(asker.peer) == TransportPolicy::Relay;
         let payload = match &relay.payload {
@@ -76,8 +81,8 @@ impl Hub {
             .ok_or_else(|| Refusal::new(ErrorCode::NoSuchPeer, "no such peer within reach"))
     }
 
-    /// The text of a relayed message. The server's stamps are the only fields of their names:
-    /// parsing has dropped the client's.
+    /// The text of a relayed message. The server's stamps are the only fields of their names, in any
+    /// case: parsing has dropped the client's.
     pub(super) fn stamped(
         &self,
         cx: &Cx<'_>,
@@ -91,12 +96,13 @@ impl Hub {
         // 256 bytes hold the stamps with usual names.
         let payload_len = payload.map_or(0, |(_, text)| text.len());
         let mut text = String::with_capacity(256 + payload_len + rest.len());
-        write!(
-            text,
-            r#"{{"type":"{}","from":"{from}","fromIdentity":"#,
-            kind.as_str()
-        )
-        .expect("writing to a String succeeds");
+        write!(text, r#"{{"type":"{}""#, kind.as_str()).expect("writing to a String succeeds");
+        if let Some((name, payload)) = payload {
+            write!(text, r#","{name}":{payload}"#).expect("writing to a String succeeds");
+        }
+        text.push_str(rest);
+        // Last: of fields with one name, decoders take the last one.
+        write!(text, r#","from":"{from}","fromIdentity":"#).expect("writing to a String succeeds");
         write_json_str(&mut text, &session.name(from));
         match place {
             Place::Room(room) => {
@@ -107,13 +113,9 @@ impl Hub {
                 write!(text, r#","callId":"{call}""#).expect("writing to a String succeeds");
             }
         }
-        write!(text, r#","ts":{}"#, cx.now.unix_ms).expect("writing to a String succeeds");
-        if let Some((name, payload)) = payload {
-            write!(text, r#","{name}":{payload}"#).expect("writing to a String succeeds");
-        }
-        text.push_str(rest);
-        text.push('}');
-        Body::from_object(text)
+        write!(text, r#","ts":{}}}"#, cx.now.unix_ms).expect("writing to a String succeeds");
+        let kind = FrameType::relayed(kind).expect("only what is relayed is stamped");
+        Body::from_object(kind, text)
     }
 
     fn place_of(&self, from: PeerId, to: &str) -> Option<(Place, PeerId)> {

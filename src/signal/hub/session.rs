@@ -1,10 +1,10 @@
 //! The tables of connections and sessions, and the one way to send to a session.
 
-use super::interface::{ConnId, Effect, Settings};
+use super::interface::{ConnId, Effect, Event, Settings};
 use super::rate::Bucket;
 use super::replies::Replies;
 use super::ring::Ring;
-use crate::protocol::{Body, CallId, LeaveReason, PeerId, Presence, ResumeToken};
+use crate::protocol::{Body, CallId, DialectKind, LeaveReason, PeerId, Presence, ResumeToken};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,10 +18,13 @@ use std::time::Instant;
 pub(super) struct Conn {
     pub(super) peer: PeerId,
     pub(super) client: IpAddr,
+    pub(super) dialect: DialectKind,
     /// The highest expiry of credentials that were revoked from this peer id.
     pub(super) floor: Option<u64>,
     /// When it must have a session.
     pub(super) deadline: Option<Instant>,
+    /// Frames since it last had a session, or since it was opened.
+    pub(super) outside: u32,
     /// Malformed frames in a row.
     pub(super) malformed: u8,
     pub(super) frames: Bucket,
@@ -35,13 +38,19 @@ pub(super) struct Conn {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) link: Link,
+    pub(super) dialect: DialectKind,
+    /// What others are shown of its dialect.
+    pub(super) shown: Option<&'static str>,
     /// The network of its last connection.
     pub(super) network: IpAddr,
     /// `None`: the peer id serves as name.
     pub(super) identity: Option<Arc<str>>,
+    /// A token gave the name: credentials over HTTP are for the same one.
+    pub(super) named_by_token: bool,
     pub(super) room: Option<Arc<str>>,
     pub(super) may_call: bool,
     pub(super) may_list_rooms: bool,
+    pub(super) may_subscribe: bool,
     pub(super) state: Option<Box<RawValue>>,
     pub(super) metadata: Option<Box<RawValue>>,
     pub(super) token: ResumeToken,
@@ -50,6 +59,8 @@ pub(super) struct Session {
     pub(super) minted: Option<u64>,
     /// The highest expiry that a revocation refuses.
     pub(super) floor: Option<u64>,
+    /// When its token ends, where it ends with its token: Unix seconds, and the timer's instant.
+    pub(super) ends: Option<(u64, Instant)>,
     /// When its credentials are to be renewed.
     pub(super) refresh: Option<Instant>,
     /// Calls it rings in, is rung by, or is in.
@@ -128,12 +139,24 @@ impl Sessions {
         self.ring_total_limit = settings.ring_total;
     }
 
-    /// Sends, or keeps for the resume where the session is away.
+    /// Sends, or keeps for the resume where the session is away. What cannot resume gets no
+    /// numbers, and nothing is kept for it.
     pub(super) fn send(&mut self, effects: &mut Vec<Effect>, peer: PeerId, body: Body) {
         let Some(session) = self.map.get_mut(&peer) else {
             return;
         };
         self.sent += 1;
+        if !session.dialect.is_resumable() {
+            if let Link::Online(conn) = session.link {
+                effects.push(Effect::Send {
+                    conn,
+                    peer,
+                    seq: None,
+                    event: Event::Native(body),
+                });
+            }
+            return;
+        }
         let seq = session.ring.push(
             body.clone(),
             self.ring_limit,
@@ -145,7 +168,7 @@ impl Sessions {
                 conn,
                 peer,
                 seq: Some(seq),
-                body,
+                event: Event::Native(body),
             });
         }
     }
@@ -194,6 +217,17 @@ impl Sessions {
 
     pub(super) fn get_mut(&mut self, peer: PeerId) -> Option<&mut Session> {
         self.map.get_mut(&peer)
+    }
+
+    /// Sessions whose credentials get renewed, in an order that does not change from run to run.
+    pub(super) fn with_credentials(&self) -> Vec<PeerId> {
+        let renewed = self
+            .map
+            .iter()
+            .filter(|(_, session)| session.refresh.is_some());
+        let mut peers: Vec<_> = renewed.map(|(peer, _)| *peer).collect();
+        peers.sort_unstable();
+        peers
     }
 
     pub(super) fn len(&self) -> usize {

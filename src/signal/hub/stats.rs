@@ -13,6 +13,8 @@ pub struct Counters {
     pub gaps: u64,
     /// Candidates that a relay-only room kept back.
     pub withheld_candidates: u64,
+    /// Times that the wall clock was set.
+    pub clock_steps: u64,
 }
 
 impl Default for Counters {
@@ -23,6 +25,7 @@ impl Default for Counters {
             resumes: 0,
             gaps: 0,
             withheld_candidates: 0,
+            clock_steps: 0,
         }
     }
 }

@@ -13,12 +13,16 @@ pub(super) enum Timer {
     JoinDeadline(ConnId),
     /// The session was away for too long.
     WindowEnds(PeerId),
+    /// The session's token ends.
+    TokenEnds(PeerId),
     /// Nobody took the call.
     RingEnds(CallId),
     /// Three quarters of the credentials' life are over.
     Refresh(PeerId),
     /// The guesser is back within its rate.
     Forgive(Guesser),
+    /// The wall clock is compared with the other one.
+    LookAtClock,
     /// The drain is over.
     GraceEnds,
 }

@@ -80,6 +80,7 @@ impl Hub {
             metadata: session.metadata.as_deref(),
             joined_at: member.joined_at,
             connection: session.presence(),
+            dialect: session.shown,
         }
     }
 

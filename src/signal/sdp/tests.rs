@@ -358,3 +358,75 @@ proptest! {
         prop_assert_eq!(filter(&once), once);
     }
 }
+
+#[test]
+fn candidates_of_native_libraries_pass_and_are_filtered() {
+    let relay =
+        "candidate:2 1 udp 41885439 198.51.100.9 61665 typ relay raddr 203.0.113.77 rport 5";
+    let host = "candidate:1 1 udp 2122260223 192.168.0.196 46243 typ host";
+    let judged = |value: serde_json::Value| {
+        let filtered = candidate(&to_raw_value(&value).unwrap()).unwrap();
+        filtered.map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap())
+    };
+    // iOS; Android with what its library adds; AppRTC; a browser's whole event.
+    for (object, kept) in [
+        (
+            serde_json::json!({"sdp": relay, "sdpMid": "0", "sdpMLineIndex": 0}),
+            vec!["sdp", "sdpMid", "sdpMLineIndex"],
+        ),
+        (
+            serde_json::json!({"sdp": relay, "sdpMid": "0", "sdpMLineIndex": 0,
+                "serverUrl": "turn:192.168.0.196", "adapterType": "WIFI"}),
+            vec!["sdp", "sdpMid", "sdpMLineIndex"],
+        ),
+        (
+            serde_json::json!({"type": "candidate", "label": 0, "id": "audio", "candidate": relay}),
+            vec!["label", "id", "candidate"],
+        ),
+    ] {
+        let filtered = judged(object.clone()).unwrap();
+        let names: std::collections::BTreeSet<_> = filtered
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(names, kept.into_iter().collect(), "{filtered}");
+        let text = filtered.to_string();
+        assert!(
+            text.contains("198.51.100.9") && !text.contains("203.0.113.77"),
+            "{text}"
+        );
+        let leaky = object.to_string().replace(relay, host);
+        assert_eq!(
+            judged(serde_json::from_str(&leaky).unwrap()),
+            None,
+            "{leaky}"
+        );
+    }
+    let event =
+        serde_json::json!({"candidate": {"candidate": relay, "sdpMid": "0"}, "isTrusted": true});
+    assert_eq!(judged(event).unwrap()["candidate"]["sdpMid"], "0");
+    let both = serde_json::json!({"candidate": relay, "sdp": host});
+    assert_eq!(judged(both), None, "one of two texts shows an address");
+    let wrong = serde_json::json!({"sdp": [host]});
+    assert_eq!(candidate(&to_raw_value(&wrong).unwrap()), Err(Unreadable));
+}
+
+#[test]
+fn descriptions_of_native_libraries_keep_their_type() {
+    for (kind, kept) in [
+        (serde_json::json!("OFFER"), true),
+        (serde_json::json!("answer"), true),
+        (serde_json::json!(2), true),
+        (serde_json::json!(4), false),
+        (serde_json::json!("192.168.0.196"), false),
+        (serde_json::json!(["offer"]), false),
+    ] {
+        let object = serde_json::json!({"type": kind, "sdp": "v=0\r\nc=IN IP4 203.0.113.77\r\n"});
+        let filtered = description(&to_raw_value(&object).unwrap()).unwrap();
+        let filtered: serde_json::Value = serde_json::from_str(&filtered).unwrap();
+        assert_eq!(filtered.get("type"), kept.then_some(&kind));
+        assert_eq!(filtered["sdp"], "v=0\r\nc=IN IP4 0.0.0.0\r\n");
+    }
+}

@@ -2,9 +2,9 @@
 //!
 //! Buffers belong to the thread: a connection that waits holds none.
 
-use super::super::outbox::{Closing, Outbox, Outgoing};
+use super::super::dialect::{Closing, Dialect, Outgoing};
+use super::super::outbox::Outbox;
 use super::super::websocket::{self, Opcode};
-use crate::protocol;
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
@@ -88,26 +88,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         websocket::write_frame(&mut self.unsent, opcode, payload);
     }
 
+    /// Frames that go before what waits in the outbox.
+    pub(super) fn frames(&mut self) -> &mut Vec<u8> {
+        &mut self.unsent
+    }
+
     /// Frames a batch of the outbox and writes what the socket takes of it; the rest is kept. Pending
     /// when nothing waits. Everything before it must have been sent.
     ///
     /// # Errors
     /// Nothing waits, and the connection is to end.
-    pub(super) fn poll_gather(
+    pub(super) fn poll_gather<D: Dialect>(
         &mut self,
         cx: &mut Context<'_>,
         outbox: &Outbox,
-        mut each: impl FnMut(&Outgoing),
+        mut each: impl FnMut(&Outgoing, &mut Vec<u8>),
     ) -> Poll<Result<(), Closing>> {
         WRITE.with_borrow_mut(|buffer| {
             buffer.clear();
-            let gathered = outbox.poll_take(cx, WRITE_BATCH, |frame| {
-                let Outgoing { seq, body, .. } = &frame;
-                websocket::write_header(buffer, Opcode::Text, protocol::frame_len(*seq, body));
-                protocol::write_frame(buffer, *seq, body);
-                each(&frame);
-            });
+            let gathered = if D::IS_NATIVE {
+                outbox.poll_take(cx, WRITE_BATCH, |frame| each(&frame, buffer))
+            } else {
+                // A translation takes longer than a copy: the outbox is not locked meanwhile.
+                let mut batch = vec![];
+                let gathered = outbox.poll_take(cx, WRITE_BATCH, |frame| batch.push(frame));
+                for frame in &batch {
+                    each(frame, buffer);
+                }
+                gathered
+            };
             self.from_outbox = ready!(gathered)?;
+            if buffer.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
             // An error, or no room, comes up again when the rest is sent.
             let written = match Pin::new(&mut self.socket).poll_write(cx, buffer) {
                 Poll::Ready(Ok(written)) => written,

@@ -1,13 +1,16 @@
 //! Sessions over pipes of any width, with a library's client at the other end.
 
+use super::super::dialect::Native;
 use super::super::driver::ConnectionLimits;
 use super::super::hub::{Gauges, Settings};
 use super::*;
 use crate::auth::credential::{IceIssuer, TurnSecrets};
+use crate::protocol::DialectKind;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -47,14 +50,11 @@ impl Callbox {
     /// Connects over a pipe that holds `width` bytes; the task ends with the connection.
     fn pipe(&self, width: usize) -> (DuplexStream, JoinHandle<()>) {
         let (client, server) = duplex(width);
-        let admission = self.driver.admit([192, 0, 2, 1].into()).unwrap();
-        let settings = SessionSettings {
-            heartbeat: Duration::from_secs(25),
-            timeout: Duration::from_secs(10),
-            max_frame: 1 << 16,
-            authorize: Arc::new(|_| Ok(Grant::open())),
-        };
-        let task = tokio::spawn(run(server, admission, None, settings));
+        let admission = self
+            .driver
+            .admit([192, 0, 2, 1].into(), DialectKind::Native)
+            .unwrap();
+        let task = tokio::spawn(run(server, Native, admission, None, settings()));
         (client, task)
     }
 
@@ -72,6 +72,15 @@ impl Callbox {
 
     fn gauges(&self) -> Gauges {
         self.driver.with_hub(|hub, _, _| hub.gauges())
+    }
+}
+
+fn settings() -> SessionSettings {
+    SessionSettings {
+        heartbeat: Duration::from_secs(25),
+        timeout: Duration::from_secs(10),
+        max_frame: 1 << 16,
+        authorize: Arc::new(|_| Ok(Grant::open())),
     }
 }
 
@@ -290,4 +299,164 @@ async fn a_message_that_does_not_end_is_given_up() {
     // The library answers pings meanwhile.
     let closed = timeout(Duration::from_secs(51), client.closed()).await;
     assert_eq!(closed, Ok(CloseCode::ProtocolError as u16));
+}
+
+/// A protocol of lines, to see that a connection does what a dialect asks.
+#[derive(Default)]
+struct Lines {
+    remind_at: Option<std::time::Instant>,
+}
+
+impl Dialect for Lines {
+    fn opened(&mut self, _: std::time::Instant, out: &mut Output<'_>) {
+        out.text("hello");
+    }
+
+    fn decode(&mut self, message: Incoming<'_>, now: std::time::Instant, out: &mut Output<'_>) {
+        match message {
+            Incoming::Binary(bytes) => out.binary(bytes),
+            Incoming::Text("remind") => self.remind_at = Some(now + Duration::from_secs(3)),
+            Incoming::Text("bye") => out.close(CloseCode::Normal, "as asked"),
+            Incoming::Text(text) => {
+                let frame = match text.split_once(' ') {
+                    Some(("join", room)) => json!({"type": "join", "roomId": room}),
+                    _ => json!({"type": "message", "content": text}),
+                };
+                out.request(crate::protocol::parse(&frame.to_string()));
+            }
+        }
+    }
+
+    fn encode(&mut self, outgoing: &Outgoing, _: std::time::Instant, out: &mut Output<'_>) {
+        let crate::signal::hub::Event::Native(body) = &outgoing.event;
+        if let Some(seq) = outgoing.seq {
+            assert_eq!(seq, 1, "only a session's first frame has a number");
+        }
+        out.text(body.kind().as_str());
+    }
+
+    fn next_timeout(&self) -> Option<std::time::Instant> {
+        self.remind_at
+    }
+
+    fn timed_out(&mut self, now: std::time::Instant, out: &mut Output<'_>) {
+        assert!(self.remind_at.take().is_some_and(|at| at <= now));
+        out.text("ding");
+    }
+
+    fn closing(&mut self, _: &Closing, out: &mut Output<'_>) -> u16 {
+        out.text("goodbye");
+        4999
+    }
+}
+
+impl Callbox {
+    async fn lines(&self) -> Client {
+        let (client, server) = duplex(WIDE);
+        let admission = self
+            .driver
+            .admit([192, 0, 2, 1].into(), DialectKind::Tutorial)
+            .unwrap();
+        let task = tokio::spawn(run(server, Lines::default(), admission, None, settings()));
+        let socket = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        Client { socket, task }
+    }
+}
+
+impl Client {
+    async fn line(&mut self, line: &str) {
+        self.socket.send(Message::text(line)).await.unwrap();
+    }
+
+    async fn next(&mut self) -> Message {
+        loop {
+            match self.socket.next().await.unwrap().unwrap() {
+                Message::Ping(_) => {}
+                message => return message,
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dialect_speaks_for_its_client() {
+    let callbox = Callbox::new(1 << 16);
+    let (mut ann, _) = callbox.join(WIDE, "").await;
+    let mut ben = callbox.lines().await;
+    for expected in ["hello", "welcome"] {
+        assert_eq!(ben.next().await, Message::text(expected));
+    }
+    ben.socket
+        .send(Message::binary(vec![1, 2, 3]))
+        .await
+        .unwrap();
+    assert_eq!(ben.next().await, Message::binary(vec![1, 2, 3]));
+    ben.line("join r").await;
+    assert_eq!(ben.next().await, Message::text("joined"));
+    let newcomer = ann.until("peer-joined").await;
+    assert_eq!(newcomer["peer"]["dialect"], "tutorial");
+    ben.line("what others may hear").await;
+    let message = ann.until("message").await;
+    assert_eq!(message["content"], "what others may hear");
+    ann.say(json!({"type": "message", "content": 1})).await;
+    assert_eq!(ben.next().await, Message::text("message"));
+    let counted = callbox.driver.stats().of(DialectKind::Tutorial);
+    assert_eq!(counted.connections.get(), 1);
+    assert_eq!((counted.received.get(), counted.sent.get()), (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dialect_has_its_own_timer_and_its_own_way_to_end() {
+    let callbox = Callbox::new(1 << 16);
+    let mut ben = callbox.lines().await;
+    ben.line("remind").await;
+    for expected in ["hello", "welcome", "ding"] {
+        assert_eq!(ben.next().await, Message::text(expected));
+    }
+    ben.line("bye").await;
+    assert_eq!(ben.next().await, Message::text("goodbye"));
+    assert_eq!(ben.closed().await, 4999);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_resume_is_gone_with_its_connection_and_waits_without_a_deadline() {
+    let callbox = Callbox::new(1 << 16);
+    let (mut ann, _) = callbox.join(WIDE, "").await;
+    let mut ben = callbox.lines().await;
+    // Twice as long as a native connection may go without a session.
+    let quiet = timeout(Duration::from_secs(20), async {
+        while ben.next().await != Message::text("error") {}
+    });
+    assert!(quiet.await.is_err());
+    ben.line("join r").await;
+    ann.until("peer-joined").await;
+    drop(ben.socket);
+    let left = timeout(Duration::from_secs(1), ann.until("peer-left")).await;
+    assert_eq!(left.unwrap()["reason"], "disconnected");
+    assert_eq!(callbox.gauges().away, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_token_cannot_come_later_it_is_judged_at_once() {
+    let callbox = Callbox::new(1 << 16);
+    let (client, server) = duplex(WIDE);
+    let admission = callbox
+        .driver
+        .admit([192, 0, 2, 1].into(), DialectKind::Tutorial)
+        .unwrap();
+    let settings = SessionSettings {
+        authorize: Arc::new(|_| {
+            let code = crate::protocol::ErrorCode::Unauthorized;
+            Err(Refusal::new(code, "a token is needed"))
+        }),
+        ..settings()
+    };
+    tokio::spawn(run(server, Native, admission, None, settings));
+    let mut socket = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+    loop {
+        if let Message::Close(frame) = socket.next().await.unwrap().unwrap() {
+            assert_eq!(u16::from(frame.unwrap().code), 4001);
+            break;
+        }
+    }
 }

@@ -11,7 +11,7 @@ const MAX: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Said {
     Text(String),
-    Binary,
+    Binary(Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<u16>),
@@ -21,7 +21,7 @@ impl From<Event<'_>> for Said {
     fn from(event: Event<'_>) -> Self {
         match event {
             Event::Text(text) => Self::Text(text.into()),
-            Event::Binary => Self::Binary,
+            Event::Binary(payload) => Self::Binary(payload.into()),
             Event::Ping(payload) => Self::Ping(payload.into()),
             Event::Pong(payload) => Self::Pong(payload.into()),
             Event::Close(code) => Self::Close(code),
@@ -90,7 +90,7 @@ proptest! {
     ) {
         let expected: Vec<_> = messages.iter().map(|message| match message {
             Message::Text(text) => Said::Text(text.as_str().into()),
-            Message::Binary(_) => Said::Binary,
+            Message::Binary(payload) => Said::Binary(payload.to_vec()),
             Message::Ping(payload) => Said::Ping(payload.to_vec()),
             Message::Pong(payload) => Said::Pong(payload.to_vec()),
             other => unreachable!("{other}"),

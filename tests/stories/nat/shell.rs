@@ -2,8 +2,8 @@
 
 use callbox::auth::credential::{Credential, TurnSecrets};
 use callbox::relay::engine::{
-    Engine, Event, FiveTuple, Now, Output, PeerPolicy, Quotas, RelayKey, RelaySockets, Run,
-    Settings, Stats, Transport, WorkerId,
+    Engine, Event, FiveTuple, Now, OpenError, Output, PeerPolicy, Quotas, RelayKey, RelaySockets,
+    Run, Settings, Stats, Transport, WorkerId,
 };
 use callbox::relay::ledger::{Ledger, RelayAddress};
 use secrecy::SecretString;
@@ -140,9 +140,9 @@ struct Sockets {
 impl RelaySockets for Sockets {
     type Socket = Socket;
 
-    fn open(&mut self, address: SocketAddr, key: RelayKey) -> io::Result<Socket> {
+    fn open(&mut self, address: SocketAddr, key: RelayKey) -> Result<Socket, OpenError> {
         let bound = self.runtime.block_on(self.net.bind(address));
-        let connection = bound.map_err(io::Error::other)?;
+        let connection = bound.map_err(|error| OpenError::Other(io::Error::other(error)))?;
         let to = self.inbox.clone();
         Ok(Socket::new(
             self.runtime.clone(),

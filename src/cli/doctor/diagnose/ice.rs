@@ -160,11 +160,12 @@ impl Seen {
                 "give both the same turn.secrets (coturn: static-auth-secret); if callbox itself \
                  should serve this port, another TURN server has taken it",
             ),
+            // Every URL is tried without naming a family, as browsers do: that means IPv4.
             440 => because(
-                "no-ipv6",
-                "the box has no public IPv6 address to relay on: peers that have IPv6 only are \
-                 reached by no relay",
-                "give the machine an IPv6 address, or name it in public.address",
+                "no-ipv4",
+                "the box has no IPv4 address to relay on, and gives browsers no other: they name \
+                 no address family",
+                "give the machine an IPv4 address, or name it in public.address",
             ),
             486 => because(
                 "quota",

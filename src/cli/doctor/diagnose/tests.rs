@@ -45,6 +45,16 @@ fn silence_is_read_by_what_else_answers() {
 }
 
 #[test]
+fn a_family_that_the_box_lacks_is_named_rightly() {
+    let lacking = Fault::Stun(440, "Address Family not Supported".into(), "callbox".into());
+    assert_eq!(
+        finding(&seen(), lacking, "turn:call.example.org"),
+        "no-ipv4"
+    );
+    assert_eq!(no_ipv6_relay().finding, "no-ipv6");
+}
+
+#[test]
 fn a_refused_credential_is_the_secret_unless_the_clocks_differ() {
     let unauthorized = || Fault::Stun(401, "Unauthorized".into(), "coturn".into());
     let url = "turn:call.example.org";

@@ -425,10 +425,45 @@ fn no_unauthenticated_answer_amplifies_more_than_threefold() {
                     let Out::Reply(_, reply) = out else { continue };
                     let (asked, got) = (headers + request.len(), headers + reply.len());
                     assert!(got <= 3 * asked, "{got} for {asked}");
+                    if realm == "callbox" {
+                        assert!(reply.len() <= 3 * request.len(), "{reply:02x?}");
+                    }
                 }
             }
         }
     }
+}
+
+#[test]
+fn the_shortest_request_gets_the_shortest_challenge_and_that_is_enough() {
+    let mut boxed = TestBox::new();
+    let mut client = Client::new(CLIENT, "a");
+    let request = client.request(METHOD_ALLOCATE).unsigned();
+    assert_eq!(request.len(), 20);
+    let response = raw(&mut boxed, &client, &request);
+    assert_eq!((response.code(), response.0.raw.len()), (401, 56));
+    assert_eq!(
+        response.kinds(),
+        [ATTR_ERROR_CODE, ATTR_REALM, ATTR_NONCE],
+        "what a client of RFC 5389 needs"
+    );
+    client.nonce = response.text(ATTR_NONCE);
+    client.allocate(&mut boxed);
+    // What a browser sends first: 28 bytes.
+    let request = client.request(METHOD_REFRESH).udp().unsigned();
+    let response = raw(&mut boxed, &client, &request);
+    assert_eq!((request.len(), response.0.raw.len()), (28, 80));
+    // Who has FINGERPRINT gets FINGERPRINT, and who has a stream gets everything.
+    let request = client.request(METHOD_REFRESH).fingerprinted();
+    assert!(raw(&mut boxed, &client, &request).has(ATTR_FINGERPRINT));
+    let tcp = FiveTuple {
+        transport: Transport::Tcp,
+        ..client.five_tuple
+    };
+    let request = client.request(METHOD_ALLOCATE).unsigned();
+    let response = boxed.ask(&tcp, &request);
+    assert_challenge(&response, 401);
+    assert!(response.has(ATTR_FINGERPRINT));
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn malformed_input_is_dropped_without_a_reply() {
         good[..good.len() - 1].to_vec(),
         [&good[..], &[0; 4]].concat(),
         edited(3, 7),
-        edited(4, 0x22),
+        [&good[..], &[0; 2]].concat(),
         edited(0, 0x80),
         edited(0, 0x10),
         edited(23, 0xff),
@@ -117,6 +117,49 @@ fn malformed_input_is_dropped_without_a_reply() {
         );
     }
     assert_eq!(boxed.stats().dropped.malformed, cases.len() as u64);
+}
+
+/// RFC 5389 section 12.2.
+#[test]
+fn a_binding_request_without_the_cookie_gets_mapped_address() {
+    let mut boxed = TestBox::new();
+    let transaction = [7; 16];
+    let request = |attributes: &[u8]| {
+        let length = (attributes.len() as u16).to_be_bytes();
+        [&[0, 1], &length[..], &transaction, attributes].concat()
+    };
+    // CHANGE-REQUEST that changes nothing, which clients of that time send along.
+    for attributes in [&[][..], &[0, 3, 0, 4, 0, 0, 0, 0]] {
+        for (address, ip) in [
+            ("198.51.100.7:5000", &[198, 51, 100, 7][..]),
+            ("[2001:db8:1::7]:5000", &ip_octets("2001:db8:1::7")),
+        ] {
+            let outs = boxed.client_sends(&udp(address), &request(attributes));
+            let [Out::Reply(_, reply)] = &outs[..] else {
+                panic!("{outs:?}")
+            };
+            let family = if ip.len() == 4 { 1 } else { 2 };
+            let length = ip.len() as u8 + 4;
+            let value = [&[0, 1, 0, length, 0, family, 0x13, 0x88], ip].concat();
+            let head = [1, 1, 0, value.len() as u8];
+            assert_eq!(*reply, [&head[..], &transaction, &value].concat());
+            assert!(reply.len() <= 3 * 20);
+        }
+    }
+    assert_eq!(boxed.stats().bindings, 4);
+    for broken in [
+        request(&[0, 3, 0, 8, 0, 0, 0, 0]),
+        request(&[0, 3, 0, 4]),
+        [&request(&[])[..], &[0]].concat(),
+        [&[0, 3, 0, 0][..], &transaction].concat(),
+    ] {
+        assert_eq!(boxed.client_sends(&udp("198.51.100.7:5000"), &broken), []);
+    }
+    assert_eq!(boxed.stats().dropped.malformed, 4);
+}
+
+fn ip_octets(ip: &str) -> [u8; 16] {
+    ip.parse::<std::net::Ipv6Addr>().unwrap().octets()
 }
 
 #[test]

@@ -42,6 +42,10 @@ pub(super) struct Ports {
     /// Bound by another program.
     pub(super) foreign: BTreeSet<SocketAddr>,
     pub(super) broken: bool,
+    /// No file descriptor is left.
+    pub(super) exhausted: bool,
+    /// How often a port was tried that another program holds.
+    pub(super) tried_in_vain: usize,
     pub(super) opened: usize,
 }
 
@@ -63,13 +67,17 @@ pub(super) struct FakeSockets(Rc<RefCell<Ports>>);
 impl RelaySockets for FakeSockets {
     type Socket = FakeSocket;
 
-    fn open(&mut self, address: SocketAddr, key: RelayKey) -> io::Result<FakeSocket> {
+    fn open(&mut self, address: SocketAddr, key: RelayKey) -> Result<FakeSocket, OpenError> {
         let mut ports = self.0.borrow_mut();
         if ports.broken {
-            return Err(io::Error::other("no more files"));
+            return Err(OpenError::Other(io::Error::other("out of order")));
+        }
+        if ports.exhausted {
+            return Err(OpenError::NoDescriptor);
         }
         if ports.foreign.contains(&address) {
-            return Err(io::ErrorKind::AddrInUse.into());
+            ports.tried_in_vain += 1;
+            return Err(OpenError::PortHeld);
         }
         assert!(ports.open.insert(address), "{address} is leased twice");
         ports.opened += 1;

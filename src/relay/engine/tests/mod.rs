@@ -16,5 +16,6 @@ mod model;
 mod permissions;
 mod readdress;
 mod refresh;
+mod scarcity;
 mod trains;
 mod wire;

@@ -2,7 +2,7 @@
 
 use super::harness::{World, ice};
 use super::*;
-use crate::auth::{Role, RoomScope};
+use crate::auth::{Role, RoomPattern, RoomScope};
 use serde_json::json;
 
 #[test]
@@ -11,11 +11,12 @@ fn tokens_decide_over_name_role_room_and_lists() {
     let grant = Grant {
         identity: Some("token-name".into()),
         chooses_identity: false,
-        rooms: RoomScope::Matching(vec!["team-*".into()]),
+        rooms: RoomScope::Matching(vec![RoomPattern::Glob("team-*".into())]),
         role: Some(Role::Viewer),
         call: false,
         list_rooms: true,
         metadata: Some(json!({"from": "token"})),
+        ..Grant::open()
     };
     let conn = world.open();
     let join = |room: &str| json!({"type": "join", "roomId": room, "identity": "claimed"});
@@ -253,5 +254,161 @@ fn who_replaces_the_only_member_finds_the_room_as_it_was() {
         (&json!("host"), &json!(true))
     );
     assert_eq!(joined["peers"], json!([]));
+    world.empties();
+}
+
+#[test]
+fn a_tokens_role_rules() {
+    let with = |role| {
+        Ok(Grant {
+            role: Some(role),
+            ..Grant::open()
+        })
+    };
+    let join = json!({"type": "join", "roomId": "r",
+        "create": {"password": "p", "locked": true, "maxPeers": 1, "relayOnly": true}});
+    // Who comes first by a member's token rules nothing, and makes the room as it would be anyway.
+    let mut world = World::with(Settings::default(), ice(false));
+    for role in [Role::Member, Role::Viewer] {
+        let conn = world.open();
+        let joined = world.ask_as(conn, join.clone(), with(role));
+        assert_eq!(
+            (&joined["type"], &joined["role"]),
+            (&json!("joined"), &json!(role))
+        );
+        let room = &joined["room"];
+        assert!(
+            room["locked"] == false && room["hasPassword"] == false,
+            "{room}"
+        );
+        assert!(
+            room["maxPeers"] == 50 && room["relayOnly"] == false,
+            "{room}"
+        );
+        world.ask(conn, json!({"type": "leave"}));
+    }
+    world.empties();
+
+    // A host by coming first closes the room; the token's host comes in all the same.
+    let mut world = World::new();
+    let (first, joined) = world.join("r", "first");
+    assert_eq!(joined["role"], "host");
+    let first_id = &joined["peerId"];
+    world.ask(
+        first,
+        json!({"type": "room", "locked": true, "password": "p", "maxPeers": 1}),
+    );
+    let member = world.open();
+    assert_eq!(
+        world.ask_as(member, join.clone(), with(Role::Member))["type"],
+        "error"
+    );
+    let host = world.open();
+    let joined = world.ask_as(host, join.clone(), with(Role::Host));
+    assert_eq!(
+        (&joined["type"], &joined["role"]),
+        (&json!("joined"), &json!("host"))
+    );
+    let host_id = &joined["peerId"];
+    for try_it in [
+        json!({"type": "kick", "peerId": host_id}),
+        json!({"type": "grant", "peerId": host_id, "role": "member"}),
+        json!({"type": "grant", "peerId": host_id, "role": "viewer"}),
+    ] {
+        assert_eq!(world.ask(first, try_it)["code"], "forbidden");
+    }
+    let second = world.open();
+    let wrong = json!({"type": "join", "roomId": "r", "password": "wrong"});
+    let joined = world.ask_as(second, wrong, with(Role::Host));
+    let second_id = &joined["peerId"];
+    for ok in [
+        json!({"type": "grant", "peerId": first_id, "role": "member"}),
+        json!({"type": "grant", "peerId": second_id, "role": "member"}),
+        json!({"type": "kick", "peerId": second_id}),
+        json!({"type": "kick", "peerId": first_id}),
+    ] {
+        assert_eq!(world.ask(host, ok)["type"], "ack");
+    }
+    world.empties();
+}
+
+#[test]
+fn a_room_of_one_box_holds_no_more_than_the_box_allows() {
+    let settings = Settings {
+        max_peers: 1,
+        ..Settings::default()
+    };
+    let mut world = World::with(settings, ice(true));
+    world.join("r", "a");
+    let host = world.open();
+    let grant = Grant {
+        role: Some(Role::Host),
+        ..Grant::open()
+    };
+    let joined = world.ask_as(host, json!({"type": "join", "roomId": "r"}), Ok(grant));
+    assert_eq!(joined["code"], "room-full");
+}
+
+#[test]
+fn a_token_may_forbid_to_subscribe() {
+    let mut world = World::new();
+    let [(other, _)] = world.party("r");
+    let conn = world.open();
+    let deaf = Grant {
+        subscribe: false,
+        ..Grant::open()
+    };
+    world.ask_as(conn, json!({"type": "join", "roomId": "r"}), Ok(deaf));
+    world.clear();
+    let subscribe = json!({"type": "subscribe", "tracks": 1});
+    assert_eq!(world.ask(conn, subscribe.clone())["code"], "forbidden");
+    assert_eq!(
+        world.ask(conn, json!({"type": "publish", "tracks": 1}))["type"],
+        "ack"
+    );
+    assert_eq!(world.ask(other, subscribe)["type"], "ack");
+}
+
+#[test]
+fn a_session_that_ends_with_its_token_is_told_and_closed() {
+    let mut world = World::new();
+    let until = |world: &World, seconds: u64| {
+        Ok(Grant {
+            ends: Some(world.now.unix_ms / 1000 + seconds),
+            ..Grant::open()
+        })
+    };
+    let [(other, _)] = world.party("r");
+    let conn = world.open();
+    let (grant, join) = (until(&world, 60), json!({"type": "join", "roomId": "r"}));
+    let joined = world.ask_as(conn, join, grant);
+    assert_eq!(joined["ttl"], 60, "credentials end with the token");
+    world.clear();
+    world.pass(Duration::from_secs(59));
+    assert!(world.is_open(conn));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.closed[&conn], 4001);
+    let told = world.take(conn).pop().unwrap();
+    assert_eq!(told["code"], "token-expired");
+    let left = world.take(other).pop().unwrap();
+    assert_eq!(
+        (&left["type"], &left["reason"]),
+        (&json!("peer-left"), &json!("disconnected"))
+    );
+    assert_eq!(world.revoked.len(), 1);
+
+    // A new token in time keeps the name; a clock that was set back ends nothing early.
+    let conn = world.open();
+    let register = json!({"type": "register", "identity": "a"});
+    for _ in 0..3 {
+        let grant = until(&world, 60);
+        world.ask_as(conn, register.clone(), grant);
+        world.pass(Duration::from_secs(40));
+    }
+    world.now.unix_ms -= 600_000;
+    world.pass(Duration::from_secs(500));
+    assert!(world.is_open(conn));
+    world.pass(Duration::from_secs(200));
+    assert_eq!(world.closed[&conn], 4001);
     world.empties();
 }

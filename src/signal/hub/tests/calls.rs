@@ -234,31 +234,68 @@ fn calls_by_peer_id_find_one_device_and_oneself_never() {
 }
 
 #[test]
+fn nobody_can_be_blocked_by_calls_that_ring() {
+    let mut world = World::new();
+    let call = |to: &str| json!({"type": "call", "to": to});
+    let (b, _) = world.register("ben");
+    let (mallory, _) = world.register("mallory");
+    for allowed in [true, true, false, false] {
+        let answer = world.ask(mallory, call("ben"));
+        assert_eq!(answer["type"] == "calling", allowed, "{answer}");
+    }
+    let (friend, _) = world.register("friend");
+    let calling = world.ask(friend, call("ben"));
+    assert_eq!(calling["type"], "calling");
+    // A network fills its half of what may ring, and no more.
+    let mut placed = 0;
+    for _ in 0..40 {
+        let (conn, _) = world.register("again");
+        placed += usize::from(world.ask(conn, call("ben"))["type"] == "calling");
+    }
+    assert_eq!(placed, 32 - 3);
+    let elsewhere = world.open_from("198.51.100.1");
+    world.ask(elsewhere, json!({"type": "register"}));
+    assert_eq!(world.ask(elsewhere, call("ben"))["type"], "calling");
+    // Whatever rings, the device itself places calls and takes them.
+    assert_eq!(world.ask(b, call("friend"))["type"], "calling");
+    let accept = json!({"type": "accept", "callId": calling["callId"]});
+    assert_eq!(world.ask(b, accept)["type"], "ack");
+    world.pass(Duration::from_secs(45));
+    assert_eq!(world.ask(mallory, call("ben"))["type"], "calling");
+    world.empties();
+}
+
+#[test]
 fn pending_calls_are_capped() {
     let mut world = World::new();
     let (a, _) = world.register("ann");
-    let (b, _) = world.register("ben");
-    for _ in 0..16 {
-        assert_eq!(
-            world.ask(a, json!({"type": "call", "to": "ben"}))["type"],
-            "calling"
-        );
+    for n in 0..17 {
+        let (_, to) = world.register("ben");
+        let answer = world.ask(a, json!({"type": "call", "to": to}));
+        assert_eq!(answer["type"] == "calling", n < 16, "{n}");
     }
-    assert_eq!(
-        world.ask(a, json!({"type": "call", "to": "ben"}))["code"],
-        "rate-limited"
-    );
+    let calls = world.hub.gauges().calls;
+    world.hub.settings.max_calls = calls;
     let (c, _) = world.register("cleo");
+    let refused = world.ask(c, json!({"type": "call", "to": "ann"}));
     assert_eq!(
-        world.ask(c, json!({"type": "call", "to": "ben"}))["code"],
-        "rate-limited"
+        (&refused["code"], &refused["retryAfter"]),
+        (&json!("rate-limited"), &json!(45_000))
     );
-    assert_eq!(world.types(b).len(), 16);
-    world.hub.settings.max_calls = 16;
-    assert_eq!(
-        world.ask(c, json!({"type": "call", "to": "ann"}))["code"],
-        "rate-limited"
-    );
+    world.empties();
+}
+
+#[test]
+fn calls_in_progress_are_capped_apart_from_those_that_ring() {
+    let mut world = World::new();
+    let (b, _) = world.register("ben");
+    for n in 0..17 {
+        let (conn, _) = world.register("caller");
+        let calling = world.ask(conn, json!({"type": "call", "to": "ben"}));
+        assert_eq!(calling["type"], "calling");
+        let accepted = world.ask(b, json!({"type": "accept", "callId": calling["callId"]}));
+        assert_eq!(accepted["type"] == "ack", n < 16, "{n}: {accepted}");
+    }
     world.empties();
 }
 

@@ -78,6 +78,8 @@ fn every_code_and_reason_is_explained() {
         CloseCode::BadUtf8,
         CloseCode::Malformed,
         CloseCode::TooLarge,
+        CloseCode::Restart,
+        CloseCode::TryLater,
         CloseCode::Unauthorized,
         CloseCode::Kicked,
         CloseCode::SlowConsumer,

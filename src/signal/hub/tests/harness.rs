@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::auth::credential::TurnSecrets;
-use crate::protocol::{frame, parse};
+use crate::protocol::{DialectKind, frame, parse};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -75,7 +75,7 @@ impl World {
                     conn: ConnId(conn),
                     peer,
                     seq,
-                    body,
+                    event: Event::Native(body),
                 } => {
                     self.peers.insert(conn, peer);
                     assert!(self.open.contains(&conn), "sent to closed {conn}: {body:?}");
@@ -96,6 +96,7 @@ impl World {
                     self.closed.insert(conn, code as u16);
                 }
                 Effect::Revoke { user, floor } => self.revoked.push((user.to_string(), floor)),
+                Effect::RevokeIdentity { identity } => self.revoked.push((identity.to_string(), 0)),
             }
         }
     }
@@ -113,6 +114,7 @@ impl World {
         self.input(Input::Connected {
             conn: ConnId(conn),
             client,
+            dialect: DialectKind::Native,
         });
         conn
     }

@@ -2,6 +2,7 @@
 
 use super::harness::{World, ice};
 use super::*;
+use crate::protocol::FrameType;
 use serde_json::json;
 
 #[test]
@@ -148,20 +149,26 @@ fn ten_thousand_operations_take_less_than_a_second() {
         };
         let mut effects = Vec::new();
         hub.handle(now, input, &mut effects);
-        let sent = |kind: &str| {
+        let sent = |kind: FrameType| {
             let is_of = |effect: &&Effect| match effect {
-                Effect::Send { body, .. } => body.as_str().starts_with(kind),
+                Effect::Send { event, .. } => event.kind() == kind,
                 _ => false,
             };
             effects.iter().filter(is_of).count()
         };
-        (sent(r#"{"type":"message""#), sent(r#"{"type":"ack""#))
+        (sent(FrameType::Message), sent(FrameType::Ack))
     };
     let started = cpu_time();
     for conn in 0..1000 {
         let client = [127, 0, 0, 1].into();
         let conn = ConnId(conn);
-        hub.handle(now, Input::Connected { conn, client }, &mut Vec::new());
+        let dialect = DialectKind::Native;
+        let connected = Input::Connected {
+            conn,
+            client,
+            dialect,
+        };
+        hub.handle(now, connected, &mut Vec::new());
         let join = format!(r#"{{"type":"join","id":"1","roomId":"{}"}}"#, conn.0 / 2);
         run(&mut hub, conn.0, &join);
     }
@@ -177,4 +184,34 @@ fn ten_thousand_operations_take_less_than_a_second() {
 fn cpu_time() -> Duration {
     let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(schedstat.split(' ').next().unwrap().parse().unwrap())
+}
+
+#[test]
+fn who_never_enters_a_session_may_say_little() {
+    for text in [
+        r#"{"type":"heartbeat"}"#,
+        r#"{"type":"ping"}"#,
+        r#"{"type":"join","roomId":"r","password":"wrong"}"#,
+    ] {
+        let settings = Settings {
+            rate: 0,
+            ..Settings::default()
+        };
+        let mut world = World::with(settings, super::harness::ice(true));
+        let [(host, _)] = world.party("r");
+        world.ask(host, json!({"type": "room", "password": "right"}));
+        let conn = world.open();
+        for n in 0..250 {
+            if n % 20 == 0 {
+                world.pass(Duration::from_millis(100));
+            }
+            world.send_text(conn, text, Ok(Grant::open()));
+        }
+        assert_eq!(world.closed[&conn], 4001, "{text}");
+        // Who is in a session may say as much as the rate allows.
+        for _ in 0..250 {
+            world.send_text(host, r#"{"type":"heartbeat"}"#, Ok(Grant::open()));
+        }
+        assert!(world.is_open(host));
+    }
 }

@@ -232,3 +232,38 @@ fn a_long_list_of_rooms_is_cut_short() {
     );
     world.empties();
 }
+
+#[test]
+fn a_kick_takes_the_credentials_that_the_same_token_took_over_http() {
+    let mut world = World::new();
+    let [(host, _)] = world.party("r");
+    let by_token = Grant {
+        identity: Some("mallory".into()),
+        ..Grant::open()
+    };
+    let join = json!({"type": "join", "roomId": "r", "identity": "eve"});
+    for (grant, kick, expected) in [
+        (by_token.clone(), true, vec!["mallory"]),
+        (by_token, false, vec![]),
+        (Grant::open(), true, vec![]),
+    ] {
+        let conn = world.open();
+        let peer = world.ask_as(conn, join.clone(), Ok(grant))["peerId"].clone();
+        world.revoked.clear();
+        if kick {
+            world.ask(host, json!({"type": "kick", "peerId": peer}));
+        } else {
+            world.ask(conn, json!({"type": "leave"}));
+        }
+        let named: Vec<_> = world
+            .revoked
+            .iter()
+            .filter(|(_, floor)| *floor == 0)
+            .collect();
+        assert_eq!(
+            named.iter().map(|(user, _)| user).collect::<Vec<_>>(),
+            expected
+        );
+    }
+    world.empties();
+}

@@ -316,3 +316,37 @@ fn rates_used_up_stay_used_up_across_a_resume() {
     );
     world.empties();
 }
+
+#[test]
+fn a_clock_that_is_set_renews_everybodys_credentials() {
+    let mut world = World::new();
+    let [(a, _), (b, _)] = world.party("r");
+    let day = 24 * 3600 * 1000;
+    for forward in [true, false] {
+        world.pass(Duration::from_secs(60));
+        world.now.unix_ms += 200;
+        world.clear();
+        world.pass(Duration::from_secs(60));
+        assert!(
+            world.take(a).is_empty() && world.take(b).is_empty(),
+            "a drift is no step"
+        );
+        world.now.unix_ms = match forward {
+            true => world.now.unix_ms + day,
+            false => world.now.unix_ms - day,
+        };
+        // Noticed without any input.
+        world.pass(Duration::from_secs(11));
+        for conn in [a, b] {
+            let pushed = world.take(conn);
+            assert_eq!(pushed.len(), 1);
+            let expires = pushed[0]["expiresAt"].as_u64().unwrap();
+            assert!(
+                expires.abs_diff(world.now.unix_ms / 1000 + 3600) <= 11,
+                "{pushed:?}"
+            );
+        }
+    }
+    assert_eq!(world.hub.counters().clock_steps, 2);
+    world.empties();
+}

@@ -63,12 +63,25 @@ fn text_is_relayed_as_it_was_written() {
         grant: Ok(Grant::open()),
     };
     world.hub.handle(world.now, input, &mut effects);
-    let [Effect::Send { conn, body, .. }] = &effects[..] else {
+    let [
+        Effect::Send {
+            conn,
+            event: Event::Native(body),
+            ..
+        },
+    ] = &effects[..]
+    else {
         panic!("{effects:?}")
     };
     assert_eq!(*conn, ConnId(b));
     let content = r#""content":{"b":12345678901234567890123,"a":"\ud800","c":1.0}"#;
     assert!(body.as_str().contains(content), "{}", body.as_str());
+    let stamps = r#","fromIdentity":"p0","roomId":"r","ts":1700000000000}"#;
+    assert!(
+        body.as_str().ends_with(stamps),
+        "stamps come last: {}",
+        body.as_str()
+    );
 }
 
 #[test]
@@ -279,5 +292,39 @@ fn nothing_beside_the_payload_carries_a_candidate_out_of_a_relay_only_room() {
     for label in ["sdpMid", "sdpMLineIndex", "usernameFragment"] {
         assert_eq!(got[label], labels[label]);
     }
+    world.empties();
+}
+
+#[test]
+fn a_reply_does_not_outlive_its_session() {
+    // Without a relay every reply is short enough to be kept as text.
+    let mut world = World::with(Settings::default(), super::harness::ice(false));
+    let (_, other) = world.register("ben");
+    let conn = world.open();
+    let requests = [
+        json!({"type": "register", "id": "r", "identity": "ann"}),
+        json!({"type": "call", "id": "c", "to": other}),
+        json!({"type": "ice", "id": "i"}),
+    ];
+    for request in &requests {
+        assert_ne!(world.ask(conn, request.clone())["type"], "error");
+        assert_ne!(world.ask(conn, request.clone())["type"], "error");
+    }
+    world.ask(conn, json!({"type": "leave", "id": "l"}));
+    for request in &requests {
+        let revived = world.ask(conn, request.clone());
+        assert_eq!(revived["code"], "not-in-room", "{revived}");
+    }
+    assert_eq!(
+        world.ask(conn, json!({"type": "leave", "id": "l"}))["type"],
+        "left"
+    );
+    // Nor does it come to life in another session.
+    world.ask(conn, json!({"type": "join", "id": "j", "roomId": "x"}));
+    assert_eq!(world.ask(conn, requests[0].clone())["code"], "not-in-room");
+    assert_eq!(world.ask(conn, requests[1].clone())["code"], "not-in-room");
+    world.ask(conn, json!({"type": "join", "roomId": "y"}));
+    let j = json!({"type": "join", "id": "j", "roomId": "x"});
+    assert_eq!(world.ask(conn, j)["code"], "not-in-room");
     world.empties();
 }

@@ -7,7 +7,7 @@
 
 use super::harness::ice;
 use super::*;
-use crate::protocol::{frame, parse};
+use crate::protocol::{DialectKind, frame, parse};
 use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, VecDeque};
@@ -227,6 +227,7 @@ impl Net {
         self.input(Input::Connected {
             conn: ConnId(conn),
             client,
+            dialect: DialectKind::Native,
         });
         match self.clients[c].token.clone() {
             Some(token) => {
@@ -388,7 +389,7 @@ impl Net {
                     conn: ConnId(conn),
                     peer,
                     seq,
-                    body,
+                    event: Event::Native(body),
                 } => {
                     let wire = self
                         .wires
@@ -406,7 +407,7 @@ impl Net {
                         client.conn = None;
                     }
                 }
-                Effect::Revoke { .. } => {}
+                Effect::Revoke { .. } | Effect::RevokeIdentity { .. } => {}
             }
         }
     }

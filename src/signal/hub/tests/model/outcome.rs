@@ -193,17 +193,21 @@ impl Run {
     }
 
     fn call(&mut self, c: usize, who: usize) -> Option<&'static str> {
-        let busy = |c: usize| {
-            let parties = |call: &&Call| {
-                !call.over
-                    && (call.caller == c || call.callee == Some(c) || call.ringing.contains(&c))
-            };
-            self.calls.iter().filter(parties).count() >= 16
+        let alive = || self.calls.iter().filter(|call| !call.over);
+        let answered = alive()
+            .filter(|call| (call.caller == c && call.callee.is_some()) || call.callee == Some(c));
+        let placing = alive().filter(|call| call.caller == c && call.callee.is_none());
+        let busy = answered.count() >= 16 || placing.count() >= 16;
+        // All are of one network.
+        let full = |d: usize| {
+            let at_device = alive().filter(|call| call.ringing.contains(&d));
+            at_device.clone().filter(|call| call.caller == c).count() >= 2
+                || at_device.count() >= 32
         };
         let rings =
-            |d: &usize| d % 3 == who && *d != c && self.clients[*d].session.is_some() && !busy(*d);
+            |d: &usize| d % 3 == who && *d != c && self.clients[*d].session.is_some() && !full(*d);
         let ringing: Vec<_> = (0..CLIENTS).filter(rings).collect();
-        if busy(c) || ringing.is_empty() {
+        if busy || ringing.is_empty() {
             return None;
         }
         for device in ringing.clone() {

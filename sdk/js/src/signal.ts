@@ -1,0 +1,480 @@
+import { Listeners, type Listener } from './emitter.ts';
+import { CallboxError, quiet } from './errors.ts';
+import { HttpTransport, SocketTransport, type Transport, type WebSocketConstructor } from './transport.ts';
+import type { Closed, Entered, Frame, IceConfig, Joined, JoinFields, Json, PeerInfo, RegisterFields, SignalEvents, SignalStatus, TokenSource } from './wire.ts';
+
+/** Close codes after which a client does not come back by itself, and what they mean. */
+const FINAL_CODES: Record<number, string> = { 1000: 'closed', 4001: 'unauthorized', 4002: 'kicked', 4004: 'replaced', 4007: 'room-closed' };
+const TOKEN_ERRORS = ['unauthorized', 'token-expired'];
+/** The server restarts or the room moved: it, or its successor, is there already. */
+const RESUME_AT_ONCE = 1012;
+const HEARTBEAT_TIMEOUT = 4005;
+const RATE_LIMITED = 4006;
+/** Milliseconds: how long a connection may take to greet, and a silent one to answer. */
+const WELCOME_WITHIN = 6_000;
+const PONG_WITHIN = { calm: 10_000, attentive: 2_500 };
+/** Milliseconds between two looks at a connection while a call depends on it: with the answer's time under five seconds. */
+const ATTENTIVE_HEARTBEAT = 2_000;
+/** Milliseconds: a timer this late says that the machine slept, and nothing about the connection. */
+const SLEPT = 1_000;
+const FIRST_RETRY = 200;
+const RATE_LIMITED_RETRY = 5_000;
+/** The longest wait between attempts, by the time since the loss: well under the resume window while that is open. */
+const RETRY_CAPS = [
+  { within: 10_000, cap: 1_000 },
+  { within: 30_000, cap: 2_500 },
+  { within: Infinity, cap: 10_000 },
+];
+const REQUEST_TIMEOUT = 30_000;
+const ENTRY_TIMEOUT = 60_000;
+
+/** Settings of a `Signal`. */
+export interface SignalOptions {
+  /** Used where `join` and `register` bring none. A function is asked again whenever a token is needed. */
+  token?: TokenSource;
+  /** For runtimes without a `WebSocket` of their own, as Node before 22: that of the package `ws`. */
+  WebSocket?: WebSocketConstructor;
+  fetch?: typeof fetch;
+  /** `auto` uses a WebSocket and falls back to HTTP where none opens. */
+  transport?: 'auto' | 'websocket' | 'http';
+}
+
+/** Settings of one request. */
+export interface RequestOptions {
+  /** Milliseconds until the request fails with `timeout`; 0 waits for ever. 30 s, and 60 s for `join` and `register`, by default. */
+  timeout?: number;
+  /** Gives the request up; it then fails with `aborted`. */
+  signal?: AbortSignal;
+}
+
+interface Entry {
+  type: 'join' | 'register';
+  fields: JoinFields | RegisterFields;
+}
+
+interface Pending {
+  message: Frame;
+  entry: Entry | undefined;
+  resolve(frame: Frame): void;
+  reject(error: unknown): void;
+}
+
+/**
+ * A session with a callbox: requests with answers, events, and the same session again after a lost connection. It knows
+ * nothing of media or pages, and runs in browsers, workers, Node, Deno and Bun.
+ *
+ * ```ts
+ * const signal = new Signal('wss://box.example/ws');
+ * signal.on('message', ({ from, content }) => console.log(from, content));
+ * await signal.join({ roomId: 'demo', identity: 'Ann' });
+ * await signal.request('message', { content: { text: 'hello' } });
+ * ```
+ */
+export class Signal {
+  /** Own peer id; constant across resumed connections. */
+  peerId: string | null = null;
+  /** The newest ICE servers and credentials. */
+  ice: IceConfig | null = null;
+  /** `idle`, `connecting`, `online`, `reconnecting` or `closed`. */
+  status: SignalStatus = 'idle';
+
+  #url: string;
+  #options: SignalOptions;
+  #listeners = new Listeners();
+  #pending = new Map<string, Pending>();
+  #transport: Transport | null = null;
+  #ready = false;
+  #lastId = 0;
+  #seq = 0;
+  #resumeToken: string | null = null;
+  #entry: Entry | null = null;
+  #attempts = 0;
+  #lostAt = 0;
+  #overHttp: boolean;
+  #greetedBySocket = false;
+  #retryTimer: Timer;
+  #welcomeTimer: Timer;
+  #heartbeatTimer: Timer;
+  #heartbeat = 25_000;
+  #attentive = false;
+  #probing = false;
+  #lastHeard = 0;
+  #drainedUntil = 0;
+  #tokenRetried = false;
+  /** A list of peers that comes in parts, and what came while it was incomplete. */
+  #parts: { frame: Frame & { peers: PeerInfo[] }; later: Frame[] } | null = null;
+
+  /** @param url The server's WebSocket address; by default `ws` beside the page. */
+  constructor(url: string | URL = new URL('ws', document.baseURI), options: SignalOptions = {}) {
+    this.#url = String(url).replace(/^http/, 'ws').replace(/#.*$/, '');
+    this.#options = options;
+    this.#overHttp = options.transport === 'http';
+  }
+
+  /** Listens to a frame type of the server, or to `status`, `ice`, `closed` or `frame`; returns a function that stops. */
+  on<K extends keyof SignalEvents>(type: K, listener: Listener<SignalEvents[K]>): () => void {
+    this.#listeners.add(type, listener);
+    return () => this.off(type, listener);
+  }
+
+  /** Listens to the next event of that type only; returns a function that stops. */
+  once<K extends keyof SignalEvents>(type: K, listener: Listener<SignalEvents[K]>): () => void {
+    const stop = this.on(type, (...args) => {
+      stop();
+      return listener(...args);
+    });
+    return stop;
+  }
+
+  /** Stops calling `listener`. */
+  off<K extends keyof SignalEvents>(type: K, listener: Listener<SignalEvents[K]>): void {
+    this.#listeners.remove(type, listener);
+  }
+
+  /** Joins a room. A refused second `join` leaves the first session as it was. */
+  join(fields: JoinFields, options?: RequestOptions): Promise<Joined> {
+    return this.#enter('join', fields, options) as Promise<Joined>;
+  }
+
+  /** Takes a name without a room, to call and be called. */
+  register(fields: RegisterFields = {}, options?: RequestOptions): Promise<Entered> {
+    return this.#enter('register', fields, options) as Promise<Entered>;
+  }
+
+  /** Sends one message and resolves to its answer; rejects with a `CallboxError`. Survives a reconnection. */
+  request(type: string, fields: Json = {}, options: RequestOptions = {}): Promise<Frame> {
+    return this.#request(type, fields, options);
+  }
+
+  /** Leaves and closes at once, so that it also works while a page goes away. */
+  leave(): void {
+    if (this.status === 'closed') return;
+    if (this.#ready) this.#write({ type: 'leave' });
+    this.#end(1000, 'left');
+  }
+
+  /** Asks at once whether the connection still lives, or tries at once to get it back. */
+  probe(): void {
+    if (this.#ready) this.#probe(PONG_WITHIN.attentive);
+    else if (this.status === 'reconnecting' && !this.#transport) this.#connect();
+  }
+
+  /** True while calls depend on this session: a silent connection is then found within five seconds. */
+  get attentive(): boolean {
+    return this.#attentive;
+  }
+
+  set attentive(on: boolean) {
+    if (on === this.#attentive) return;
+    this.#attentive = on;
+    if (this.#ready) this.#startHeartbeat();
+  }
+
+  #enter(type: Entry['type'], fields: Entry['fields'], options: RequestOptions = {}): Promise<Frame> {
+    const { token: _, ...plain } = fields;
+    const reply = this.#request(type, plain, { timeout: ENTRY_TIMEOUT, ...options }, { type, fields });
+    reply.catch(({ code }: CallboxError) => {
+      // Nothing was entered and the application waits no longer: there is no reason to go on trying.
+      if (!this.#entry && !this.#pending.size && ['timeout', 'aborted', 'token'].includes(code)) this.#end(1000, code);
+    });
+    if (this.status === 'idle') this.#connect();
+    return reply;
+  }
+
+  #request(type: string, fields: Json, { timeout = REQUEST_TIMEOUT, signal }: RequestOptions, entry?: Entry): Promise<Frame> {
+    if (this.status === 'closed') return quiet(Promise.reject(new CallboxError('closed', 'this client is closed; make another')));
+    const message: Frame = { ...fields, type, id: String(++this.#lastId) };
+    const { id } = message as { id: string };
+    return quiet(
+      new Promise<Frame>((resolve, reject) => {
+        const giveUp = (code: string, text: string) => this.#pending.get(id)?.reject(new CallboxError(code, text));
+        const timer = timeout ? setTimeout(() => giveUp('timeout', `no answer to ${type}`), timeout) : undefined;
+        const aborted = () => giveUp('aborted', `${type} was given up`);
+        const settle = <T>(then: (value: T) => void) => (value: T) => {
+          this.#pending.delete(id);
+          clearTimeout(timer);
+          signal?.removeEventListener('abort', aborted);
+          then(value);
+        };
+        this.#pending.set(id, { message, entry, resolve: settle(resolve), reject: settle(reject) });
+        signal?.addEventListener('abort', aborted);
+        if (signal?.aborted) aborted();
+        else if (this.#ready) void this.#send(id);
+      }),
+    );
+  }
+
+  /** Writes a pending request; one that enters gets a fresh token first. */
+  async #send(id: string): Promise<void> {
+    const pending = this.#pending.get(id);
+    if (!pending) return;
+    if (!pending.entry) return this.#write(pending.message);
+    const transport = this.#transport;
+    const source = pending.entry.fields.token ?? this.#options.token;
+    let token = source;
+    if (typeof source === 'function') {
+      try {
+        token = await source();
+      } catch (error) {
+        const failed = new CallboxError('token', `the token function failed: ${error instanceof Error ? error.message : String(error)}`);
+        if (transport === this.#transport) pending.reject(failed);
+        return;
+      }
+    }
+    if (transport === this.#transport && this.#pending.has(id)) this.#write(token ? { ...pending.message, token } : pending.message);
+  }
+
+  #connect(): void {
+    clearTimeout(this.#retryTimer);
+    this.#listenToBrowser(true);
+    this.#setStatus(this.#lostAt ? 'reconnecting' : 'connecting');
+    let transport: Transport;
+    try {
+      transport = this.#overHttp
+        ? new HttpTransport(this.#url, this.#options.fetch ?? globalThis.fetch.bind(globalThis))
+        : new SocketTransport(this.#url, this.#options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketConstructor));
+    } catch (error) {
+      return this.#end(1000, 'unsupported', error instanceof Error ? error.message : undefined);
+    }
+    this.#transport = transport;
+    transport.onframe = (text) => transport === this.#transport && this.#parse(text);
+    transport.onclose = (code, reason) => transport === this.#transport && this.#lost(code, reason);
+    this.#welcomeTimer = setTimeout(() => this.#lost(HEARTBEAT_TIMEOUT, 'no welcome'), WELCOME_WITHIN);
+  }
+
+  #parse(text: string): void {
+    this.#lastHeard = Date.now();
+    let frame: Frame;
+    try {
+      frame = JSON.parse(text);
+    } catch {
+      return;
+    }
+    if (typeof frame?.type === 'string') this.#assemble(frame);
+  }
+
+  /** Puts a list of peers together that comes in parts; what comes in between waits, so that nothing overtakes. */
+  #assemble(frame: Frame): void {
+    const parts = this.#parts;
+    if (!parts) {
+      if (frame.more === true && Array.isArray(frame.peers)) this.#begin(frame as Frame & { peers: PeerInfo[] });
+      else this.#receive(frame);
+    } else if (frame.type === 'peers' && !frame.id && Array.isArray(frame.peers)) {
+      this.#count(frame);
+      parts.frame.peers.push(...(frame.peers as PeerInfo[]));
+      if (frame.more === true) return;
+      this.#parts = null;
+      this.#receive(parts.frame);
+      for (const later of parts.later) this.#assemble(later);
+    } else {
+      parts.later.push(frame);
+    }
+  }
+
+  #begin(frame: Frame & { peers: PeerInfo[] }): void {
+    const { more: _, ...whole } = frame;
+    this.#count(frame);
+    this.#parts = { frame: { ...whole, peers: [...frame.peers] } as Frame & { peers: PeerInfo[] }, later: [] };
+  }
+
+  #count({ type, seq = 0 }: Frame): void {
+    if (type === 'joined' || type === 'registered') this.#seq = Math.max(1, seq);
+    else if (seq > this.#seq) this.#seq = seq;
+  }
+
+  #receive(frame: Frame): void {
+    const { type } = frame;
+    const asked = frame.id === undefined ? undefined : this.#pending.get(frame.id);
+    this.#count(frame);
+    if (type === 'welcome') {
+      void this.#welcomed(frame as Frame & { heartbeat: number });
+    } else if (type === 'draining') {
+      this.#drainedUntil = Date.now() + Number(frame.reconnectIn);
+    } else if (type === 'joined' || type === 'registered' || type === 'resumed') {
+      this.peerId = (frame as Entered).peerId;
+      this.#resumeToken = (frame as Entered).resumeToken;
+      if (asked?.entry) this.#entry = asked.entry;
+      this.#tokenRetried = false;
+    }
+    if (asked) {
+      if (type === 'error') asked.reject(new CallboxError(String(frame.code), frame.message as string, frame.retryAfter as number));
+      else asked.resolve(frame);
+    }
+    // What a peer wrote never carries ICE servers: only these frames are the server's own.
+    if (Array.isArray(frame.iceServers) && (['joined', 'registered', 'resumed', 'ice-servers'].includes(type) || (type === 'ack' && asked))) {
+      const { iceServers, iceTransportPolicy, ttl, expiresAt } = frame as Frame & IceConfig;
+      this.ice = { iceServers, iceTransportPolicy, ttl, expiresAt };
+      this.#emit('ice', this.ice);
+    }
+    this.#emit('frame', frame);
+    this.#emit(type, frame);
+  }
+
+  async #welcomed({ heartbeat }: { heartbeat: number }): Promise<void> {
+    const transport = this.#transport;
+    clearTimeout(this.#welcomeTimer);
+    if (!this.#overHttp) this.#greetedBySocket = true;
+    if (heartbeat > 0) this.#heartbeat = heartbeat * 1000;
+    this.#startHeartbeat();
+    if (this.#resumeToken) await this.#resume();
+    if (transport !== this.#transport) return;
+    if (!this.#resumeToken) {
+      this.#reenter();
+      const entering = [...this.#pending].find(([, { entry }]) => entry)?.[0];
+      if (entering) await this.#send(entering);
+      if (transport !== this.#transport) return;
+      this.#openUp(entering);
+    } else {
+      this.#openUp();
+    }
+  }
+
+  /** The server answers a repeated id with the reply that it gave before, so nothing happens twice. */
+  #openUp(sent?: string): void {
+    this.#ready = true;
+    this.#attempts = this.#lostAt = 0;
+    this.#setStatus('online');
+    for (const id of [...this.#pending.keys()]) if (id !== sent) void this.#send(id);
+  }
+
+  /** Takes the session back. Where that fails the session is gone, and its unanswered requests fail with it. */
+  async #resume(): Promise<void> {
+    const transport = this.#transport;
+    const reply = this.#request('resume', { resumeToken: this.#resumeToken, seq: this.#seq }, {});
+    this.#write(this.#pending.get(String(this.#lastId))!.message);
+    try {
+      await reply;
+    } catch (error) {
+      if (transport !== this.#transport) return;
+      this.#resumeToken = null;
+      this.#rejectAll(error, (pending) => !pending.entry);
+    }
+  }
+
+  /** Enters anew after a session was lost; an entry that is still unanswered is simply sent again. */
+  #reenter(): void {
+    if (!this.#entry || [...this.#pending.values()].some(({ entry }) => entry)) return;
+    const entry = this.#entry;
+    const { token, ...plain } = entry.fields;
+    this.#request(entry.type, plain, { timeout: 0 }, entry).catch(({ code, message }: CallboxError) => {
+      if (this.status === 'closed' || this.#entry !== entry) return;
+      const source = token ?? this.#options.token;
+      if (TOKEN_ERRORS.includes(code) && typeof source === 'function' && !this.#tokenRetried) {
+        this.#tokenRetried = true;
+        this.#lost(RESUME_AT_ONCE, code);
+      } else if (['rate-limited', 'draining', 'timeout', 'token', 'internal'].includes(code)) {
+        this.#lost(RATE_LIMITED, code);
+      } else {
+        this.#end(1000, code, message);
+      }
+    });
+  }
+
+  #startHeartbeat(): void {
+    clearInterval(this.#heartbeatTimer);
+    const every = this.#attentive ? ATTENTIVE_HEARTBEAT : this.#heartbeat;
+    this.#heartbeatTimer = setInterval(() => {
+      if (Date.now() - this.#lastHeard > every / 2) this.#probe(this.#attentive ? PONG_WITHIN.attentive : PONG_WITHIN.calm);
+    }, every);
+    // In Node this timer alone keeps no process alive.
+    (this.#heartbeatTimer as { unref?: () => void }).unref?.();
+  }
+
+  /** A browser does not show the WebSocket's own pings, so a dead path is found by asking. */
+  #probe(deadline: number): void {
+    if (this.#probing) return;
+    this.#probing = true;
+    const transport = this.#transport;
+    const asked = Date.now();
+    this.#write({ type: 'ping', id: String(++this.#lastId) });
+    setTimeout(() => {
+      this.#probing = false;
+      if (transport !== this.#transport || this.#lastHeard >= asked) return;
+      if (Date.now() - asked > deadline + SLEPT) this.#probe(deadline);
+      else this.#lost(HEARTBEAT_TIMEOUT, 'no answer');
+    }, deadline);
+  }
+
+  #lost(code: number, reason: string): void {
+    this.#dropTransport();
+    const final = FINAL_CODES[code];
+    if (final) return this.#end(code, final === 'closed' ? reason || final : final);
+    if (this.#options.transport !== 'websocket' && this.#options.transport !== 'http' && !this.#greetedBySocket) {
+      this.#overHttp = !this.#overHttp && typeof (this.#options.fetch ?? globalThis.fetch) === 'function';
+    }
+    // A resume that was under way is asked again on the next connection.
+    for (const { message, reject } of [...this.#pending.values()]) if (message.type === 'resume') reject(new CallboxError('closed'));
+    this.#lostAt ||= Date.now();
+    this.#setStatus('reconnecting');
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = setTimeout(() => this.#connect(), this.#retryDelay(code));
+  }
+
+  #retryDelay(code: number): number {
+    const now = Date.now();
+    const { cap } = RETRY_CAPS.find(({ within }) => now - this.#lostAt < within)!;
+    const jitter = 0.5 + Math.random() / 2;
+    const first = code === RESUME_AT_ONCE && !this.#attempts ? 0 : FIRST_RETRY;
+    const backoff = Math.min(cap, first * 2 ** this.#attempts++) * jitter;
+    // The server counts from its message, so a part of the wait is over already.
+    const atLeast = code === RATE_LIMITED ? RATE_LIMITED_RETRY * jitter : this.#drainedUntil - now;
+    this.#drainedUntil = 0;
+    return Math.max(backoff, atLeast);
+  }
+
+  #end(code: number, reason: string, text = `closed (${reason})`): void {
+    if (this.status === 'closed') return;
+    this.#dropTransport();
+    clearTimeout(this.#retryTimer);
+    this.#listenToBrowser(false);
+    this.#resumeToken = this.#entry = null;
+    this.#setStatus('closed');
+    this.#rejectAll(new CallboxError('closed', text));
+    this.#emit('closed', { code, reason } satisfies Closed);
+  }
+
+  /** Lets go at once: the close handshake of a dead path can take minutes. */
+  #dropTransport(): void {
+    clearTimeout(this.#welcomeTimer);
+    clearInterval(this.#heartbeatTimer);
+    this.#ready = this.#probing = false;
+    this.#parts = null;
+    const transport = this.#transport;
+    this.#transport = null;
+    transport?.close();
+  }
+
+  #rejectAll(error: unknown, which: (pending: Pending) => boolean = () => true): void {
+    for (const pending of [...this.#pending.values()]) if (which(pending)) pending.reject(error);
+  }
+
+  #write(message: Frame): void {
+    this.#transport?.send(JSON.stringify(message));
+  }
+
+  #setStatus(status: SignalStatus): void {
+    if (status === this.status) return;
+    this.status = status;
+    this.#emit('status', status);
+  }
+
+  #emit(type: string, ...args: unknown[]): void {
+    this.#listeners.emit(type, args);
+  }
+
+  /** A network that came back or changed, and a page that wakes, are reasons to look at once. */
+  #onBrowser = ({ type }: Event) => {
+    if (type !== 'visibilitychange' || document.visibilityState === 'visible') this.probe();
+  };
+
+  #listenToBrowser(on: boolean): void {
+    const change = on ? 'addEventListener' : 'removeEventListener';
+    globalThis[change]?.('online', this.#onBrowser);
+    globalThis[change]?.('pageshow', this.#onBrowser);
+    if (typeof document !== 'undefined') document[change]('visibilitychange', this.#onBrowser);
+    const { connection } = (globalThis.navigator ?? {}) as { connection?: EventTarget };
+    connection?.[change]?.('change', this.#onBrowser);
+  }
+}
+
+type Timer = ReturnType<typeof setTimeout> | undefined;

@@ -1,0 +1,135 @@
+//! The protocol of one connection: what its messages ask of the hub, and how the hub's events are
+//! written for it.
+//!
+//! Pure: messages and events in, requests and frames out. It owns no socket, task, clock or lock;
+//! whatever it remembers is of one connection and bounded.
+
+use super::hub::Event;
+use super::websocket::{self, Opcode};
+use crate::protocol::{self, ClientMessage, CloseCode, FrameError, PeerId, write_frame};
+use std::time::Instant;
+
+/// A whole message of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Incoming<'a> {
+    /// A text frame.
+    Text(&'a str),
+    /// A binary frame.
+    Binary(&'a [u8]),
+}
+
+/// An event on its way to a client.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Whose session it is for; before a session, the id that the connection's session will have.
+    pub peer: PeerId,
+    /// The number in the session, where its frames are numbered.
+    pub seq: Option<u64>,
+    /// What the hub has for it.
+    pub event: Event,
+}
+
+/// The end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closing {
+    /// With which status.
+    pub code: CloseCode,
+    /// For the close frame.
+    pub reason: &'static str,
+}
+
+/// What a message asks of the hub, or what is wrong with it: the hub counts both.
+pub type Asked = Result<ClientMessage, FrameError>;
+
+/// Where a dialect puts what it does.
+pub struct Output<'a> {
+    frames: &'a mut Vec<u8>,
+    requests: &'a mut Vec<Asked>,
+    closing: &'a mut Option<Closing>,
+}
+
+impl<'a> Output<'a> {
+    /// Collects frames, requests and the wish to end.
+    pub fn new(
+        frames: &'a mut Vec<u8>,
+        requests: &'a mut Vec<Asked>,
+        closing: &'a mut Option<Closing>,
+    ) -> Self {
+        Self {
+            frames,
+            requests,
+            closing,
+        }
+    }
+
+    /// Sends a text message to the client.
+    pub fn text(&mut self, text: &str) {
+        websocket::write_frame(self.frames, Opcode::Text, text.as_bytes());
+    }
+
+    /// Sends a binary message to the client.
+    pub fn binary(&mut self, bytes: &[u8]) {
+        websocket::write_frame(self.frames, Opcode::Binary, bytes);
+    }
+
+    /// Asks something of the hub, once the dialect returns.
+    pub fn request(&mut self, request: Asked) {
+        self.requests.push(request);
+    }
+
+    /// Ends the connection, behind what has been sent; the first reason stands.
+    pub fn close(&mut self, code: CloseCode, reason: &'static str) {
+        self.closing.get_or_insert(Closing { code, reason });
+    }
+}
+
+/// A protocol, and what it remembers of one connection.
+pub trait Dialect: Unpin {
+    /// The native protocol writes an event by copying it, which may be done while the outbox is
+    /// locked, and asks for no time: what it is given as `now` means nothing.
+    const IS_NATIVE: bool = false;
+
+    /// The connection was opened; `welcome` comes as an event.
+    fn opened(&mut self, _now: Instant, _out: &mut Output<'_>) {}
+
+    /// The client says something.
+    fn decode(&mut self, message: Incoming<'_>, now: Instant, out: &mut Output<'_>);
+
+    /// The hub says something.
+    fn encode(&mut self, outgoing: &Outgoing, now: Instant, out: &mut Output<'_>);
+
+    /// When [`Self::timed_out`] wants to be called.
+    fn next_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Does what is due at `now`.
+    fn timed_out(&mut self, _now: Instant, _out: &mut Output<'_>) {}
+
+    /// The connection ends: the last words, and the status of the close frame.
+    fn closing(&mut self, closing: &Closing, _out: &mut Output<'_>) -> u16 {
+        closing.code as u16
+    }
+}
+
+/// The protocol of `docs/protocol.md`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Native;
+
+impl Dialect for Native {
+    const IS_NATIVE: bool = true;
+
+    fn decode(&mut self, message: Incoming<'_>, _: Instant, out: &mut Output<'_>) {
+        out.request(match message {
+            Incoming::Text(text) => protocol::parse(text),
+            Incoming::Binary(_) => Err(FrameError::binary()),
+        });
+    }
+
+    fn encode(&mut self, outgoing: &Outgoing, _: Instant, out: &mut Output<'_>) {
+        let Event::Native(body) = &outgoing.event;
+        let length = protocol::frame_len(outgoing.seq, body);
+        websocket::write_header(out.frames, Opcode::Text, length);
+        write_frame(out.frames, outgoing.seq, body);
+    }
+}
