@@ -13,6 +13,7 @@ pub mod http;
 pub mod log;
 pub mod net;
 pub mod network;
+pub mod origin;
 pub mod protocol;
 pub mod relay;
 pub mod service;
