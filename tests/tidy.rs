@@ -195,7 +195,7 @@ fn unsafe_code_lives_in_one_file_and_gives_its_reason() {
 #[test]
 fn every_module_says_what_it_owns_and_fits_in_the_head() {
     let mut findings = vec![];
-    for Source { path, text } in sources(&["src", "tests", "benches", "fuzz"]) {
+    for Source { path, text } in sources(&["src", "crates", "tests", "benches", "fuzz"]) {
         if path.contains("/target/") {
             continue;
         }
