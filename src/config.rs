@@ -7,6 +7,7 @@ mod auth;
 mod check;
 mod problem;
 mod raw;
+mod secrets;
 mod source;
 mod tls;
 mod values;
