@@ -36,7 +36,6 @@ fn main() -> ExitCode {
             .and_then(|config| report(cli::token(&config, &args, http::unix_now()))),
         Command::Install(args) => report(cli::install(&args)),
         Command::Behind(args) => Err(failure(&cli::lab("behind", &args))),
-        Command::Natlab(args) => Err(failure(&cli::lab("natlab", &args))),
         Command::Credentials(args) => load(&args.source).and_then(|config| {
             let issuer = block_on(app::ice_issuer(&config))?;
             report(cli::credentials(&config, issuer, &args, http::unix_now()))

@@ -54,8 +54,6 @@ pub enum Command {
     Credentials(CredentialsArgs),
     /// Runs a program behind a NAT of a kind: `callbox behind symmetric -- chromium URL`.
     Behind(LabArgs),
-    /// Calls through the box from behind every pair of NATs, and compares the paths.
-    Natlab(LabArgs),
     /// Installs this program as a systemd service: user, configuration with fresh secrets, unit.
     Install(InstallArgs),
 }

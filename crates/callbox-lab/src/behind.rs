@@ -100,6 +100,7 @@ pub async fn run(args: BehindArgs) -> Result<i32, String> {
         signal = signals.next() => return Ok(128 + signal as i32),
     };
     eprintln!("behind {kind}: {proof}");
+    eprintln!("{}", expectation(kind));
     network.reset_counts().await;
     let job = Job {
         command: args.command,
@@ -149,6 +150,25 @@ fn wait(mut child: Child) -> Result<i32, String> {
     status
         .map(stage::exit_code)
         .map_err(|error| format!("the command was lost: {error}"))
+}
+
+/// Whom a caller behind `kind` is to reach, and how.
+fn expectation(kind: Kind) -> String {
+    let names = |direct: bool| {
+        let names: Vec<&str> = Kind::ALL
+            .into_iter()
+            .filter(|other| kind.meets_directly(*other) == direct)
+            .map(Kind::name)
+            .collect();
+        names.join(", ")
+    };
+    match names(true).as_str() {
+        "" => "calls from here need the relay, whatever the other side is behind".into(),
+        direct => format!(
+            "calls from here go directly to peers behind {direct}; by the relay to {}",
+            names(false)
+        ),
+    }
 }
 
 fn report(kind: Kind, proof: &str, counts: &Counts) -> serde_json::Value {

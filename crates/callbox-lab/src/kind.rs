@@ -73,7 +73,6 @@ pub struct Rules {
     pub tcp: TcpRule,
 }
 
-#[allow(dead_code)]
 impl Kind {
     /// All kinds, the most open first.
     pub const ALL: [Self; 7] = [
@@ -130,20 +129,6 @@ impl Kind {
             Self::NoUdp => "no-udp",
             Self::TlsOnly => "tls-only",
         }
-    }
-
-    /// Reads a name of the command line.
-    ///
-    /// # Errors
-    /// Names the kinds that there are.
-    pub fn parse(name: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| {
-                let names: Vec<&str> = Self::ALL.iter().map(|kind| kind.name()).collect();
-                format!("{name:?} is not a kind of NAT: use {}", names.join(", "))
-            })
     }
 
     /// Whether two peers behind these kinds find a direct path with ICE. Each sends to the

@@ -1,4 +1,4 @@
-//! What `callbox behind` and `callbox natlab` run: arguments and exit code.
+//! What `callbox behind` runs: arguments and exit code.
 
 mod behind;
 mod edge;
@@ -19,7 +19,7 @@ mod wan;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Programs behind NATs: what `callbox behind` and `callbox natlab` run.
+/// Programs behind NATs: what `callbox behind` runs.
 #[derive(Debug, Parser)]
 #[command(name = "callbox", bin_name = "callbox", version)]
 struct Cli {

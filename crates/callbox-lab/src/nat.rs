@@ -119,13 +119,6 @@ impl Nat {
         self.counts.clear();
     }
 
-    /// The network gets other public addresses: all mappings end, as when a modem redials.
-    pub fn renumber(&mut self, public: Public) {
-        self.public = public;
-        self.by_inside.clear();
-        self.by_public.clear();
-    }
-
     /// A packet from inside.
     pub fn outbound(&mut self, now: Instant, mut packet: Packet) -> Outbound {
         if let Some(outcome) = self.forbidden(&packet) {

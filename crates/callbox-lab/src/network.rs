@@ -112,12 +112,6 @@ impl Network {
         let _ = self.orders.send(Order::Reset).await;
     }
 
-    #[allow(dead_code)]
-    /// Gives the router its second public addresses, or the first ones back; mappings end.
-    pub async fn renumber(&self, second: bool) {
-        let _ = self.orders.send(Order::Renumber { second }).await;
-    }
-
     /// Proves that the network is of its kind, from the place where the command will be, and says
     /// what was found.
     ///

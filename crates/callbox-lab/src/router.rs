@@ -21,9 +21,6 @@ pub enum Order {
     Counts(oneshot::Sender<Counts>),
     /// Counts from zero.
     Reset,
-    #[allow(dead_code)]
-    /// Takes the second public addresses, or the first ones again.
-    Renumber { second: bool },
 }
 
 /// A router.
@@ -120,7 +117,6 @@ impl Router {
                 let _ = answer.send(self.nat.counts().clone());
             }
             Order::Reset => self.nat.reset_counts(),
-            Order::Renumber { second } => self.nat.renumber(self.place.plan.public(second)),
         }
     }
 

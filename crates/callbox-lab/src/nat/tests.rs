@@ -83,18 +83,6 @@ fn a_mapping_ends_when_nothing_leaves_by_it() {
 }
 
 #[test]
-fn another_public_address_ends_all_mappings() {
-    let now = Instant::now();
-    let mut nat = nat(Kind::Full);
-    let public = seen(&mut nat, now, INSIDE, STUN).unwrap();
-    let addresses = vec![at("198.18.1.1:0").ip()];
-    nat.renumber(Public { addresses });
-    assert_eq!(comes_in(&mut nat, now, STUN, public), None);
-    let anew = seen(&mut nat, now, INSIDE, STUN).unwrap();
-    assert_eq!(anew.ip(), at("198.18.1.1:0").ip());
-}
-
-#[test]
 fn udp_is_dropped_where_it_does_not_pass() {
     for kind in [Kind::NoUdp, Kind::TlsOnly] {
         assert_eq!(seen(&mut nat(kind), Instant::now(), INSIDE, STUN), None);
