@@ -6,7 +6,7 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --locked --release
+RUN cargo build --locked --release -p callbox
 
 # docker stop waits ten seconds unless told otherwise, and drain.grace is thirty: --stop-timeout 60.
 FROM gcr.io/distroless/cc-debian12:nonroot

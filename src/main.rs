@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Token(args) => load(&args.source)
             .and_then(|config| report(cli::token(&config, &args, http::unix_now()))),
         Command::Install(args) => report(cli::install(&args)),
+        Command::Behind(args) => Err(failure(&cli::lab("behind", &args))),
         Command::Credentials(args) => load(&args.source).and_then(|config| {
             let issuer = block_on(app::ice_issuer(&config))?;
             report(cli::credentials(&config, issuer, &args, http::unix_now()))

@@ -5,6 +5,8 @@ mod check;
 mod credentials;
 mod doctor;
 mod install;
+mod lab;
+pub mod nat;
 mod token;
 
 pub use certificate::check_certificate;
@@ -12,6 +14,7 @@ pub use check::check;
 pub use credentials::{CredentialsArgs, credentials};
 pub use doctor::{DoctorArgs, doctor};
 pub use install::{InstallArgs, install};
+pub use lab::{LabArgs, lab};
 pub use token::{RoleName, TokenArgs, token};
 
 use clap::{Args, Parser, Subcommand};
@@ -49,6 +52,8 @@ pub enum Command {
     Token(TokenArgs),
     /// Mints TURN credentials and prints them with an `iceServers` block.
     Credentials(CredentialsArgs),
+    /// Runs a program behind a NAT of a kind: `callbox behind symmetric -- chromium URL`.
+    Behind(LabArgs),
     /// Installs this program as a systemd service: user, configuration with fresh secrets, unit.
     Install(InstallArgs),
 }
