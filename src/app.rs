@@ -2,25 +2,26 @@
 
 mod banner;
 mod ice_urls;
-mod live;
+mod listeners;
 mod metrics;
 mod relay;
-mod web;
+mod reload;
 
 pub use banner::Banner;
 
 use crate::auth::credential::IceIssuer;
 use crate::config::{Config, Mode, UniqueIdentity};
-use crate::http::{self, Access, AdminToken, Context, Phase};
+use crate::http::{self, Access, AdminToken, AppState, Phase};
 use crate::net::{self, Announced, CertStore, Inherited, Names};
-use crate::protocol::{ErrorCode, Refusal};
+use crate::protocol::{ErrorCode, RequestError};
 use crate::relay::RelayHandle;
 use crate::relay::engine::{PeerPolicy, Verdict};
 use crate::signal::hub::{self, Settings};
-use crate::signal::{ConnectionLimits, Driver, SessionSettings};
+use crate::signal::{ConnectionLimits, ConnectionSettings, Driver};
 use anyhow::{Context as _, Result};
-use ice_urls::{IceUrls, Served};
-use live::Live;
+use ice_urls::{IceUrlBuilder, IceUrls};
+use listeners::{Certificates, StopSignals, TcpListeners, TurnHandler};
+use reload::Reloader;
 use secrecy::ExposeSecret;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,13 +29,12 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use web::{Certificates, Ends, Ports, TakeTurn};
 
 /// How often a box that drains looks whether its last allocation is gone.
-const DRAIN_LOOK: Duration = Duration::from_millis(250);
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// How long clients may take to hear the goodbye of a box that ends: what a session gives them, and
 /// some more.
-const FAREWELL: Duration = Duration::from_secs(3);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A running box. Dropping it ends everything at once; [`App::drain`] ends it politely.
 pub struct App {
@@ -43,8 +43,8 @@ pub struct App {
     phase: watch::Sender<Phase>,
     stop: watch::Sender<bool>,
     /// Listeners that systemd holds too stop accepting when this turns true.
-    hold: watch::Sender<bool>,
-    live: Live,
+    stop_inherited: watch::Sender<bool>,
+    reloader: Reloader,
     tasks: JoinSet<()>,
     /// Where HTTP and WebSocket listen.
     pub http: Vec<SocketAddr>,
@@ -64,7 +64,7 @@ impl App {
     /// Binds every listener and starts serving.
     ///
     /// # Errors
-    /// A listener cannot be bound, or no address can be announced; the message names the mend.
+    /// A listener cannot be bound, or no address can be announced; the message names the fix.
     pub async fn start(config: Config) -> Result<Self> {
         Self::start_with(config, Inherited::default()).await
     }
@@ -83,12 +83,12 @@ impl App {
         let mut tasks = JoinSet::new();
         let reload = Arc::new(Notify::new());
         let certificates = Certificates::open(&config.tls)?;
-        let ports = Ports::bind(&config, inherited)?;
+        let ports = TcpListeners::bind(&config, inherited)?;
         let (http, https) = (ports.http.clone(), ports.https.clone());
         let turn = relay::bind(&config)?;
         let (udp, tcp) = (turn.udp.clone(), turn.tcp.clone());
 
-        let served = Served::new(&config, &announced, &udp, &tcp, &https);
+        let served = IceUrlBuilder::new(&config, &announced, &udp, &tcp, &https);
         let shown = certificates
             .as_ref()
             .and_then(|certs| certs.store.current());
@@ -106,24 +106,26 @@ impl App {
             hub_settings(&config),
             ice.clone(),
             connection_limits(&config),
-            Box::new(move |user, floor| match (&revoking, floor) {
-                (Some(relay), Some(floor)) => relay.revoke(user, floor),
-                (Some(relay), None) => relay::revoke_all(relay, user, &longest),
-                (None, _) => {}
-            }),
+            Box::new(
+                move |user, revoked_until| match (&revoking, revoked_until) {
+                    (Some(relay), Some(revoked_until)) => relay.revoke(user, revoked_until),
+                    (Some(relay), None) => relay::revoke_all(relay, user, &longest),
+                    (None, _) => {}
+                },
+            ),
         ));
 
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let (stop, stop_seen) = watch::channel(false);
         let (ice, ice_seen) = watch::channel(ice);
         let certificates = certificates.map(|certs| certs.keep(&reload, &mut tasks));
-        let (hold, hold_seen) = watch::channel(false);
+        let (stop_inherited, stop_inherited_seen) = watch::channel(false);
         let applied = watch::Sender::new(config.clone());
         let (verifier, verifier_seen) = watch::channel(config.auth.verifier.clone());
         let (admin_token, admin_seen) = watch::channel(admin_token(&config));
         let access = Access::new(verifier_seen);
-        let context = Arc::new(Context {
-            sessions: session_settings(&config, access.clone()),
+        let context = Arc::new(AppState {
+            sessions: connection_settings(&config, access.clone()),
             access,
             ice: ice_seen,
             driver: Arc::clone(&driver),
@@ -149,22 +151,22 @@ impl App {
         };
         tasks.spawn(served.follow(shown, announced.subscribe(), ice.clone()));
         tasks.spawn(names.follow(announced.clone()));
-        let take_turn = relay
-            .clone()
-            .map(|relay| -> TakeTurn { Arc::new(move |accepted| relay::take(&relay, accepted)) });
-        let ends = Ends {
+        let turn_handler = relay.clone().map(|relay| -> TurnHandler {
+            Arc::new(move |accepted| relay::serve_turn_stream(&relay, accepted))
+        });
+        let ends = StopSignals {
             stop: stop_seen,
-            drain: hold_seen,
+            drain: stop_inherited_seen,
         };
         ports.serve(
             &config,
             &context,
             certificates.as_ref(),
-            take_turn.as_ref(),
+            turn_handler.as_ref(),
             &ends,
             &mut tasks,
         )?;
-        let live = Live {
+        let reloader = Reloader {
             config: applied,
             verifier,
             admin_token,
@@ -173,15 +175,15 @@ impl App {
             longest_ttl,
             certificates: reload,
         };
-        tasks.spawn(live.follow(Arc::clone(&driver), relay.clone()));
+        tasks.spawn(reloader.follow(Arc::clone(&driver), relay.clone()));
         phase.send_replace(Phase::Ready);
         Ok(Self {
             driver,
             relay,
             phase,
             stop,
-            hold,
-            live,
+            stop_inherited,
+            reloader,
             tasks,
             http,
             https,
@@ -195,12 +197,12 @@ impl App {
     /// Takes over what of `config` can change while the box runs, and has certificate files read
     /// again. Returns the keys whose new values wait for a restart.
     pub fn reload(&self, config: Config) -> Vec<String> {
-        self.live.take_over(config)
+        self.reloader.apply(config)
     }
 
     /// Reads certificate files again without waiting for the next look at them.
     pub fn reload_certificates(&self) {
-        self.live.reload_certificates();
+        self.reloader.reload_certificates();
     }
 
     /// What goes on, in one line. It comes back only while signaling and every relay worker move:
@@ -215,7 +217,7 @@ impl App {
         let relayed = match &self.relay {
             Some(relay) => {
                 relay.stats().await;
-                relay.ledger().allocations()
+                relay.shared().allocations()
             }
             None => 0,
         };
@@ -224,26 +226,26 @@ impl App {
 
     /// How long a drain waits for calls to end.
     pub fn grace(&self) -> Duration {
-        self.live.grace()
+        self.reloader.grace()
     }
 
     /// Refuses newcomers, tells everybody, and returns once the last connection and the last
     /// allocation are gone or the grace has ended.
     pub async fn drain(&self) {
         self.phase.send_replace(Phase::Draining);
-        self.hold.send_replace(true);
+        self.stop_inherited.send_replace(true);
         if let Some(relay) = &self.relay {
             relay.drain();
         }
         let grace_ends = Instant::now() + self.grace();
-        self.driver.drain(grace_ends, self.live.has_alternate());
+        self.driver.drain(grace_ends, self.reloader.has_alternate());
         let empty = async {
             self.driver.empty().await;
             // Those of other programs, which have no connection here, live as long as they are used.
             while let Some(relay) = &self.relay
                 && !relay.allocations().await.is_empty()
             {
-                tokio::time::sleep(DRAIN_LOOK).await;
+                tokio::time::sleep(DRAIN_POLL_INTERVAL).await;
             }
         };
         let _ = tokio::time::timeout_at(grace_ends.into(), empty).await;
@@ -262,7 +264,7 @@ impl App {
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         self.driver.end();
-        let _ = tokio::time::timeout(FAREWELL, self.driver.empty()).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.driver.empty()).await;
         self.tasks.shutdown().await;
         if let Some(relay) = &self.relay {
             relay.close();
@@ -282,7 +284,7 @@ pub async fn ice_issuer(config: &Config) -> IceIssuer {
     );
     let tls = fixed(&config.tls.listen);
     let announced = announced(config, &mut Names::new(&config.public.addresses)).await;
-    let served = Served::new(config, &announced, &udp, &tcp, &tls);
+    let served = IceUrlBuilder::new(config, &announced, &udp, &tcp, &tls);
     let certificates = Certificates::open(&config.tls).ok().flatten();
     let shown = certificates.and_then(|certs| certs.store.current());
     issuer(config, served.urls(shown.as_deref()))
@@ -338,15 +340,15 @@ fn hub_settings(config: &Config) -> Settings {
     }
 }
 
-fn session_settings(config: &Config, access: Access) -> SessionSettings {
-    SessionSettings {
+fn connection_settings(config: &Config, access: Access) -> ConnectionSettings {
+    ConnectionSettings {
         heartbeat: config.signal.heartbeat.0,
         timeout: config.signal.timeout.0,
         max_frame: config.signal.max_frame.0 as usize,
         authorize: Arc::new(move |token| {
             access.grant(token, http::unix_now()).map_err(|error| {
                 let code = ErrorCode::from_name(error.code()).unwrap_or(ErrorCode::Unauthorized);
-                Refusal::new(code, error.to_string())
+                RequestError::new(code, error.to_string())
             })
         }),
     }

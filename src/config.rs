@@ -1,6 +1,6 @@
 //! Configuration: raw TOML and environment → a validated [`Config`].
 //!
-//! Every error names its key, the value, the reason and a mend. Nothing here binds a port or
+//! Every error names its key, the value, the reason and a fix. Nothing here binds a port or
 //! resolves a name.
 
 mod check;
@@ -133,7 +133,7 @@ impl Config {
     /// Reads `file` (if any) under the `CALLBOX_…` variables of `env`.
     ///
     /// # Errors
-    /// Every problem found, each with its key and a mend.
+    /// Every problem found, each with its key and a fix.
     pub fn load(
         file: Option<&Path>,
         env: impl Iterator<Item = (String, String)>,

@@ -110,7 +110,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, ExitCode> {
 fn serve(source: &Source) -> Result<(), ExitCode> {
     let config = load(source).and_then(certified)?;
     let log = log::start(&config.log);
-    warn_of(&config);
+    log_warnings(&config);
     raise_descriptor_limit();
     let inherited = Inherited::from_env().map_err(|error| failure(&error))?;
     block_on(run(config, inherited, source, &log))?.map_err(|error| failure(&error))
@@ -127,7 +127,7 @@ async fn run(
     print(&format!("{}\n", app.banner));
     service::ready(&app.status().await);
     let outcome = tokio::select! {
-        () = attend(&app, &mut signals, source, log) => Ok(()),
+        () = run_until_shutdown(&app, &mut signals, source, log) => Ok(()),
         () = service::watchdog(|| app.status()) => Ok(()),
         () = app.failed() => Err(anyhow!(
             "a relay worker has ended by itself, so the box ends and can be started anew"
@@ -138,12 +138,12 @@ async fn run(
 }
 
 /// Reloads on SIGHUP; comes back once the box has drained, or has been told twice to end.
-async fn attend(app: &App, signals: &mut Signals, source: &Source, log: &LogHandle) {
-    while signals.next().await == Told::Reload {
+async fn run_until_shutdown(app: &App, signals: &mut Signals, source: &Source, log: &LogHandle) {
+    while signals.next().await == SignalAction::Reload {
         reload(app, source, log).await;
     }
     tracing::info!("draining; a second signal ends at once");
-    let end = async { while signals.next().await == Told::Reload {} };
+    let end = async { while signals.next().await == SignalAction::Reload {} };
     tokio::select! {
         () = app.drain() => {}
         () = end => {}
@@ -152,7 +152,7 @@ async fn attend(app: &App, signals: &mut Signals, source: &Source, log: &LogHand
 }
 
 #[derive(PartialEq, Eq)]
-enum Told {
+enum SignalAction {
     End,
     Reload,
 }
@@ -172,11 +172,11 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Told {
+    async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.terminate.recv() => Told::End,
-            _ = self.interrupt.recv() => Told::End,
-            _ = self.hangup.recv() => Told::Reload,
+            _ = self.terminate.recv() => SignalAction::End,
+            _ = self.interrupt.recv() => SignalAction::End,
+            _ = self.hangup.recv() => SignalAction::Reload,
         }
     }
 }
@@ -187,7 +187,7 @@ async fn reload(app: &App, source: &Source, log: &LogHandle) {
     let loaded = Config::load(source.config.as_deref(), callbox::config::environment());
     match loaded.and_then(cli::check_certificate) {
         Ok(config) => {
-            warn_of(&config);
+            log_warnings(&config);
             log.set_level(config.log.level);
             let waiting = app.reload(config);
             if waiting.is_empty() {
@@ -205,7 +205,7 @@ async fn reload(app: &App, source: &Source, log: &LogHandle) {
     service::ready(&app.status().await);
 }
 
-fn warn_of(config: &Config) {
+fn log_warnings(config: &Config) {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 /// Longest wait for what a server owes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// Local addresses in turn, since each has 28,000 ports and closed ones rest for a minute.
 const LOCAL_ADDRESSES: usize = 200;
 
@@ -101,12 +101,12 @@ impl Pool {
     /// Takes in until `done`.
     ///
     /// # Errors
-    /// It is not done after `PATIENCE`, or a server broke its protocol.
+    /// It is not done after `TIMEOUT`, or a server broke its protocol.
     pub(crate) fn wait(&mut self, mut done: impl FnMut(&Self) -> bool) -> Result<()> {
         let started = Instant::now();
         while !done(self) {
             self.turn(Duration::ZERO, |_| {})?;
-            ensure!(started.elapsed() < PATIENCE, "the server does not answer");
+            ensure!(started.elapsed() < TIMEOUT, "the server does not answer");
         }
         Ok(())
     }

@@ -88,7 +88,7 @@ impl Launcher {
 
     /// Tells whether a server is installed, and says aloud how to install it otherwise.
     pub(crate) fn has(&self, kind: Kind) -> bool {
-        let (file, mend) = match kind {
+        let (file, fix) = match kind {
             Kind::Callbox | Kind::CallboxTls => (self.callbox.clone(), "cargo build --release"),
             Kind::Matchbox => (
                 self.matchbox.clone(),
@@ -103,7 +103,7 @@ impl Launcher {
         let there = file.exists();
         if !there {
             eprintln!(
-                "{} is left out: {} is missing; `{mend}`",
+                "{} is left out: {} is missing; `{fix}`",
                 kind.name(),
                 file.display()
             );

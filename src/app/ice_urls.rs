@@ -15,7 +15,7 @@ pub(super) struct IceUrls {
 }
 
 /// The listeners that clients can reach, and under which names.
-pub(super) struct Served {
+pub(super) struct IceUrlBuilder {
     public: Public,
     announced: Vec<Announced>,
     /// Where STUN and TURN are served over UDP.
@@ -26,7 +26,7 @@ pub(super) struct Served {
     tls: Vec<SocketAddr>,
 }
 
-impl Served {
+impl IceUrlBuilder {
     pub(super) fn new(
         config: &Config,
         announced: &[Announced],
@@ -164,8 +164,13 @@ mod tests {
         list.iter().map(|a| a.parse().unwrap()).collect()
     }
 
-    fn served(public: Public, announced: &[Announced], udp: &[&str], tls: &[&str]) -> Served {
-        Served {
+    fn served(
+        public: Public,
+        announced: &[Announced],
+        udp: &[&str],
+        tls: &[&str],
+    ) -> IceUrlBuilder {
+        IceUrlBuilder {
             public,
             announced: announced.to_vec(),
             udp: listeners(udp),

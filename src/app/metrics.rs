@@ -5,7 +5,7 @@ mod process;
 mod relay;
 
 use crate::config::Config;
-use crate::http::{Asks, Phase, unix_now};
+use crate::http::{AsyncQuery, Phase, unix_now};
 use crate::net::{CertStore, NameCounters};
 use crate::protocol::DialectKind;
 use crate::relay::RelayHandle;
@@ -37,7 +37,7 @@ pub(super) struct Sources {
 }
 
 /// Makes the function that renders everything.
-pub(super) fn scraper(sources: Sources) -> Asks<String> {
+pub(super) fn scraper(sources: Sources) -> AsyncQuery<String> {
     let started = unix_now();
     Box::new(move || {
         let sources = sources.clone();

@@ -4,7 +4,7 @@ use crate::config::{Config, Listen};
 use crate::http::{RelayAdmin, RelayRow, unix_now};
 use crate::net::{self, Accepted, Announced, BindError, Wire};
 use crate::relay::engine::{AllocationView, PeerPolicy, Quotas, Settings, Transport};
-use crate::relay::ledger::RelayAddress;
+use crate::relay::shared::RelayAddress;
 use crate::relay::{ClientStream, Listeners, RelayConfig, RelayHandle};
 use anyhow::Result;
 use std::collections::BTreeSet;
@@ -103,7 +103,7 @@ pub(super) fn settings(config: &Config, own: impl IntoIterator<Item = IpAddr>) -
 }
 
 /// Hands a connection that speaks TURN to a worker.
-pub(super) fn take(relay: &RelayHandle, accepted: Accepted) {
+pub(super) fn serve_turn_stream(relay: &RelayHandle, accepted: Accepted) {
     let (client, local) = (accepted.client, accepted.local);
     let (prefix, stream) = match accepted.wire {
         Wire::Plain(stream) => (
@@ -126,7 +126,7 @@ pub(super) fn take(relay: &RelayHandle, accepted: Accepted) {
 pub(super) fn admin(relay: Option<Arc<RelayHandle>>, longest_ttl: Arc<AtomicU64>) -> RelayAdmin {
     let (listed, asked) = (relay.clone(), relay.clone());
     RelayAdmin {
-        floor: Box::new(move |user| asked.as_ref()?.ledger().floor(user)),
+        revoked_until: Box::new(move |user| asked.as_ref()?.shared().revoked_until(user)),
         list: Box::new(move || {
             let relay = listed.clone();
             Box::pin(async move {
@@ -148,7 +148,10 @@ pub(super) fn admin(relay: Option<Arc<RelayHandle>>, longest_ttl: Arc<AtomicU64>
 /// `longest_ttl` is the longest life, in seconds, of any such credential.
 pub(super) fn revoke_all(relay: &RelayHandle, user: &str, longest_ttl: &AtomicU64) {
     // After a revocation credentials expire one second past its floor at the earliest.
-    let past = relay.ledger().floor(user).map_or(0, |floor| floor + 1);
+    let past = relay
+        .shared()
+        .revoked_until(user)
+        .map_or(0, |revoked_until| revoked_until + 1);
     let longest = unix_now() + longest_ttl.load(Ordering::Relaxed);
     relay.revoke(user, past.max(longest));
 }

@@ -75,7 +75,8 @@ impl Verifier {
     /// # Errors
     /// The text is no public key of these kinds.
     pub fn add_pem(&mut self, pem: &str) -> Result<(), String> {
-        let key = Key::from_pem(pem).ok_or("is no RSA, EC or Ed25519 public key in PEM")?;
+        let key =
+            Key::from_pem(pem).ok_or("is not a valid RSA, EC or Ed25519 public key in PEM")?;
         self.keys.push(key);
         Ok(())
     }
@@ -83,13 +84,14 @@ impl Verifier {
     /// Accepts the signing keys of a JWK Set (RFC 7517), told apart by `kid`.
     ///
     /// # Errors
-    /// The text is no JWK Set, or none of its keys can verify.
+    /// The text is not a valid JWK Set, or none of its keys can verify.
     pub fn add_jwks(&mut self, json: &str) -> Result<(), String> {
         #[derive(Deserialize)]
         struct Set {
             keys: Vec<Value>,
         }
-        let set: Set = serde_json::from_str(json).map_err(|e| format!("is no JWK Set: {e}"))?;
+        let set: Set =
+            serde_json::from_str(json).map_err(|e| format!("is not a valid JWK Set: {e}"))?;
         let before = self.keys.len();
         // A set may hold keys for other uses and kinds of its issuer's choosing: they are skipped.
         self.keys.extend(set.keys.iter().filter_map(Key::from_jwk));
@@ -102,11 +104,11 @@ impl Verifier {
     /// Narrows what is accepted to the named algorithms; empty leaves all that the keys allow.
     ///
     /// # Errors
-    /// The first name that is no JWS algorithm, or that no key can use.
+    /// The first name that is not a valid JWS algorithm, or that no key can use.
     pub fn restrict(&mut self, names: &[String]) -> Result<(), String> {
         for name in names {
-            let algorithm =
-                Alg::from_name(name).ok_or_else(|| format!("{name:?} is no JWS algorithm"))?;
+            let algorithm = Alg::from_name(name)
+                .ok_or_else(|| format!("{name:?} is not a valid JWS algorithm"))?;
             if !self
                 .keys
                 .iter()
@@ -125,7 +127,7 @@ impl Verifier {
     /// The token expired, or what else is wrong with it.
     pub fn verify(&self, token: &str, now: u64) -> Result<Grant, TokenError> {
         let Some((header, message, claims, signature)) = split(token) else {
-            return Err(refused("the token is no JWT"));
+            return Err(refused("the token is not a JWT"));
         };
         let header = Header::read(header)?;
         let allowed = |alg: &Alg| self.algorithms.is_empty() || self.algorithms.contains(alg);
@@ -200,7 +202,7 @@ impl Header {
             .decode(part)
             .ok()
             .and_then(|json| serde_json::from_slice(&json).ok())
-            .ok_or_else(|| refused("the token is no JWT"))?;
+            .ok_or_else(|| refused("the token is not a JWT"))?;
         // RFC 7515 section 4.1.11: who does not understand an extension refuses the token. RFC 7797
         // would have the claims signed in another form.
         if fields.contains_key("crit") {
@@ -218,7 +220,7 @@ impl Header {
         Ok(Self {
             algorithm: text("alg")
                 .and_then(Alg::from_name)
-                .ok_or_else(|| refused("the token is no JWT with a supported algorithm"))?,
+                .ok_or_else(|| refused("the token is not a JWT with a supported algorithm"))?,
             key_id: text("kid").map(str::to_owned),
         })
     }
@@ -283,7 +285,7 @@ impl Claims {
     fn date(&mut self, name: &str) -> Result<Option<u64>, TokenError> {
         match self.take::<f64>(name)? {
             Some(date) if date.is_finite() && date >= 0.0 => Ok(Some(date as u64)),
-            Some(_) => Err(self.wrong(name, "is no date")),
+            Some(_) => Err(self.wrong(name, "is not a valid date")),
             None => Ok(None),
         }
     }

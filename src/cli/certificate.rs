@@ -15,7 +15,7 @@ pub fn check_certificate(mut config: Config) -> Result<Config, ConfigError> {
     let store = CertStore::default();
     PemFiles::open(cert, key, &store).map_err(|reason| {
         Problem::new("tls.cert", cert.display(), reason)
-            .mend("name a PEM chain, leaf first, and the key of that leaf")
+            .fix("name a PEM chain, leaf first, and the key of that leaf")
     })?;
     if let Some(shown) = store.current() {
         let now = SystemTime::now()

@@ -34,14 +34,14 @@ pub fn credentials(
     now: u64,
 ) -> Result<String, String> {
     if config.turn.made_secret {
-        let mend = if args.source.config.is_some() {
+        let fix = if args.source.config.is_some() {
             "set it; `openssl rand -hex 20` makes one"
         } else {
             "name the box's configuration with --config FILE"
         };
         return Err(format!(
             "turn.secrets is not set, so a box makes one for each run and nobody else can sign \
-             with it: {mend}"
+             with it: {fix}"
         ));
     }
     if let Some(ttl) = args.ttl {

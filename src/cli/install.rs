@@ -224,12 +224,12 @@ fn group_id() -> Option<u32> {
 }
 
 fn failure(step: &Step, error: &io::Error) -> String {
-    let mend = match error.kind() {
+    let fix = match error.kind() {
         io::ErrorKind::PermissionDenied => ": run it as root",
         io::ErrorKind::NotFound => ": is the tool installed, and the directory there?",
         _ => "",
     };
-    format!("cannot {step}: {error}{mend}")
+    format!("cannot {step}: {error}{fix}")
 }
 
 impl fmt::Display for Step {

@@ -92,12 +92,12 @@ fn no_signer(config: &Config, has_file: bool) -> String {
                 with its private half where your app logs people in, or set auth.secret as well"
             .into();
     }
-    let mend = if has_file {
+    let fix = if has_file {
         "set auth.secret in it; `openssl rand -hex 32` makes one"
     } else {
         "name the box's configuration with --config FILE"
     };
-    format!("there is no auth.secret to sign with: {mend}")
+    format!("there is no auth.secret to sign with: {fix}")
 }
 
 #[cfg(test)]

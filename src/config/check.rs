@@ -64,7 +64,7 @@ impl Check<'_> {
         self.limits(&raw);
         if raw.http.listen.is_empty() && raw.tls.listen.is_empty() {
             self.problem("http.listen", "[]", "leaves nothing to connect to")
-                .set_mend("name at least one address, e.g. [\"127.0.0.1:8080\"]");
+                .set_fix("name at least one address, e.g. [\"127.0.0.1:8080\"]");
         }
         effective.auth.mode = Some(auth.mode);
         if let Some(CertificateSource::Acme(acme)) = &tls.certificates {
@@ -100,9 +100,9 @@ impl Check<'_> {
                 self.problem(
                     "public.host",
                     format!("{host:?}"),
-                    "is no host name or IP address",
+                    "is not a valid host name or IP address",
                 )
-                .set_mend("write the bare name, e.g. \"call.example.org\": no scheme, no port");
+                .set_fix("write the bare name, e.g. \"call.example.org\": no scheme, no port");
             }
         }
         for url in &raw.public.ice_urls {
@@ -110,8 +110,12 @@ impl Check<'_> {
                 .iter()
                 .any(|scheme| url.starts_with(scheme))
             {
-                self.problem("public.ice_urls", format!("{url:?}"), "is no ICE URL")
-                    .set_mend("write e.g. \"turn:call.example.org:3478?transport=udp\"");
+                self.problem(
+                    "public.ice_urls",
+                    format!("{url:?}"),
+                    "is not a valid ICE URL",
+                )
+                .set_fix("write e.g. \"turn:call.example.org:3478?transport=udp\"");
             }
         }
         let mut addresses: Vec<AddressRule> = vec![];
@@ -122,19 +126,23 @@ impl Check<'_> {
                 }
                 (_, Ok(ip)) if ip.is_unspecified() || ip.is_multicast() => {
                     self.problem("public.address", entry, "is not an address of a host")
-                        .set_mend("name the address that clients reach, or leave the key out");
+                        .set_fix("name the address that clients reach, or leave the key out");
                 }
                 (_, Ok(ip)) => {
                     let taken = |rule: &AddressRule| matches!(rule, AddressRule::Ip(other) if other.is_ipv4() == ip.is_ipv4());
                     if addresses.iter().any(taken) {
                         self.problem("public.address", entry, "is a second one of its family")
-                            .set_mend("keep one IPv4 and one IPv6 address at most");
+                            .set_fix("keep one IPv4 and one IPv6 address at most");
                     }
                     addresses.push(AddressRule::Ip(ip));
                 }
                 _ => {
-                    self.problem("public.address", format!("{entry:?}"), "is no IP address")
-                        .set_mend("write an address, or \"dns:NAME\" to look one up");
+                    self.problem(
+                        "public.address",
+                        format!("{entry:?}"),
+                        "is not a valid IP address",
+                    )
+                    .set_fix("write an address, or \"dns:NAME\" to look one up");
                 }
             }
         }
@@ -144,7 +152,7 @@ impl Check<'_> {
                 .is_none_or(|(_, port)| port.parse::<u16>().is_err())
         {
             self.problem("public.stun", format!("{server:?}"), "has no port")
-                .set_mend("write HOST:PORT, e.g. \"stun.example.org:3478\"");
+                .set_fix("write HOST:PORT, e.g. \"stun.example.org:3478\"");
         }
         Public {
             host: raw.public.host.clone(),
@@ -167,7 +175,7 @@ impl Check<'_> {
                 "",
                 "is not set, and the box is reachable from outside",
             )
-            .set_mend(
+            .set_fix(
                 "write two lines: [auth] and mode = \"open\" (anyone may join), \
                      or mode = \"jwt\" beside secret = \"…\"",
             );
@@ -176,7 +184,7 @@ impl Check<'_> {
         match mode {
             Mode::Jwt if !has_key => self
                 .problem("auth.secret", "", "is not set, and auth.mode = \"jwt\" needs a key")
-                .set_mend("set auth.secret, auth.public_key or auth.jwks; `openssl rand -hex 32` makes a secret"),
+                .set_fix("set auth.secret, auth.public_key or auth.jwks; `openssl rand -hex 32` makes a secret"),
             Mode::Open if has_key => self.warnings.push(
                 "auth has a key, but auth.mode is \"open\": tokens are not asked for".into(),
             ),
@@ -201,7 +209,7 @@ impl Check<'_> {
                 "",
                 "is empty, and anyone could send that",
             )
-            .set_mend("`openssl rand -hex 32` makes one; without the key there is no admin API");
+            .set_fix("`openssl rand -hex 32` makes one; without the key there is no admin API");
         }
         Auth {
             mode,
@@ -226,7 +234,7 @@ impl Check<'_> {
                     "",
                     "is empty, and anyone could sign with that",
                 )
-                .set_mend("`openssl rand -hex 32` makes one");
+                .set_fix("`openssl rand -hex 32` makes one");
             } else if length < 32 {
                 self.warnings.push(format!(
                     "auth.secret has {length} bytes; RFC 7518 section 3.2 asks for 32 with HS256"
@@ -242,7 +250,7 @@ impl Check<'_> {
             };
             if let Some(Err(reason)) = pem.map(|pem| verifier.add_pem(&pem)) {
                 self.problem("auth.public_key", "", reason)
-                    .set_mend("name a PEM file, or paste one that begins with BEGIN PUBLIC KEY");
+                    .set_fix("name a PEM file, or paste one that begins with BEGIN PUBLIC KEY");
             }
         }
         if let Some(path) = &auth.jwks
@@ -250,11 +258,11 @@ impl Check<'_> {
             && let Err(reason) = verifier.add_jwks(&json)
         {
             self.problem("auth.jwks", path.display(), reason)
-                .set_mend("name a file as your identity provider serves at jwks_uri");
+                .set_fix("name a file as your identity provider serves at jwks_uri");
         }
         if let Err(reason) = verifier.restrict(&auth.algorithms) {
             self.problem("auth.algorithms", "", reason)
-                .set_mend("name what your tokens are signed with, e.g. [\"HS256\"]");
+                .set_fix("name what your tokens are signed with, e.g. [\"HS256\"]");
         }
         verifier
     }
@@ -262,8 +270,12 @@ impl Check<'_> {
     fn turn(&mut self, raw: &Raw, loopback: bool) -> Turn {
         let turn = &raw.turn;
         if turn.realm.is_empty() || turn.realm.len() > MAX_REALM || turn.realm.contains('"') {
-            self.problem("turn.realm", format!("{:?}", turn.realm), "is no realm")
-                .set_mend("write 1 to 127 characters without quotes, e.g. your domain");
+            self.problem(
+                "turn.realm",
+                format!("{:?}", turn.realm),
+                "is not a valid realm",
+            )
+            .set_fix("write 1 to 127 characters without quotes, e.g. your domain");
         }
         let mut secrets = turn.secrets.clone();
         if let Some(path) = &turn.secrets_file {
@@ -273,7 +285,7 @@ impl Check<'_> {
                 secrets = lines.map(SecretString::from).collect();
                 if secrets.is_empty() {
                     self.problem("turn.secrets_file", path.display(), "holds no secret")
-                        .set_mend("put one secret on each line, the newest first");
+                        .set_fix("put one secret on each line, the newest first");
                 }
             } else {
                 self.both("turn.secrets");
@@ -285,7 +297,7 @@ impl Check<'_> {
                 "",
                 "has an empty entry, and anyone could mint with that",
             )
-            .set_mend("`openssl rand -hex 20` makes a secret");
+            .set_fix("`openssl rand -hex 20` makes a secret");
         }
         let made_secret = secrets.is_empty();
         let secrets = TurnSecrets::new(secrets)
@@ -304,8 +316,8 @@ impl Check<'_> {
         let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
         let workers = turn.workers.map_or_else(cores, |n| n as usize);
         if !(1..=MAX_WORKERS).contains(&workers) {
-            self.problem("turn.workers", workers, "is no number of threads")
-                .set_mend("leave it out: one a core is what fits");
+            self.problem("turn.workers", workers, "is not a valid number of threads")
+                .set_fix("leave it out: one a core is what fits");
         }
         if turn.coalesce.0 > MAX_COALESCE {
             self.problem(
@@ -313,7 +325,7 @@ impl Check<'_> {
                 turn.coalesce,
                 "is a delay that calls would feel",
             )
-            .set_mend("\"200us\" is what pays; \"0s\" switches it off");
+            .set_fix("\"200us\" is what pays; \"0s\" switches it off");
         }
         Turn {
             enabled: turn.enabled,
@@ -351,7 +363,7 @@ impl Check<'_> {
         ] {
             if value.0 > LONGEST_SPAN {
                 self.problem(key, value, "is longer than ten years")
-                    .set_mend("write e.g. \"1h\"");
+                    .set_fix("write e.g. \"1h\"");
             }
         }
         for (key, value) in [
@@ -362,7 +374,7 @@ impl Check<'_> {
         ] {
             if value.0 < Duration::from_secs(1) {
                 self.problem(key, value, "is shorter than a second")
-                    .set_mend("write e.g. \"30s\"");
+                    .set_fix("write e.g. \"30s\"");
             }
         }
         for (key, value) in [
@@ -376,17 +388,17 @@ impl Check<'_> {
         ] {
             if value == 0 {
                 self.problem(key, 0, "would refuse everybody")
-                    .set_mend("write 1 or more");
+                    .set_fix("write 1 or more");
             }
         }
         let frame = signal.max_frame;
         if !(1 << 10..=16 << 20).contains(&frame.0) {
             self.problem("signal.max_frame", frame, "is not between 1KiB and 16MiB")
-                .set_mend("an SDP offer takes up to 30KiB; the default is 64KiB");
+                .set_fix("an SDP offer takes up to 30KiB; the default is 64KiB");
         }
         if signal.outbox.0 < frame.0 {
             self.problem("signal.outbox", signal.outbox, "cannot hold one frame")
-                .set_mend(format!("write at least signal.max_frame, {frame}"));
+                .set_fix(format!("write at least signal.max_frame, {frame}"));
         }
     }
 
@@ -413,7 +425,7 @@ impl Check<'_> {
         std::fs::read_to_string(path)
             .map_err(|error| {
                 self.problem(key, path.display(), error)
-                    .set_mend("name a file that this user can read");
+                    .set_fix("name a file that this user can read");
             })
             .ok()
     }
@@ -424,7 +436,7 @@ impl Check<'_> {
             "",
             format!("is set, and so is {key}"),
         )
-        .set_mend("keep one of the two");
+        .set_fix("keep one of the two");
     }
 
     pub(super) fn problem(

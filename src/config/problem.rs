@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and how to mend it.
+//! What is wrong with a configuration, and how to fix it.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ pub struct Problem {
     pub(super) key: String,
     value: String,
     reason: String,
-    mend: String,
+    fix: String,
     origin: Option<String>,
 }
 
@@ -27,19 +27,19 @@ impl Problem {
             key: key.to_string(),
             value: value.to_string(),
             reason: reason.to_string(),
-            mend: String::new(),
+            fix: String::new(),
             origin: None,
         }
     }
 
     /// Adds what to do about it.
-    pub fn mend(mut self, mend: impl fmt::Display) -> Self {
-        self.set_mend(mend);
+    pub fn fix(mut self, fix: impl fmt::Display) -> Self {
+        self.set_fix(fix);
         self
     }
 
-    pub(super) fn set_mend(&mut self, mend: impl fmt::Display) {
-        self.mend = mend.to_string();
+    pub(super) fn set_fix(&mut self, fix: impl fmt::Display) {
+        self.fix = fix.to_string();
     }
 
     pub(super) fn origin(mut self, origin: Option<String>) -> Self {
@@ -58,8 +58,8 @@ impl fmt::Display for Problem {
             write!(f, " ({origin})")?;
         }
         write!(f, ": {}", self.reason)?;
-        if !self.mend.is_empty() {
-            write!(f, "; {}", self.mend)?;
+        if !self.fix.is_empty() {
+            write!(f, "; {}", self.fix)?;
         }
         Ok(())
     }

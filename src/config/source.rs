@@ -30,12 +30,12 @@ impl Layers {
         if let Some(path) = file {
             let text = std::fs::read_to_string(path).map_err(|error| {
                 Problem::new("--config", path.display(), error)
-                    .mend("name a file that this user can read")
+                    .fix("name a file that this user can read")
             })?;
             // Parsed by itself first: this error shows the line, the merged one would not.
             text.parse::<toml::Table>().map_err(|error| {
                 Problem::new("--config", path.display(), not_toml(&text, &error))
-                    .mend("correct the line; values are TOML, strings in double quotes")
+                    .fix("correct the line; values are TOML, strings in double quotes")
             })?;
             builder = builder.add_source(NamedFile {
                 path: path.display().to_string(),
@@ -86,8 +86,8 @@ impl Layers {
                 let problem = Problem::new(&key, shown(value), "is not a key of callbox")
                     .origin(value.origin().map(str::to_owned));
                 match nearest(&key, self.known.keys()) {
-                    Some(known) => problem.mend(format!("did you mean {known}?")),
-                    None => problem.mend("config/callbox.toml lists every key"),
+                    Some(known) => problem.fix(format!("did you mean {known}?")),
+                    None => problem.fix("config/callbox.toml lists every key"),
                 }
             })
             .collect()
@@ -116,14 +116,11 @@ impl Layers {
         };
         let key = key.unwrap_or_default();
         let origin = self.origin(key.split('[').next().unwrap_or_default());
-        let mend = match self.known.get(key.split('[').next().unwrap_or_default()) {
+        let fix = match self.known.get(key.split('[').next().unwrap_or_default()) {
             Some(default) if !default.is_null() => format!("write it like its default, {default}"),
             _ => "config/callbox.toml shows how it is written".into(),
         };
-        Problem::new(key, "", reason)
-            .origin(origin)
-            .mend(mend)
-            .into()
+        Problem::new(key, "", reason).origin(origin).fix(fix).into()
     }
 }
 
@@ -137,7 +134,7 @@ fn not_toml(text: &str, error: &toml::de::Error) -> String {
         .map_or(0, |tail| tail.chars().count())
         + 1;
     format!(
-        "is no TOML at line {line}, column {column}: {}",
+        "is not valid TOML at line {line}, column {column}: {}",
         error.message()
     )
 }
@@ -178,7 +175,7 @@ fn joined(prefix: &str, key: &str) -> String {
 
 fn foreign(error: &config::ConfigError) -> ConfigError {
     Problem::new("", "", error)
-        .mend("config/callbox.toml shows how each key is written")
+        .fix("config/callbox.toml shows how each key is written")
         .into()
 }
 

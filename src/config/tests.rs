@@ -110,7 +110,7 @@ fn each_error_names_key_value_reason_and_mend() {
     );
     let line = error("[turn\n");
     assert!(
-        line.contains("FILE: is no TOML") && line.contains("line 1"),
+        line.contains("FILE: is not valid TOML") && line.contains("line 1"),
         "{line}"
     );
     let missing = error("[auth]\nmode = \"jwt\"\nsecret_file = \"/nonexistent/secret\"");

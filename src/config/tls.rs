@@ -56,7 +56,7 @@ impl Check<'_> {
         } else if certificates.is_none() && self.problems.iter().all(|p| !p.key.starts_with("tls."))
         {
             self.problem("tls.listen", "", "is set, and no certificate is")
-                .set_mend(
+                .set_fix(
                     "set tls.cert and tls.key, or tls.acme.email to order certificates by ACME",
                 );
         }
@@ -66,7 +66,7 @@ impl Check<'_> {
                 "true",
                 "is believed from http.trusted_proxies only, and there are none",
             )
-            .set_mend("list the proxy's address in http.trusted_proxies, e.g. [\"127.0.0.1/32\"]");
+            .set_fix("list the proxy's address in http.trusted_proxies, e.g. [\"127.0.0.1/32\"]");
         }
         Tls {
             listen: tls.listen.clone(),
@@ -81,7 +81,7 @@ impl Check<'_> {
         match (&tls.cert, &tls.key) {
             (Some(_), _) | (_, Some(_)) if wants_acme => {
                 self.problem("tls.acme", "", "is set, and so is tls.cert or tls.key")
-                    .set_mend("keep one of the two");
+                    .set_fix("keep one of the two");
                 None
             }
             (Some(cert), Some(key)) => {
@@ -94,12 +94,12 @@ impl Check<'_> {
             }
             (Some(_), None) => {
                 self.problem("tls.key", "", "is not set, and tls.cert is")
-                    .set_mend("name the PEM file with the certificate's private key");
+                    .set_fix("name the PEM file with the certificate's private key");
                 None
             }
             (None, Some(_)) => {
                 self.problem("tls.cert", "", "is not set, and tls.key is")
-                    .set_mend("name the PEM file with the certificate chain, leaf first");
+                    .set_fix("name the PEM file with the certificate chain, leaf first");
                 None
             }
             (None, None) if wants_acme => self.acme(raw).map(CertificateSource::Acme),
@@ -111,8 +111,8 @@ impl Check<'_> {
         let acme = &raw.tls.acme;
         if !acme.directory.starts_with("https://") {
             let shown = format!("{:?}", acme.directory);
-            self.problem("tls.acme.directory", shown, "is no https:// URL")
-                .set_mend(
+            self.problem("tls.acme.directory", shown, "is not a valid https:// URL")
+                .set_fix(
                     "write the authority's directory, e.g. \
                      \"https://acme-staging-v02.api.letsencrypt.org/directory\" to try things out",
                 );
@@ -128,7 +128,7 @@ impl Check<'_> {
                 "[]",
                 "names nothing, and public.host is not set",
             )
-            .set_mend("set public.host to the box's name, e.g. \"call.example.org\"");
+            .set_fix("set public.host to the box's name, e.g. \"call.example.org\"");
             return None;
         }
         for domain in &domains {
@@ -140,7 +140,7 @@ impl Check<'_> {
                 continue;
             };
             self.problem("tls.acme.domains", format!("{domain:?}"), reason)
-                .set_mend("write a DNS name that leads to this box, e.g. \"call.example.org\"");
+                .set_fix("write a DNS name that leads to this box, e.g. \"call.example.org\"");
         }
         Some(Acme {
             email: acme.email.clone(),

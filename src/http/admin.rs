@@ -1,11 +1,11 @@
 //! The operator's API over rooms and relays. Without a configured token it does not exist: behind
 //! a proxy everybody comes from loopback, so an address proves nothing.
 
-use super::Context;
+use super::AppState;
 use super::access::token_of;
 use super::extract::{Segment, Text};
 use super::problem::Problem;
-use crate::protocol::{ErrorCode, Refusal, RoomPatch, RoomView};
+use crate::protocol::{ErrorCode, RequestError, RoomPatch, RoomView};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -19,7 +19,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes below the token check.
-pub(super) fn routes() -> OpenApiRouter<Arc<Context>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<AppState>> {
     OpenApiRouter::new()
         .routes(routes!(rooms))
         .routes(routes!(room, patch_room, close_room))
@@ -32,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Context>> {
 
 /// Middleware that lets the bearer of `auth.admin_token` through.
 pub(super) async fn check(
-    State(context): State<Arc<Context>>,
+    State(context): State<Arc<AppState>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -87,7 +87,7 @@ struct Rooms<'a> {
 /// Lists rooms.
 #[utoipa::path(get, path = "/v1/rooms", tag = "rooms", security(("admin" = [])),
     responses((status = 200, description = "`{\"rooms\": [Room]}`, each with its count of `peers`")))]
-async fn rooms(State(context): State<Arc<Context>>) -> Response {
+async fn rooms(State(context): State<Arc<AppState>>) -> Response {
     let body = context.driver.with_hub(|hub, _, _| {
         render(&Rooms {
             rooms: hub.rooms().collect(),
@@ -102,7 +102,7 @@ async fn rooms(State(context): State<Arc<Context>>) -> Response {
     responses((status = 200, description = "the Room and its `members`: [Peer]"),
         (status = 404, description = "no such room")))]
 async fn room(
-    State(context): State<Arc<Context>>,
+    State(context): State<Arc<AppState>>,
     Segment(id): Segment<String>,
 ) -> Result<Response, Problem> {
     let body = context
@@ -122,7 +122,7 @@ async fn room(
         (status = 404, description = "no such room"),
         (status = 409, description = "`relayOnly` on a box without a relay")))]
 async fn patch_room(
-    State(context): State<Arc<Context>>,
+    State(context): State<Arc<AppState>>,
     Segment(id): Segment<String>,
     Text(body): Text,
 ) -> Result<Response, Problem> {
@@ -141,7 +141,7 @@ async fn patch_room(
     params(("id" = String, Path, description = "`roomId`")),
     responses((status = 204, description = "closed"), (status = 404, description = "no such room")))]
 async fn close_room(
-    State(context): State<Arc<Context>>,
+    State(context): State<Arc<AppState>>,
     Segment(id): Segment<String>,
 ) -> Result<StatusCode, Problem> {
     context
@@ -158,7 +158,7 @@ async fn close_room(
         (status = 400, description = "the body is not JSON"),
         (status = 404, description = "no such room")))]
 async fn notify(
-    State(context): State<Arc<Context>>,
+    State(context): State<Arc<AppState>>,
     Segment(id): Segment<String>,
     Text(body): Text,
 ) -> Result<Response, Problem> {
@@ -183,7 +183,7 @@ async fn notify(
     responses((status = 204, description = "removed"),
         (status = 404, description = "no such room or peer")))]
 async fn remove_peer(
-    State(context): State<Arc<Context>>,
+    State(context): State<Arc<AppState>>,
     Segment((id, peer)): Segment<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     context
@@ -221,7 +221,7 @@ pub struct RelayRow {
 /// Lists live allocations.
 #[utoipa::path(get, path = "/v1/relays", tag = "relays", security(("admin" = [])),
     responses((status = 200, description = "`{\"relays\": [RelayRow]}`", body = Vec<RelayRow>)))]
-async fn relays(State(context): State<Arc<Context>>) -> Response {
+async fn relays(State(context): State<Arc<AppState>>) -> Response {
     let mut rows = (context.relays.list)().await;
     context.driver.with_hub(|hub, _, _| {
         for row in &mut rows {
@@ -238,7 +238,10 @@ async fn relays(State(context): State<Arc<Context>>) -> Response {
 #[utoipa::path(delete, path = "/v1/relays/{user}", tag = "relays", security(("admin" = [])),
     params(("user" = String, Path, description = "`user` of the list")),
     responses((status = 204, description = "revoked, whether or not it had allocations")))]
-async fn revoke(State(context): State<Arc<Context>>, Segment(user): Segment<String>) -> StatusCode {
+async fn revoke(
+    State(context): State<Arc<AppState>>,
+    Segment(user): Segment<String>,
+) -> StatusCode {
     let is_peer = context
         .driver
         .with_hub(|hub, _, effects| hub.revoke(&user, effects));
@@ -251,7 +254,7 @@ async fn revoke(State(context): State<Arc<Context>>, Segment(user): Segment<Stri
 /// Shows counters and gauges in the OpenMetrics text format.
 #[utoipa::path(get, path = "/metrics", tag = "health", security(("admin" = [])),
     responses((status = 200, description = "OpenMetrics text", content_type = "text/plain")))]
-pub(super) async fn metrics(State(context): State<Arc<Context>>) -> Response {
+pub(super) async fn metrics(State(context): State<Arc<AppState>>) -> Response {
     const OPEN_METRICS: HeaderValue =
         HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     (
@@ -284,8 +287,8 @@ fn no_such(code: ErrorCode) -> Problem {
     )
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
+impl From<RequestError> for Problem {
+    fn from(refusal: RequestError) -> Self {
         let status = match refusal.code {
             ErrorCode::NoSuchRoom | ErrorCode::NoSuchPeer => StatusCode::NOT_FOUND,
             ErrorCode::NoRelay => StatusCode::CONFLICT,

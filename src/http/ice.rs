@@ -2,7 +2,7 @@
 
 use super::access::{query, token_of};
 use super::problem::Problem;
-use super::{Context, unix_now};
+use super::{AppState, unix_now};
 use crate::auth::credential::http_user;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
@@ -36,7 +36,7 @@ impl<S: Sync> FromRequestParts<S> for Asked {
         (status = 401, description = "`unauthorized` or `token-expired`"),
         (status = 503, description = "`draining`")))]
 pub(super) async fn ice_servers(
-    State(context): State<Arc<Context>>,
+    State(context): State<Arc<AppState>>,
     asked: Asked,
 ) -> Result<Response, Problem> {
     let now = unix_now();
@@ -52,9 +52,9 @@ pub(super) async fn ice_servers(
         .identity
         .unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
     let user = http_user(&name);
-    let floor = (context.relays.floor)(&user);
+    let revoked_until = (context.relays.revoked_until)(&user);
     let ice = context.ice.borrow();
-    let servers = ice.issue_until(&user, now, floor, grant.ends);
+    let servers = ice.issue_until(&user, now, revoked_until, grant.ends);
     drop(ice);
     let body = match asked.format.as_deref() {
         None | Some("") => json!(servers),

@@ -20,7 +20,7 @@ pub use guard::Guard;
 pub use serve::{Version, serve};
 
 use crate::auth::credential::IceIssuer;
-use crate::signal::{Driver, SessionSettings};
+use crate::signal::{ConnectionSettings, Driver};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
@@ -48,7 +48,7 @@ pub enum Phase {
 }
 
 /// What handlers share.
-pub struct Context {
+pub struct AppState {
     /// Who may join.
     pub access: Access,
     /// Mints credentials; its URLs follow the certificate.
@@ -56,7 +56,7 @@ pub struct Context {
     /// Signaling.
     pub driver: Arc<Driver>,
     /// How connections are run.
-    pub sessions: SessionSettings,
+    pub sessions: ConnectionSettings,
     /// Readiness.
     pub phase: watch::Receiver<Phase>,
     /// Whether the embedded pages are served.
@@ -66,33 +66,33 @@ pub struct Context {
     /// The relays, as far as an operator is concerned.
     pub relays: RelayAdmin,
     /// Renders all metrics.
-    pub scrape: Asks<String>,
+    pub scrape: AsyncQuery<String>,
 }
 
 /// A question that takes a while.
-pub type Asks<T> = Box<dyn Fn() -> BoxFuture<'static, T> + Send + Sync>;
+pub type AsyncQuery<T> = Box<dyn Fn() -> BoxFuture<'static, T> + Send + Sync>;
 
 /// Finds what a revocation left behind.
-pub type FloorOf = Box<dyn Fn(&str) -> Option<u64> + Send + Sync>;
+pub type RevokedUntil = Box<dyn Fn(&str) -> Option<u64> + Send + Sync>;
 
 /// What an operator does with relays.
 pub struct RelayAdmin {
     /// Lists live allocations; identity and room are left empty.
-    pub list: Asks<Vec<RelayRow>>,
+    pub list: AsyncQuery<Vec<RelayRow>>,
     /// The highest expiry that a revocation of this user refuses.
-    pub floor: FloorOf,
+    pub revoked_until: RevokedUntil,
     /// Revokes a user that is no session of signaling.
     pub revoke: Box<dyn Fn(&str) + Send + Sync>,
 }
 
-impl Context {
+impl AppState {
     fn is_draining(&self) -> bool {
         *self.phase.borrow() == Phase::Draining
     }
 }
 
 /// Builds the routes of one listener.
-pub fn router(context: Arc<Context>, guard: Guard) -> Router {
+pub fn router(context: Arc<AppState>, guard: Guard) -> Router {
     let admin = admin::routes().layer(from_fn_with_state(Arc::clone(&context), admin::check));
     let (mut router, document) = openapi::described()
         .routes(routes!(ice::ice_servers))
@@ -124,7 +124,7 @@ pub fn router(context: Arc<Context>, guard: Guard) -> Router {
 }
 
 /// The routes of `metrics.listen`: metrics alone, without a token.
-pub fn metrics_router(context: Arc<Context>) -> Router {
+pub fn metrics_router(context: Arc<AppState>) -> Router {
     Router::new()
         .route("/metrics", get(admin::metrics))
         .fallback(async || Problem::not_found())
@@ -132,7 +132,7 @@ pub fn metrics_router(context: Arc<Context>) -> Router {
 }
 
 /// Without a token the admin paths do not exist, whatever the method.
-async fn method_not_allowed(State(context): State<Arc<Context>>, uri: Uri) -> Problem {
+async fn method_not_allowed(State(context): State<Arc<AppState>>, uri: Uri) -> Problem {
     let is_admin = ["/v1/rooms", "/v1/relays", "/metrics"]
         .iter()
         .any(|p| uri.path().starts_with(p));
@@ -154,7 +154,7 @@ async fn healthz() -> &'static str {
 #[utoipa::path(get, path = "/readyz", tag = "health",
     responses((status = 200, description = "ready"),
         (status = 503, description = "starting or draining")))]
-async fn readyz(State(context): State<Arc<Context>>) -> Result<&'static str, Problem> {
+async fn readyz(State(context): State<Arc<AppState>>) -> Result<&'static str, Problem> {
     let not_yet = |code, detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
     match *context.phase.borrow() {
         Phase::Ready => Ok("ready

@@ -1,6 +1,6 @@
 //! `GET /v1/openapi.json`: the document is gathered from the handlers that are served.
 
-use super::Context;
+use super::AppState;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
 /// A router without routes whose document says what callbox is and which tokens there are.
-pub(super) fn described() -> OpenApiRouter<Arc<Context>> {
+pub(super) fn described() -> OpenApiRouter<Arc<AppState>> {
     let bearer = |description: &str| {
         let mut http = Http::new(HttpAuthScheme::Bearer);
         http.description = Some(description.into());

@@ -1,6 +1,6 @@
 //! `GET /ws`: admission, then the upgrade (RFC 6455 section 4.2).
 
-use super::Context;
+use super::AppState;
 use super::access::token_of;
 use super::guard::ClientAddr;
 use super::problem::Problem;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use tungstenite::handshake::derive_accept_key;
 
 pub(super) async fn upgrade(
-    State(context): State<Arc<Context>>,
+    State(context): State<Arc<AppState>>,
     Extension(ClientAddr(client)): Extension<ClientAddr>,
     request: Request,
 ) -> Result<Response, Problem> {

@@ -14,8 +14,10 @@ pub struct Inherited(HashMap<String, Vec<TcpListener>>);
 /// Why what systemd passed cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InheritedError {
-    /// A descriptor that is no TCP listener.
-    #[error("socket {0:?} passed by systemd is no TCP listener: use ListenStream= with an address")]
+    /// A descriptor that is not a TCP listener.
+    #[error(
+        "socket {0:?} passed by systemd is not a TCP listener: use ListenStream= with an address"
+    )]
     NoListener(String),
     /// A listener that the configuration does not name: nobody has judged whether it may be open.
     #[error(
@@ -49,7 +51,7 @@ impl Inherited {
     /// starts: the variables are taken out of the environment.
     ///
     /// # Errors
-    /// A descriptor is no TCP listener.
+    /// A descriptor is not a TCP listener.
     pub fn from_env() -> Result<Self, InheritedError> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');

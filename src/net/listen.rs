@@ -42,7 +42,7 @@ pub fn raise_descriptor_limit() {
 /// Binds a TCP listener for the configuration key `key`.
 ///
 /// # Errors
-/// The address is taken, absent or not permitted; the message says which, and the mend.
+/// The address is taken, absent or not permitted; the message says which, and the fix.
 pub fn tcp(address: SocketAddr, key: &str) -> Result<TcpListener, BindError> {
     let bind = || {
         let socket = open(address, Type::STREAM, Protocol::TCP)?;

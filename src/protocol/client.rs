@@ -68,7 +68,7 @@ pub enum Request {
     Leave,
     /// `offer`, `answer`, `candidate`, `message`, `publish`, `subscribe`, and `hangup` without
     /// a call.
-    Relay(Relay),
+    Forward(Forward),
     /// `call`.
     Call {
         /// An identity or a peer id.
@@ -175,7 +175,7 @@ impl RoomPatch {
 
 /// A message that goes to other peers as it is.
 #[derive(Debug)]
-pub struct Relay {
+pub struct Forward {
     /// A peer id; absent: every other member of the room.
     pub to: Option<String>,
     /// What a relay-only room looks into.

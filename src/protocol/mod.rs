@@ -40,7 +40,7 @@ mod id;
 mod server;
 
 pub use client::{
-    CallSignal, ClientMessage, FrameError, Join, Media, Payload, Relay, Request, RoomPatch, parse,
+    CallSignal, ClientMessage, Forward, FrameError, Join, Media, Payload, Request, RoomPatch, parse,
 };
 pub use dialect::DialectKind;
 pub use id::{CallId, PeerId, ResumeToken};
@@ -315,7 +315,7 @@ pub enum CloseCode {
 
 /// Why a request was not granted: what the client is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct RequestError {
     /// Machine-readable reason.
     pub code: ErrorCode,
     /// One sentence for a developer's eyes.
@@ -324,7 +324,7 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
 }
 
-impl Refusal {
+impl RequestError {
     /// Refuses for good.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {

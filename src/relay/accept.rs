@@ -9,10 +9,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 /// How long accepting rests where the process is out of file descriptors or memory.
-const REST: Duration = Duration::from_millis(50);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// Accepts connections that speak TURN from their first byte.
-pub(super) async fn plain(listener: TcpListener, intake: Arc<Intake>) {
+pub(super) async fn accept_turn_tcp(listener: TcpListener, intake: Arc<Intake>) {
     loop {
         let (socket, peer) = accept(&listener).await;
         match ClientStream::tcp(socket) {
@@ -41,7 +41,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
                     .raw_os_error()
                     .is_some_and(|code| exhausted.contains(&code))
                 {
-                    sleep(REST).await;
+                    sleep(ACCEPT_BACKOFF).await;
                 }
             }
         }

@@ -2,13 +2,13 @@
 
 use super::accept;
 use super::engine::{AllocationView, Settings, WorkerId};
-use super::ledger::{Ledger, RelayAddress};
-use super::listener;
-use super::mailbox::{Mailbox, Query};
+use super::io::listener;
+use super::io::stream::NewStream;
+use super::io::udp::{Offload, kernel_shortcomings};
+use super::shared::{RelayAddress, SharedState};
 use super::stats::RelayStats;
-use super::stream::NewStream;
-use super::udp::{Offload, kernel_shortcomings};
-use super::worker::{self, Plan};
+use super::worker::inbox::{Inbox, Query};
+use super::worker::{self, WorkerConfig};
 use rand::Rng;
 use rustls::ServerConnection;
 use std::io;
@@ -90,7 +90,7 @@ impl ClientStream {
 /// A running relay. Dropping it ends every allocation and every thread.
 pub struct RelayHandle {
     intake: Arc<Intake>,
-    ledger: Arc<Ledger>,
+    shared: Arc<SharedState>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Told by a worker that ends.
     ended: Arc<Notify>,
@@ -107,34 +107,34 @@ impl RelayHandle {
         let workers = config.workers.clamp(1, MAX_WORKERS);
         let offload = Offload::probe();
         let groups = listener::group(listeners.udp, workers, offload)?;
-        let mailboxes = (0..workers)
-            .map(|_| Mailbox::new())
+        let inboxes = (0..workers)
+            .map(|_| Inbox::new())
             .collect::<io::Result<_>>()?;
-        let ledger = Ledger::new(config.addresses, config.ports, seed(), Instant::now());
+        let shared = SharedState::new(config.addresses, config.ports, seed(), Instant::now());
         let intake = Arc::new(Intake {
-            mailboxes,
+            inboxes,
             turn: AtomicUsize::new(0),
         });
         let mut accepting = JoinSet::new();
         for listener in listeners.tcp {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            accepting.spawn(accept::plain(listener, Arc::clone(&intake)));
+            accepting.spawn(accept::accept_turn_tcp(listener, Arc::clone(&intake)));
         }
         let handle = Self {
             intake: Arc::clone(&intake),
-            ledger: Arc::clone(&ledger),
+            shared: Arc::clone(&shared),
             threads: Mutex::default(),
             ended: Arc::default(),
             _accepting: accepting,
         };
         let settings = Arc::new(config.settings);
         for (index, listeners) in groups.into_iter().enumerate() {
-            let thread = worker::start(Plan {
+            let thread = worker::start(WorkerConfig {
                 id: WorkerId(index as u8),
                 settings: Arc::clone(&settings),
-                ledger: Arc::clone(&ledger),
+                shared: Arc::clone(&shared),
                 listeners,
-                mailboxes: Arc::clone(&intake.mailboxes),
+                inboxes: Arc::clone(&intake.inboxes),
                 offload,
                 coalesce: config.coalesce,
                 seed: seed(),
@@ -160,29 +160,29 @@ impl RelayHandle {
         self.intake.serve_stream(stream, peer, local, prefix);
     }
 
-    /// Refuses credentials of `user` that expire at `floor` (Unix seconds) or before, and ends the
+    /// Refuses credentials of `user` that expire at `revoked_until` (Unix seconds) or before, and ends the
     /// user's allocations on every worker's next turn. Never blocks on a worker.
-    pub fn revoke(&self, user: &str, floor: u64) {
+    pub fn revoke(&self, user: &str, revoked_until: u64) {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        self.ledger.revoke(user, floor, now.as_secs());
+        self.shared.revoke(user, revoked_until, now.as_secs());
         let user: Arc<str> = user.into();
-        self.intake.order_all(|orders| {
-            orders.revoked.insert(Arc::clone(&user));
+        self.intake.order_all(|commands| {
+            commands.revoked.insert(Arc::clone(&user));
         });
     }
 
     /// Refuses new allocations from here on; living ones go on.
     pub fn drain(&self) {
-        self.intake.order_all(|orders| orders.drain = true);
+        self.intake.order_all(|commands| commands.drain = true);
     }
 
     /// Takes a new configuration; living allocations go on under it.
     pub fn reconfigure(&self, settings: Settings) {
         let settings = Arc::new(settings);
         self.intake
-            .order_all(|orders| orders.settings = Some(Arc::clone(&settings)));
+            .order_all(|commands| commands.settings = Some(Arc::clone(&settings)));
     }
 
     /// The living allocations of the whole box.
@@ -205,12 +205,12 @@ impl RelayHandle {
     /// Has a worker do what a test wants.
     #[cfg(test)]
     pub(crate) fn run_on_worker(&self, body: impl FnOnce() + Send + 'static) {
-        self.intake.mailboxes[0].ask(Query::Run(Box::new(body)));
+        self.intake.inboxes[0].ask(Query::Run(Box::new(body)));
     }
 
     /// The box-wide books, for gauges.
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
+    pub fn shared(&self) -> &SharedState {
+        &self.shared
     }
 
     /// Comes back once a worker has ended without [`close`](Self::close): what it served is served
@@ -221,7 +221,7 @@ impl RelayHandle {
 
     /// Ends every allocation and every thread.
     pub fn close(&self) {
-        self.intake.order_all(|orders| orders.stop = true);
+        self.intake.order_all(|commands| commands.stop = true);
         for thread in self.threads().drain(..) {
             // Whoever panicked has said so.
             let _ = thread.join();
@@ -236,11 +236,11 @@ impl RelayHandle {
     async fn ask<T>(&self, query: impl Fn(oneshot::Sender<T>) -> Query) -> Vec<T> {
         let asked: Vec<_> = self
             .intake
-            .mailboxes
+            .inboxes
             .iter()
-            .map(|mailbox| {
+            .map(|inbox| {
                 let (answer, answered) = oneshot::channel();
-                mailbox.ask(query(answer));
+                inbox.ask(query(answer));
                 answered
             })
             .collect();
@@ -260,7 +260,7 @@ impl Drop for RelayHandle {
 
 /// The way to the workers.
 pub(super) struct Intake {
-    mailboxes: Arc<[Mailbox]>,
+    inboxes: Arc<[Inbox]>,
     /// Streams go to the workers in turn.
     turn: AtomicUsize,
 }
@@ -280,14 +280,14 @@ impl Intake {
             tls: stream.tls,
             prefix: prefix.to_vec(),
         };
-        if !self.mailboxes[turn % self.mailboxes.len()].offer(new) {
+        if !self.inboxes[turn % self.inboxes.len()].offer(new) {
             tracing::debug!(%peer, "too many new relay connections at a time");
         }
     }
 
-    fn order_all(&self, change: impl Fn(&mut super::mailbox::Orders)) {
-        for mailbox in self.mailboxes.iter() {
-            mailbox.order(&change);
+    fn order_all(&self, change: impl Fn(&mut super::worker::inbox::Commands)) {
+        for inbox in self.inboxes.iter() {
+            inbox.command(&change);
         }
     }
 }

@@ -1,25 +1,16 @@
-//! STUN and TURN: a pure [`engine`], the box-wide [`ledger`] its workers share, and the I/O
+//! STUN and TURN: a pure [`engine`], the box-wide [`shared`] its workers share, and the I/O
 //! shells around them.
 
 mod accept;
-mod coalesce;
 pub mod engine;
-mod exits;
 pub mod framing;
 mod handle;
-mod journal;
-pub mod ledger;
-mod listener;
-mod mailbox;
-mod outbound;
+mod io;
 mod rate;
-mod readiness;
-mod source;
+pub mod shared;
 mod stats;
-mod stream;
-mod udp;
 mod worker;
 
 pub use handle::{ClientStream, Listeners, RelayConfig, RelayHandle};
+pub use io::udp::{Offload, kernel_shortcomings};
 pub use stats::{IoStats, RelayStats, WorkerLoad};
-pub use udp::{Offload, kernel_shortcomings};

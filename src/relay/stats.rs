@@ -3,7 +3,7 @@
 //! One [`IoStats`] a worker, plain words; the handle sums them when somebody asks.
 
 use super::engine::{Stats, WorkerId};
-use super::udp::Offload;
+use super::io::udp::Offload;
 use std::io;
 use std::time::Duration;
 

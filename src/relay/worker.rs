@@ -1,23 +1,26 @@
 //! One thread: its engine, its sockets, its turn of the event loop. No lock on the packet path.
 //!
 //! A turn waits for events, reads the clock, lets the engine see everything that has come in,
-//! and sends what the engine wants sent. Other threads reach a worker through its [`Mailbox`] only.
+//! and sends what the engine wants sent. Other threads reach a worker through its [`Inbox`] only.
 
-mod mail;
+pub(super) mod allocation_log;
+mod coalesce;
+mod commands;
+pub(super) mod inbox;
 
-use super::coalesce::Coalescing;
 use super::engine::{
-    Engine, FiveTuple, Now, OpenError, RelayKey, RelaySockets, Settings, Transport, WorkerId,
+    Engine, FiveTuple, Now, OpenError, RelaySockets, RelayedKey, Settings, Transport, WorkerId,
 };
-use super::exits::{Exits, Out};
 use super::framing::Deframer;
-use super::ledger::Ledger;
-use super::listener::Listener;
-use super::mailbox::Mailbox;
-use super::readiness::{self, Readiness};
-use super::source::Source;
-use super::stream::{Input, NewStream, ReadBuffers, Rest, StreamKey, Streams};
-use super::udp::{Arena, BATCH, Offload, RelaySocket, Round};
+use super::io::egress::{Egress, EgressBatch};
+use super::io::listener::Listener;
+use super::io::poller::{self, Poller};
+use super::io::stream::{Input, NewStream, ReadBuffers, ReadState, StreamKey, Streams};
+use super::io::token::Token;
+use super::io::udp::{BATCH, Offload, RecvBuffers, RecvRound, RelaySocket};
+use super::shared::SharedState;
+use super::worker::coalesce::Coalescing;
+use super::worker::inbox::Inbox;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::thread::set_current_timer_slack;
@@ -38,13 +41,13 @@ const READS_A_TURN: usize = 128;
 const ICMP_A_TURN: usize = 16;
 
 /// What a worker is made of.
-pub(super) struct Plan {
+pub(super) struct WorkerConfig {
     pub(super) id: WorkerId,
     pub(super) settings: Arc<Settings>,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) shared: Arc<SharedState>,
     pub(super) listeners: Vec<Listener>,
     /// By worker.
-    pub(super) mailboxes: Arc<[Mailbox]>,
+    pub(super) inboxes: Arc<[Inbox]>,
     pub(super) offload: Offload,
     /// The longest pause in which datagrams come together.
     pub(super) coalesce: Duration,
@@ -57,60 +60,65 @@ pub(super) struct Plan {
 ///
 /// # Errors
 /// The system refuses an epoll instance or a thread.
-pub(super) fn start(plan: Plan) -> io::Result<JoinHandle<()>> {
+pub(super) fn start(config: WorkerConfig) -> io::Result<JoinHandle<()>> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    let bell = plan.mailboxes[usize::from(plan.id.0)].bell();
-    watch(&epoll, bell, Source::Bell, EventFlags::IN | EventFlags::ET)?;
+    let wakeup = config.inboxes[usize::from(config.id.0)].wakeup();
+    watch(
+        &epoll,
+        wakeup,
+        Token::Wakeup,
+        EventFlags::IN | EventFlags::ET,
+    )?;
     thread::Builder::new()
-        .name(format!("relay-{}", plan.id.0))
+        .name(format!("relay-{}", config.id.0))
         .spawn(move || {
-            let _end = End {
-                mailboxes: Arc::clone(&plan.mailboxes),
-                id: plan.id,
-                ended: Arc::clone(&plan.ended),
+            let _end = ExitGuard {
+                inboxes: Arc::clone(&config.inboxes),
+                id: config.id,
+                ended: Arc::clone(&config.ended),
             };
-            Worker::new(plan, Rc::new(epoll)).run();
+            Worker::new(config, Rc::new(epoll)).run();
         })
 }
 
-/// Closes a worker's mailbox and tells of its end, however the worker ends.
-struct End {
-    mailboxes: Arc<[Mailbox]>,
+/// Closes a worker's inbox and tells of its end, however the worker ends.
+struct ExitGuard {
+    inboxes: Arc<[Inbox]>,
     id: WorkerId,
     ended: Arc<Notify>,
 }
 
-impl Drop for End {
+impl Drop for ExitGuard {
     fn drop(&mut self) {
         if thread::panicking() {
             tracing::error!("relay worker {} ends by a panic", self.id.0);
         }
-        self.mailboxes[usize::from(self.id.0)].close();
+        self.inboxes[usize::from(self.id.0)].close();
         self.ended.notify_one();
     }
 }
 
 fn stream_token(key: StreamKey) -> u64 {
-    Source::Stream(key).to_token()
+    Token::Stream(key).to_bits()
 }
 
-fn watch(epoll: &OwnedFd, fd: impl AsFd, source: Source, flags: EventFlags) -> io::Result<()> {
-    let data = EventData::new_u64(source.to_token());
+fn watch(epoll: &OwnedFd, fd: impl AsFd, token: Token, flags: EventFlags) -> io::Result<()> {
+    let data = EventData::new_u64(token.to_bits());
     Ok(epoll::add(epoll, fd, data, flags)?)
 }
 
 /// Opens relay sockets that are waited for together with everything else.
-struct Relays {
+struct EpollRelaySockets {
     epoll: Rc<OwnedFd>,
     offload: Offload,
 }
 
-impl RelaySockets for Relays {
+impl RelaySockets for EpollRelaySockets {
     type Socket = Rc<RelaySocket>;
 
-    fn open(&mut self, address: SocketAddr, key: RelayKey) -> Result<Rc<RelaySocket>, OpenError> {
+    fn open(&mut self, address: SocketAddr, key: RelayedKey) -> Result<Rc<RelaySocket>, OpenError> {
         let socket = RelaySocket::bind(address, self.offload).map_err(open_error)?;
-        watch(&self.epoll, &socket, Source::Relay(key), EventFlags::IN).map_err(open_error)?;
+        watch(&self.epoll, &socket, Token::Relay(key), EventFlags::IN).map_err(open_error)?;
         Ok(Rc::new(socket))
     }
 }
@@ -126,17 +134,17 @@ fn open_error(error: io::Error) -> OpenError {
 struct Worker {
     id: WorkerId,
     epoll: Rc<OwnedFd>,
-    engine: Engine<Relays>,
-    exits: Exits,
-    arena: Arena,
+    engine: Engine<EpollRelaySockets>,
+    egress: Egress,
+    recv_buffers: RecvBuffers,
     buffers: ReadBuffers,
-    mailboxes: Arc<[Mailbox]>,
+    inboxes: Arc<[Inbox]>,
     offload: Offload,
     coalescing: Coalescing,
     /// Counts turns of the loop.
     turn: u32,
     /// Messages and reads of streams in this turn.
-    heard: u32,
+    received: u32,
     /// Whether something is known to wait at the end of this turn.
     more: bool,
     /// Whether this turn follows a pause, in which datagrams have come together.
@@ -144,29 +152,36 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(plan: Plan, epoll: Rc<OwnedFd>) -> Self {
+    fn new(config: WorkerConfig, epoll: Rc<OwnedFd>) -> Self {
         let now = Instant::now();
-        let relays = Relays {
+        let relays = EpollRelaySockets {
             epoll: Rc::clone(&epoll),
-            offload: plan.offload,
+            offload: config.offload,
         };
         Self {
-            id: plan.id,
-            engine: Engine::new(plan.id, plan.settings, plan.ledger, relays, plan.seed, now),
-            exits: Exits::new(
-                plan.listeners,
+            id: config.id,
+            engine: Engine::new(
+                config.id,
+                config.settings,
+                config.shared,
+                relays,
+                config.seed,
+                now,
+            ),
+            egress: Egress::new(
+                config.listeners,
                 Streams::new(Rc::clone(&epoll), stream_token),
-                Arc::clone(&plan.mailboxes),
-                plan.offload,
+                Arc::clone(&config.inboxes),
+                config.offload,
             ),
             epoll,
-            arena: Arena::new(),
+            recv_buffers: RecvBuffers::new(),
             buffers: ReadBuffers::new(),
-            mailboxes: plan.mailboxes,
-            offload: plan.offload,
-            coalescing: Coalescing::new(plan.coalesce, now),
+            inboxes: config.inboxes,
+            offload: config.offload,
+            coalescing: Coalescing::new(config.coalesce, now),
             turn: 0,
-            heard: 0,
+            received: 0,
             more: false,
             paused: false,
         }
@@ -176,12 +191,12 @@ impl Worker {
         // A pause is over when it is over, not up to 50 µs later.
         let _ = set_current_timer_slack(NonZero::new(1));
         let epoll = Rc::clone(&self.epoll);
-        let listeners = Rc::clone(&self.exits.listeners);
-        let mut readiness = Readiness::new(&epoll, &listeners);
+        let listeners = Rc::clone(&self.egress.listeners);
+        let mut poller = Poller::new(&epoll, &listeners);
         let mut done = Instant::now();
         loop {
             let timeout = self.timeout(done);
-            let ready = match readiness.wait(self.exits.passed, timeout.as_ref()) {
+            let ready = match poller.wait(self.egress.listener_datagrams, timeout.as_ref()) {
                 Ok(ready) => ready,
                 Err(error) => {
                     tracing::error!("relay worker {} ends: epoll: {error}", self.id.0);
@@ -189,18 +204,18 @@ impl Worker {
                 }
             };
             let now = read_clocks();
-            self.heard = 0;
-            self.more = ready.len() >= readiness::EVENTS;
+            self.received = 0;
+            self.more = ready.len() >= poller::EVENTS;
             if !self.turn(now, ready) {
                 return;
             }
             done = Instant::now();
-            let pause = self.coalescing.after(now.instant, done, self.heard);
+            let pause = self.coalescing.after(now.instant, done, self.received);
             // What is known to wait has waited already.
             let pause = pause.filter(|_| !self.more);
             self.paused = pause.is_some();
             if let Some(pause) = pause {
-                self.exits.stats.pauses += 1;
+                self.egress.stats.pauses += 1;
                 thread::sleep(pause);
                 done = Instant::now();
             }
@@ -211,8 +226,8 @@ impl Worker {
     fn timeout(&self, now: Instant) -> Option<Timespec> {
         let due = [
             self.engine.next_timeout(),
-            self.exits.streams.next_deadline(),
-            self.exits.journal.next_report(),
+            self.egress.streams.next_deadline(),
+            self.egress.allocation_log.next_report(),
         ];
         let due = due.into_iter().flatten().min();
         // What is known to wait may not be told of again.
@@ -221,29 +236,29 @@ impl Worker {
     }
 
     /// Returns whether to go on.
-    fn turn(&mut self, now: Now, ready: &[(Source, EventFlags)]) -> bool {
+    fn turn(&mut self, now: Now, ready: &[(Token, EventFlags)]) -> bool {
         self.turn = self.turn.wrapping_add(1);
         self.timers(now);
         self.datagrams(now, ready);
-        let mut rung = false;
-        for &(source, flags) in ready {
-            match source {
-                Source::Stream(key) => self.stream(key, flags),
-                Source::Bell => rung = true,
-                Source::Listener(_) | Source::Relay(_) => {}
+        let mut signalled = false;
+        for &(token, flags) in ready {
+            match token {
+                Token::Stream(key) => self.stream(key, flags),
+                Token::Wakeup => signalled = true,
+                Token::Listener(_) | Token::Relay(_) => {}
             }
         }
-        for _ in 0..self.exits.streams.to_read().min(READS_A_TURN) {
-            if let Some(key) = self.exits.streams.next_to_read() {
+        for _ in 0..self.egress.streams.to_read().min(READS_A_TURN) {
+            if let Some(key) = self.egress.streams.next_to_read() {
                 self.read_stream(now, key);
             }
         }
-        let go_on = !rung || self.mail(now);
-        while let Some(key) = self.exits.streams.flush(&mut self.exits.stats) {
+        let go_on = !signalled || self.drain_inbox(now);
+        while let Some(key) = self.egress.streams.flush(&mut self.egress.stats) {
             self.end_stream(now, key);
         }
-        self.more |= self.exits.streams.to_read() > 0;
-        self.exits.post();
+        self.more |= self.egress.streams.to_read() > 0;
+        self.egress.post();
         go_on
     }
 
@@ -253,57 +268,57 @@ impl Worker {
             .next_timeout()
             .is_some_and(|due| due <= now.instant)
         {
-            let mut out = self.exits.open(now);
+            let mut out = self.egress.open(now);
             self.engine.handle_timeout(now, &mut out);
             out.finish();
         }
-        while let Some(key) = self.exits.streams.overdue(now.instant) {
-            self.exits.stats.streams_refused += 1;
+        while let Some(key) = self.egress.streams.overdue(now.instant) {
+            self.egress.stats.streams_refused += 1;
             self.end_stream(now, key);
         }
         if self
-            .exits
-            .journal
+            .egress
+            .allocation_log
             .next_report()
             .is_some_and(|due| due <= now.instant)
         {
-            self.exits.journal.report(now.instant);
+            self.egress.allocation_log.report(now.instant);
         }
     }
 
     /// Lets the engine see all datagrams that wait, a receive arena at a time.
-    fn datagrams(&mut self, now: Now, ready: &[(Source, EventFlags)]) {
+    fn datagrams(&mut self, now: Now, ready: &[(Token, EventFlags)]) {
         let mut ready = ready
             .iter()
             .copied()
-            .filter(|(source, _)| matches!(source, Source::Listener(_) | Source::Relay(_)))
+            .filter(|(token, _)| matches!(token, Token::Listener(_) | Token::Relay(_)))
             .peekable();
         while ready.peek().is_some() {
-            let mut round = self.arena.round();
-            let mut out = self.exits.open(now);
+            let mut round = self.recv_buffers.round();
+            let mut out = self.egress.open(now);
             while round.room() > 0
-                && let Some((source, flags)) = ready.next()
+                && let Some((token, flags)) = ready.next()
             {
-                match source {
-                    Source::Relay(key) => {
+                match token {
+                    Token::Relay(key) => {
                         let ready = (key, flags, (!self.paused).then_some(self.turn));
                         self.more |= from_relay(&mut self.engine, now, ready, &mut round, &mut out);
                     }
-                    Source::Listener(index) => {
+                    Token::Listener(index) => {
                         let index = index as usize;
                         self.more |=
                             from_listener(&mut self.engine, now, index, &mut round, &mut out);
                     }
-                    Source::Bell | Source::Stream(_) => {}
+                    Token::Wakeup | Token::Stream(_) => {}
                 }
             }
             out.finish();
-            self.heard += round.used();
+            self.received += round.used();
         }
     }
 
     fn stream(&mut self, key: StreamKey, flags: EventFlags) {
-        let streams = &mut self.exits.streams;
+        let streams = &mut self.egress.streams;
         if flags.contains(EventFlags::OUT) {
             streams.writable(key);
         }
@@ -318,12 +333,12 @@ impl Worker {
     }
 
     fn read_stream(&mut self, now: Now, key: StreamKey) {
-        let Some((five_tuple, limit)) = self.exits.streams.peer(key) else {
+        let Some((five_tuple, limit)) = self.egress.streams.peer(key) else {
             return;
         };
-        self.heard += 1;
-        let Input { bytes, mut rest } = self.exits.streams.read(key, &mut self.buffers);
-        let mut out = self.exits.open(now);
+        self.received += 1;
+        let Input { bytes, mut rest } = self.egress.streams.read(key, &mut self.buffers);
+        let mut out = self.egress.open(now);
         let mut deframer = Deframer::new(bytes, limit);
         loop {
             match deframer.next_message() {
@@ -333,25 +348,25 @@ impl Worker {
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    out.exits.stats.streams_refused += 1;
-                    rest = Rest::Never;
+                    out.egress.stats.streams_refused += 1;
+                    rest = ReadState::Eof;
                     break;
                 }
             }
         }
-        out.exits.streams.keep(key, deframer.rest());
+        out.egress.streams.keep(key, deframer.rest());
         out.finish();
         match rest {
-            Rest::Later => {}
-            Rest::Now => self.exits.streams.readable(key),
-            Rest::Never => self.end_stream(now, key),
+            ReadState::Blocked => {}
+            ReadState::MoreAvailable => self.egress.streams.readable(key),
+            ReadState::Eof => self.end_stream(now, key),
         }
     }
 
     fn end_stream(&mut self, now: Now, key: StreamKey) {
-        if let Some(five_tuple) = self.exits.streams.remove(key) {
-            self.exits.stats.streams_closed += 1;
-            let mut out = self.exits.open(now);
+        if let Some(five_tuple) = self.egress.streams.remove(key) {
+            self.egress.stats.streams_closed += 1;
+            let mut out = self.egress.open(now);
             self.engine.client_closed(now, &five_tuple, &mut out);
             out.finish();
         }
@@ -359,18 +374,18 @@ impl Worker {
 
     fn take_stream(&mut self, now: Now, new: NewStream) {
         // Its old socket is dead, or the client could not have come again.
-        if let Some(old) = self.exits.streams.find(&new.five_tuple) {
+        if let Some(old) = self.egress.streams.find(&new.five_tuple) {
             self.end_stream(now, old);
         }
-        if let Some(oldest) = self.exits.streams.surplus(new.five_tuple.client.ip()) {
-            self.exits.stats.streams_refused += 1;
+        if let Some(oldest) = self.egress.streams.surplus(new.five_tuple.client.ip()) {
+            self.egress.stats.streams_refused += 1;
             self.end_stream(now, oldest);
         }
-        match self.exits.streams.insert(new, now.instant) {
+        match self.egress.streams.insert(new, now.instant) {
             Ok(key) => {
-                self.exits.stats.streams_opened += 1;
+                self.egress.stats.streams_opened += 1;
                 // What was read before it came here is not waited for.
-                self.exits.streams.readable(key);
+                self.egress.streams.readable(key);
             }
             Err(error) => tracing::warn!("cannot take over a relay connection: {error}"),
         }
@@ -379,26 +394,26 @@ impl Worker {
 
 /// Returns whether more may wait.
 fn from_listener<'a>(
-    engine: &mut Engine<Relays>,
+    engine: &mut Engine<EpollRelaySockets>,
     now: Now,
     index: usize,
-    round: &mut Round<'a>,
-    out: &mut Out<'_, 'a>,
+    round: &mut RecvRound<'a>,
+    out: &mut EgressBatch<'_, 'a>,
 ) -> bool {
     let room = round.room();
-    let batch = round.receive(&out.exits.listeners[index], BATCH);
-    let Ok(batch) = batch.inspect_err(|error| out.exits.stats.not_received(error)) else {
+    let batch = round.receive(&out.egress.listeners[index], BATCH);
+    let Ok(batch) = batch.inspect_err(|error| out.egress.stats.not_received(error)) else {
         return false;
     };
     let more = batch.len() == room;
-    out.exits.passed += batch.len() as u64;
+    out.egress.listener_datagrams += batch.len() as u64;
     for received in batch {
         let five_tuple = FiveTuple {
             transport: Transport::Udp,
             client: received.from,
-            server: out.exits.listeners[index].asked(received.local),
+            server: out.egress.listeners[index].asked(received.local),
         };
-        out.exits.stats.received += received.datagrams.count() as u64;
+        out.egress.stats.received += received.datagrams.count() as u64;
         engine.from_client(now, &five_tuple, received.datagrams, out);
     }
     more
@@ -406,11 +421,11 @@ fn from_listener<'a>(
 
 /// As [`from_listener`]. Without the number of the turn, a batch is asked for.
 fn from_relay<'a>(
-    engine: &mut Engine<Relays>,
+    engine: &mut Engine<EpollRelaySockets>,
     now: Now,
-    (key, flags, turn): (RelayKey, EventFlags, Option<u32>),
-    round: &mut Round<'a>,
-    out: &mut Out<'_, 'a>,
+    (key, flags, turn): (RelayedKey, EventFlags, Option<u32>),
+    round: &mut RecvRound<'a>,
+    out: &mut EgressBatch<'_, 'a>,
 ) -> bool {
     // Gone since the event was reported: nobody waits for what it has received.
     let Some(socket) = engine.socket(key).map(Rc::clone) else {
@@ -418,7 +433,7 @@ fn from_relay<'a>(
     };
     if flags.contains(EventFlags::ERR) {
         for error in std::iter::from_fn(|| socket.take_icmp_error()).take(ICMP_A_TURN) {
-            out.exits.stats.icmp_errors += 1;
+            out.egress.stats.icmp_errors += 1;
             let icmp = (error.kind, error.code);
             engine.peer_unreachable(now, key, error.peer, icmp, error.data, out);
         }
@@ -427,14 +442,14 @@ fn from_relay<'a>(
         return false;
     }
     let room = round.room();
-    let limit = turn.map_or(BATCH, |turn| socket.appetite(turn));
+    let limit = turn.map_or(BATCH, |turn| socket.recv_limit(turn));
     let batch = round.receive(&*socket, limit);
-    let Ok(batch) = batch.inspect_err(|error| out.exits.stats.not_received(error)) else {
+    let Ok(batch) = batch.inspect_err(|error| out.egress.stats.not_received(error)) else {
         return false;
     };
     let more = batch.len() == room;
     for received in batch {
-        out.exits.stats.received += received.datagrams.count() as u64;
+        out.egress.stats.received += received.datagrams.count() as u64;
         engine.from_peer(now, key, received.from, received.datagrams, out);
     }
     more

@@ -169,12 +169,12 @@ impl Driver {
         client: IpAddr,
         dialect: DialectKind,
     ) -> Result<Admission, ConnectError> {
-        self.seat(client, dialect).inspect_err(|_| {
+        self.register_connection(client, dialect).inspect_err(|_| {
             self.stats.refused.inc();
         })
     }
 
-    fn seat(
+    fn register_connection(
         self: &Arc<Self>,
         client: IpAddr,
         dialect: DialectKind,
@@ -289,8 +289,11 @@ impl Driver {
                         outbox.close(Closing { code, reason });
                     }
                 }
-                Effect::Revoke { user, floor } => {
-                    (self.on_revoke)(&user.to_string(), Some(floor));
+                Effect::Revoke {
+                    user,
+                    revoked_until,
+                } => {
+                    (self.on_revoke)(&user.to_string(), Some(revoked_until));
                 }
                 Effect::RevokeIdentity { identity } => {
                     (self.on_revoke)(&http_user(&identity), None);

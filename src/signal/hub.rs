@@ -16,8 +16,8 @@ mod membership;
 mod moderation;
 mod names;
 mod rate;
-mod replies;
 mod requests;
+mod response_cache;
 mod resume;
 mod ring;
 mod routing;
@@ -33,7 +33,7 @@ pub use stats::{Counters, Gauges};
 use crate::auth::credential::IceIssuer;
 use crate::protocol::{
     Body, CallId, CloseCode, DialectKind, ErrorCode, LeaveReason, PROTOCOL_VERSION, PeerId,
-    Refusal, ServerMessage,
+    RequestError, ServerMessage,
 };
 use crate::signal::room::Room;
 use calls::Call;
@@ -43,7 +43,7 @@ use names::Names;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rate::{Attempts, Bucket};
-use replies::Replies;
+use response_cache::ResponseCache;
 use session::{Conn, Sessions};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -70,7 +70,7 @@ pub struct Hub {
     draining: Option<Draining>,
     counters: Counters,
     away: usize,
-    seated: usize,
+    members: usize,
 }
 
 /// The input at hand: when it came and what follows from it.
@@ -98,7 +98,7 @@ impl Hub {
             draining: None,
             counters: Counters::default(),
             away: 0,
-            seated: 0,
+            members: 0,
         }
     }
 
@@ -150,9 +150,9 @@ impl Hub {
             match timer {
                 Timer::JoinDeadline(conn) => {
                     let refusal =
-                        Refusal::new(ErrorCode::Unauthorized, "neither joined nor registered");
+                        RequestError::new(ErrorCode::Unauthorized, "neither joined nor registered");
                     self.refuse(cx, conn, &refusal, None);
-                    self.shut(
+                    self.close_for_abuse(
                         cx,
                         conn,
                         CloseCode::Unauthorized,
@@ -190,7 +190,7 @@ impl Hub {
             sessions: self.sessions.len(),
             away: self.away,
             rooms: self.rooms.len(),
-            peers: self.seated,
+            peers: self.members,
             identities: self.names.distinct(),
             calls: self.calls.len(),
             ring_bytes: self.sessions.ring_bytes(),
@@ -223,13 +223,13 @@ impl Hub {
                 peer,
                 client,
                 dialect,
-                floor: None,
+                revoked_until: None,
                 deadline,
                 outside: 0,
                 malformed: 0,
                 frames: Bucket::default(),
                 candidates: Bucket::default(),
-                replies: Replies::default(),
+                responses: ResponseCache::default(),
                 sessions: 0,
             },
         );
@@ -239,11 +239,11 @@ impl Hub {
             heartbeat: self.settings.heartbeat.as_secs(),
             server_time: cx.now.unix_ms,
         };
-        self.say(cx, conn, Body::new(&welcome, None));
+        self.send_to_connection(cx, conn, Body::new(&welcome, None));
     }
 
     /// Sends to a connection, numbered if it has a session.
-    fn say(&mut self, cx: &mut Cx<'_>, conn: ConnId, body: Body) {
+    fn send_to_connection(&mut self, cx: &mut Cx<'_>, conn: ConnId, body: Body) {
         let Some(entry) = self.conns.get(&conn) else {
             return;
         };
@@ -270,13 +270,19 @@ impl Hub {
     }
 
     /// Closes a connection for its behaviour; its session may resume.
-    fn shut(&mut self, cx: &mut Cx<'_>, conn: ConnId, code: CloseCode, reason: &'static str) {
+    fn close_for_abuse(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        code: CloseCode,
+        reason: &'static str,
+    ) {
         cx.effects.push(Effect::Close { conn, code, reason });
         self.lost(cx, conn, LeaveReason::Disconnected);
     }
 
     /// Forgets a connection whose session, if any, is elsewhere or ended.
-    fn forget(&mut self, conn: ConnId) -> Option<Conn> {
+    fn remove_connection(&mut self, conn: ConnId) -> Option<Conn> {
         let entry = self.conns.remove(&conn)?;
         if let Some(deadline) = entry.deadline {
             self.timers.cancel(deadline, Timer::JoinDeadline(conn));

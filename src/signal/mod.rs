@@ -1,12 +1,12 @@
 //! Rooms and calls: a pure [`hub`] and the I/O shell around it.
 
+mod connection;
 mod dialect;
 mod driver;
 pub mod hub;
 mod outbox;
 pub mod room;
 pub mod sdp;
-mod session;
 mod websocket;
 
 #[cfg(any(test, fuzzing))]
@@ -14,8 +14,8 @@ pub use hub::fuzz::fuzz as fuzz_splice;
 #[cfg(any(test, fuzzing))]
 pub use websocket::fuzz::fuzz as fuzz_websocket;
 
+pub use connection::{Authorize, Carrier, ConnectionSettings, run};
 pub use dialect::{Asked, Closing, Dialect, Incoming, Native, Outgoing, Output};
 pub use driver::{
     Admission, ConnectError, ConnectionLimits, DialectStats, Driver, OnRevoke, SentByType, Stats,
 };
-pub use session::{Authorize, Carrier, SessionSettings, run};

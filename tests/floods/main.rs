@@ -101,7 +101,7 @@ async fn a_client_that_does_not_read_loses_datagrams_and_delays_nobody() {
 async fn ten_thousand_allocations_leave_nothing_behind() {
     let _alone = ALONE.lock().await;
     let relay = Relay::start(2);
-    let ports = relay.handle.ledger().free_ports();
+    let ports = relay.handle.shared().free_ports();
     let mut clients: Vec<_> = (0..10)
         .map(|index| client::udp(relay.udp, relay.credential(&format!("user{index}"))))
         .collect();
@@ -123,8 +123,8 @@ async fn ten_thousand_allocations_leave_nothing_behind() {
     assert!(descriptors() <= before);
     let grown = resident().saturating_sub(held);
     assert!(grown < 8 << 20, "{grown}");
-    assert_eq!(relay.handle.ledger().allocations(), 0);
-    let free = relay.handle.ledger().free_ports();
+    assert_eq!(relay.handle.shared().allocations(), 0);
+    let free = relay.handle.shared().free_ports();
     assert!(
         free <= ports && ports - free <= 10_001,
         "the rest is in quarantine"

@@ -37,13 +37,13 @@ const RETRANSMIT: Duration = Duration::from_millis(500);
 /// Carries whole messages.
 pub(crate) trait Link {
     /// How often [`receive`](Self::receive) may find nothing in time.
-    const PATIENCE: u128;
+    const TIMEOUT: u128;
     fn send(&mut self, message: &[u8]) -> io::Result<()>;
     fn receive(&mut self) -> io::Result<Vec<u8>>;
 }
 
 impl Link for UdpSocket {
-    const PATIENCE: u128 = TIMEOUT.as_millis() / RETRANSMIT.as_millis();
+    const TIMEOUT: u128 = TIMEOUT.as_millis() / RETRANSMIT.as_millis();
 
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
         UdpSocket::send(self, message).map(drop)
@@ -73,7 +73,7 @@ impl<S> Framed<S> {
 }
 
 impl<S: Read + Write> Link for Framed<S> {
-    const PATIENCE: u128 = 0;
+    const TIMEOUT: u128 = 0;
 
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
         let mut message = message.to_vec();
@@ -246,7 +246,7 @@ impl<L: Link> Client<L> {
 
     /// The next message; `meanwhile` runs each time nothing came in time.
     fn receive(&mut self, meanwhile: impl Fn(&mut L)) -> Vec<u8> {
-        for _ in 0..L::PATIENCE {
+        for _ in 0..L::TIMEOUT {
             match self.link.receive() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     meanwhile(&mut self.link);

@@ -51,9 +51,9 @@ async fn no_revocation_is_lost_among_thousands() {
             client
         })
         .collect();
-    let floor = unix_now() + 3600;
+    let revoked_until = unix_now() + 3600;
     for index in 0..20_000 {
-        relay.handle.revoke(&format!("user{index}"), floor);
+        relay.handle.revoke(&format!("user{index}"), revoked_until);
     }
     relay
         .eventually(|stats| stats.engine.allocations_closed == 50)

@@ -2,7 +2,7 @@
 
 use callbox::auth::credential::{Credential, TurnSecrets};
 use callbox::relay::engine::{PeerPolicy, Quotas, Settings};
-use callbox::relay::ledger::RelayAddress;
+use callbox::relay::shared::RelayAddress;
 use callbox::relay::{ClientStream, Listeners, RelayConfig, RelayHandle, RelayStats};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use secrecy::SecretString;

@@ -1,7 +1,7 @@
 //! One peer connection of the `webrtc` crate with one data channel; who signals is not its
 //! business.
 
-use crate::harness::PATIENCE;
+use crate::harness::TIMEOUT;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,7 +131,7 @@ impl Connection {
         let mut received = vec![];
         let receive = async {
             while received.len() < data.len() {
-                let happening = timeout(PATIENCE, self.happenings.recv()).await;
+                let happening = timeout(TIMEOUT, self.happenings.recv()).await;
                 if let Happening::Received(bytes) = happening.expect("data flows").unwrap() {
                     received.extend_from_slice(&bytes);
                 }

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_async};
 
 /// Far beyond what anything here takes; only a broken box reaches it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Something to connect to.
 pub trait Reachable {
@@ -307,7 +307,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     async fn next(&mut self) -> Result<Message, tungstenite::Error> {
         loop {
-            let message = timeout(PATIENCE, self.socket.next())
+            let message = timeout(TIMEOUT, self.socket.next())
                 .await
                 .expect("the box answers in time")
                 .unwrap_or(Err(tungstenite::Error::ConnectionClosed))?;

@@ -1,6 +1,6 @@
 //! The HTTP surface, spoken by hand.
 
-use crate::harness::{Callbox, PATIENCE, Reachable};
+use crate::harness::{Callbox, Reachable, TIMEOUT};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -29,7 +29,7 @@ pub async fn send(
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut response = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut response))
+    timeout(TIMEOUT, stream.read_to_string(&mut response))
         .await
         .unwrap()
         .unwrap();

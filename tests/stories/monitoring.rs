@@ -168,7 +168,7 @@ async fn the_alert_rules_ask_for_what_is_served_and_say_what_to_do() {
         found.extend(faults(query, &served));
         let (summary, description) = (value("summary: "), value("description: "));
         assert!(value("labels: { severity: ").ends_with(" }"), "{name}");
-        assert!(description.len() > 80, "{name} names no mend");
+        assert!(description.len() > 80, "{name} names no fix");
         for text in [summary, description] {
             for label in text.split("$labels.").skip(1) {
                 let label = label.split(' ').next().unwrap();

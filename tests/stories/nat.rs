@@ -4,7 +4,7 @@ mod shell;
 mod wan;
 
 use crate::connection::{Connection, News, Outcome};
-use crate::harness::PATIENCE;
+use crate::harness::TIMEOUT;
 use callbox::relay::engine::Stats;
 use shell::{SERVER, VirtualBox};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl Meeting {
         let answer = described(&mut bob).await;
         alice.rtc.set_remote_description(answer).await.unwrap();
         let both = async { tokio::join!(ended(&mut alice), ended(&mut bob)) };
-        let (a, b) = timeout(PATIENCE, both).await.expect("an attempt ends");
+        let (a, b) = timeout(TIMEOUT, both).await.expect("an attempt ends");
         Self {
             alice,
             bob,
@@ -142,7 +142,7 @@ async fn peer(net: &Arc<Net>, given: Given, callbox: &VirtualBox) -> Connection 
 /// The local description with all candidates.
 async fn described(peer: &mut Connection) -> RTCSessionDescription {
     let gathered = async { while !matches!(peer.news().await, News::Candidate(None)) {} };
-    timeout(PATIENCE, gathered).await.expect("gathering ends");
+    timeout(TIMEOUT, gathered).await.expect("gathering ends");
     peer.rtc.local_description().await.unwrap()
 }
 

@@ -1,6 +1,6 @@
 //! Running the box: what a reload changes under a call, what signals do, what the doctor says.
 
-use crate::harness::{Callbox, Client, PATIENCE, Process, Reachable};
+use crate::harness::{Callbox, Client, Process, Reachable, TIMEOUT};
 use crate::turn_client;
 use callbox::auth::credential::TurnSecrets;
 use callbox::cli::{DoctorArgs, Source, doctor};
@@ -57,7 +57,7 @@ async fn a_reload_changes_keys_and_secrets_under_an_open_session() {
         if report["ok"] == true {
             break;
         }
-        assert!(started.elapsed() < PATIENCE, "{report}");
+        assert!(started.elapsed() < TIMEOUT, "{report}");
     }
     let report = examine(&callbox, &config(before)).await;
     assert!(findings(&report).contains(&"token-needed"), "{report}");
@@ -73,8 +73,8 @@ async fn the_doctor_tells_a_secret_that_the_box_does_not_have() {
     let callbox = Callbox::start("[turn]\nsecrets = [\"north\"]").await;
     let report = examine(&callbox, &config("[turn]\nsecrets = [\"south\"]")).await;
     assert_eq!(findings(&report), ["secret-mismatch"], "{report}");
-    let mend = report["checks"].as_array().unwrap().last().unwrap()["mend"].as_str();
-    assert!(mend.unwrap().contains("systemctl reload"), "{report}");
+    let fix = report["checks"].as_array().unwrap().last().unwrap()["fix"].as_str();
+    assert!(fix.unwrap().contains("systemctl reload"), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,7 +121,7 @@ async fn a_drain_waits_for_the_relays_of_other_programs() {
         turn.release().unwrap();
         assert_eq!(process.exit_code(), Some(0));
     });
-    timeout(PATIENCE, released).await.unwrap().unwrap();
+    timeout(TIMEOUT, released).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

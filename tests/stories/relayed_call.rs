@@ -1,7 +1,7 @@
 //! Two real WebRTC peers meet in a room and connect through the box's relay.
 
 use crate::connection::Outcome;
-use crate::harness::{Callbox, Client, PATIENCE};
+use crate::harness::{Callbox, Client, TIMEOUT};
 use crate::peers::Peer;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -21,7 +21,7 @@ async fn meet(callbox: &Callbox, edit: impl Fn(&mut Value)) -> (Peer, Peer, Outc
     let (mut bob, mut alice) = (peers.pop().unwrap(), peers.pop().unwrap());
     bob.offer().await;
     let both = async { tokio::join!(alice.connect(), bob.connect()) };
-    let (a, b) = timeout(PATIENCE, both).await.expect("an attempt ends");
+    let (a, b) = timeout(TIMEOUT, both).await.expect("an attempt ends");
     (alice, bob, a, b)
 }
 

@@ -1,6 +1,6 @@
 //! One TLS port: pages, WebSocket and TURN side by side, and certificates exchanged under them.
 
-use crate::harness::{Callbox, Client, PATIENCE};
+use crate::harness::{Callbox, Client, TIMEOUT};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ impl TlsBox {
         let mut shown = self.callbox.certificates.as_ref().unwrap().watch();
         self.callbox.reload_certificates();
         let is_new = shown.wait_for(|i| i.as_ref().unwrap().names(names[0]));
-        timeout(PATIENCE, is_new).await.unwrap().unwrap();
+        timeout(TIMEOUT, is_new).await.unwrap().unwrap();
     }
 
     async fn connect(&self, name: &str, alpn: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
@@ -75,7 +75,7 @@ impl TlsBox {
             format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut response = vec![];
-        let read = timeout(PATIENCE, stream.read_to_end(&mut response)).await;
+        let read = timeout(TIMEOUT, stream.read_to_end(&mut response)).await;
         read.unwrap().unwrap();
         String::from_utf8(response).unwrap()
     }
@@ -124,7 +124,7 @@ async fn binding(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Option<[
     let request = *b"\x00\x01\x00\x00\x21\x12\xa4\x42callbox-test";
     stream.write_all(&request).await.ok()?;
     let mut answer = [0; 20];
-    let read = timeout(PATIENCE, stream.read_exact(&mut answer));
+    let read = timeout(TIMEOUT, stream.read_exact(&mut answer));
     read.await.unwrap().ok()?;
     assert_eq!(answer[8..], request[8..], "the same transaction");
     Some([answer[0], answer[1]])
@@ -228,7 +228,7 @@ async fn a_certificate_is_exchanged_under_load_without_a_failed_request() {
         tls.callbox.reload_certificates();
         let name = format!("round{round}.example");
         let is_new = shown.wait_for(|i| i.as_ref().unwrap().names(&name));
-        timeout(PATIENCE, is_new).await.unwrap().unwrap();
+        timeout(TIMEOUT, is_new).await.unwrap().unwrap();
     }
     over.store(true, Ordering::Relaxed);
     while let Some(client) = load.join_next().await {
@@ -296,7 +296,7 @@ async fn a_broken_pair_is_counted_and_the_old_one_kept() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, counted)
+    timeout(TIMEOUT, counted)
         .await
         .expect("the failure is counted");
     assert!(

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// How long workers may take to answer: they do within one turn, and Prometheus waits ten seconds.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One look at a running relay.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ struct Seen {
 impl Relaying {
     /// Asks the workers.
     pub(super) async fn look(relay: &RelayHandle) -> Self {
-        let seen = timeout(PATIENCE, async {
+        let seen = timeout(TIMEOUT, async {
             Some(Seen {
                 stats: relay.stats().await?,
                 allocations: relay.allocations().await,
@@ -44,11 +44,11 @@ impl Relaying {
         });
         let seen = seen.await;
         Self {
-            ports: relay.ledger().ports(),
-            free_ports: relay.ledger().free_ports(),
-            held_ports: relay.ledger().held_ports(),
+            ports: relay.shared().ports(),
+            free_ports: relay.shared().free_ports(),
+            held_ports: relay.shared().held_ports(),
             is_stalled: seen.is_err(),
-            quota_used: relay.ledger().allocations(),
+            quota_used: relay.shared().allocations(),
             seen: seen.ok().flatten(),
         }
     }

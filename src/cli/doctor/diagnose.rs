@@ -1,4 +1,4 @@
-//! From what was observed to the likeliest cause and its mend. Pure: these sentences are what the
+//! From what was observed to the likeliest cause and its fix. Pure: these sentences are what the
 //! doctor is for.
 
 mod ice;
@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// What the other checks saw: one failure alone rarely tells its cause.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
+pub(super) struct Observations {
     /// Something of the box answered over TCP.
     pub(super) tcp: bool,
     /// Something of the box answered over UDP.
@@ -30,7 +30,7 @@ pub(super) struct Seen {
 /// fail from about there.
 pub(super) const MAX_SKEW: i64 = 30;
 
-impl Seen {
+impl Observations {
     pub(super) fn skewed(&self) -> bool {
         self.ahead.abs() > MAX_SKEW
     }
@@ -75,7 +75,7 @@ impl Seen {
             Fault::Http(status, _) => because(
                 "not-callbox",
                 format!(
-                    "HTTP {status} comes from something that is no box: a proxy in front, or \
+                    "HTTP {status} comes from something that is not a callbox: a proxy in front, or \
                          another program"
                 ),
                 "see that the proxy passes every path on to http.listen",
@@ -236,11 +236,11 @@ fn certificate(fault: &TlsFault, host: &str) -> Diagnosis {
     }
 }
 
-fn because(finding: &'static str, cause: impl Into<String>, mend: impl Into<String>) -> Diagnosis {
+fn because(finding: &'static str, cause: impl Into<String>, fix: impl Into<String>) -> Diagnosis {
     Diagnosis {
         finding,
         cause: cause.into(),
-        mend: mend.into(),
+        fix: fix.into(),
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 
 /// How long a connection or an answer may take: twice the first retransmission of a lost SYN
 /// (RFC 6298 section 2: 1 s, then 2 s) with room for a slow handshake.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A byte stream to the box, whatever is under it.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -28,7 +28,7 @@ pub(super) type BoxedStream = Box<dyn Stream>;
 pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Fault> {
     let found = match host.parse::<IpAddr>() {
         Ok(ip) => vec![SocketAddr::new(ip, port)],
-        Err(_) => timeout(PATIENCE, lookup_host((host, port)))
+        Err(_) => timeout(TIMEOUT, lookup_host((host, port)))
             .await
             .map_err(|_| Fault::Unresolved("the name servers do not answer".into()))?
             .map_err(|error| Fault::Unresolved(error.to_string()))?
@@ -48,7 +48,7 @@ pub(super) async fn connect(
     address: SocketAddr,
     tls: Option<(&Arc<ClientConfig>, &str)>,
 ) -> Result<BoxedStream, Fault> {
-    let stream = timeout(PATIENCE, TcpStream::connect(address))
+    let stream = timeout(TIMEOUT, TcpStream::connect(address))
         .await
         .map_err(|_| Fault::Silent)??;
     // Requests here are single small writes.
@@ -57,9 +57,9 @@ pub(super) async fn connect(
         return Ok(Box::new(stream));
     };
     let name = ServerName::try_from(host.to_owned())
-        .map_err(|_| Fault::Unresolved(format!("{host:?} is no host name")))?;
+        .map_err(|_| Fault::Unresolved(format!("{host:?} is not a valid host name")))?;
     let handshake = TlsConnector::from(Arc::clone(config)).connect(name, stream);
-    match timeout(PATIENCE, handshake).await {
+    match timeout(TIMEOUT, handshake).await {
         Ok(Ok(stream)) => Ok(Box::new(stream)),
         Ok(Err(error)) => Err(error.into()),
         // It took the connection and never answered the greeting.

@@ -1,7 +1,7 @@
 //! The order of questions: each answer tells how to read the next failure.
 
 use super::OWN_TTL;
-use super::diagnose::{self, Seen};
+use super::diagnose::{self, Observations};
 use super::dial;
 use super::fault::Fault;
 use super::relay::{Outside, Server};
@@ -25,7 +25,7 @@ const URL_PATIENCE: Duration = Duration::from_secs(20);
 /// What is known so far, and what is said of it.
 pub(super) struct Examination {
     pub(super) trust: Arc<ClientConfig>,
-    pub(super) seen: Seen,
+    pub(super) seen: Observations,
     pub(super) lines: Vec<Line>,
 }
 
@@ -96,7 +96,7 @@ impl Examination {
             let diagnosis = Diagnosis {
                 finding: "no-ipv6",
                 cause: format!("{} has no AAAA record", base.host),
-                mend: "where the machine has IPv6, add one: clients of IPv6-only networks depend \
+                fix: "where the machine has IPv6, add one: clients of IPv6-only networks depend \
                        on their network's NAT64 otherwise"
                     .into(),
             };
@@ -169,7 +169,7 @@ impl Examination {
                     let diagnosis = Diagnosis {
                         finding: "bad-url",
                         cause: format!("no browser takes {url:?} as an ICE URL"),
-                        mend: "correct public.ice_urls".into(),
+                        fix: "correct public.ice_urls".into(),
                     };
                     self.fail("ice", url, Instant::now(), diagnosis);
                     continue;
@@ -196,7 +196,7 @@ impl Examination {
                 cause: "the box hands out no TURN URL: callers behind strict NATs will not \
                         connect"
                     .into(),
-                mend: "switch turn.enabled on, and see that public.host or public.address names \
+                fix: "switch turn.enabled on, and see that public.host or public.address names \
                        what clients reach"
                     .into(),
             };
@@ -237,14 +237,14 @@ impl Examination {
     /// Whether a peer elsewhere reaches relayed addresses: what a call of one relayed side needs.
     async fn relay_ports(&mut self, server: &Server) {
         let started = Instant::now();
-        let outcome = timeout(URL_PATIENCE, server.hear_outsider()).await;
-        let not_tried = |cause: &str, mend: &str| {
-            let (cause, mend) = (cause.into(), mend.into());
+        let outcome = timeout(URL_PATIENCE, server.probe_from_outside()).await;
+        let not_tried = |cause: &str, fix: &str| {
+            let (cause, fix) = (cause.into(), fix.into());
             let finding = "relay-ports-untried";
             let diagnosis = Diagnosis {
                 finding,
                 cause,
-                mend,
+                fix,
             };
             Line::note("relay ports", "not tried", diagnosis)
         };
@@ -267,7 +267,7 @@ impl Examination {
             ),
             Err(Fault::Lost(_)) if !self.seen.udp => not_tried(
                 "UDP gets through nowhere from here",
-                "mend that first, or ask from another network",
+                "fix that first, or ask from another network",
             ),
             Err(fault) => {
                 let diagnosis = self.seen.relay_ports(&fault, &server.url, server.address);
@@ -318,7 +318,7 @@ impl Examination {
                     cause: "the box refuses credentials made with turn.secrets of this file: it \
                             was started with another secret"
                         .into(),
-                    mend: "`systemctl reload callbox` takes the file's secret up; give programs \
+                    fix: "`systemctl reload callbox` takes the file's secret up; give programs \
                            that share it the same"
                         .into(),
                 };

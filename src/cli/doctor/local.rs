@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// Processes that rightly hold the box's ports: itself, and systemd for `callbox.socket`.
-const RIGHTFUL: [&str; 2] = ["callbox", "systemd"];
+const EXPECTED_OWNERS: [&str; 2] = ["callbox", "systemd"];
 
 /// Where a box on this machine that runs by `config` is asked: under its public name where TLS is
 /// served, as clients do, else on its first plain listener.
@@ -51,14 +51,14 @@ pub(super) fn foreign_holders(config: &Config) -> Vec<Line> {
         let Some(owner) = net::owner_of(protocol, address) else {
             continue;
         };
-        if RIGHTFUL.contains(&owner.name.as_str()) {
+        if EXPECTED_OWNERS.contains(&owner.name.as_str()) {
             continue;
         }
         named.push((protocol, port));
         let diagnosis = Diagnosis {
             finding: "port-taken",
             cause: format!("port {port}/{protocol} of this machine is taken by {owner}"),
-            mend: format!("stop it, or set {key} to another port"),
+            fix: format!("stop it, or set {key} to another port"),
         };
         let check = format!("port {port}/{protocol}");
         lines.push(Line::failed(check, "taken", Duration::ZERO, diagnosis));

@@ -20,7 +20,7 @@ use crate::auth::Bearer;
 use crate::config::Config;
 use crate::relay::engine::{PeerPolicy, Verdict};
 use clap::Args;
-use diagnose::Seen;
+use diagnose::Observations;
 use examination::Examination;
 use report::Report;
 use std::net::IpAddr;
@@ -52,7 +52,7 @@ pub struct DoctorArgs {
 /// Returns what to print, and whether nothing failed.
 ///
 /// # Errors
-/// `--url` is no URL.
+/// `--url` is not a valid URL.
 pub async fn doctor(
     args: &DoctorArgs,
     config: Option<&Config>,
@@ -76,10 +76,10 @@ pub async fn doctor(
     let token = args.token.clone().or_else(own_token);
     let mut examination = Examination {
         trust: dial::trust(),
-        seen: Seen {
+        seen: Observations {
             token: token.is_some(),
             relay_ports: config.map_or("49152-65535".into(), |c| c.turn.relay_ports.to_string()),
-            ..Seen::default()
+            ..Observations::default()
         },
         lines: vec![],
     };

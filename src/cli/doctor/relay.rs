@@ -82,7 +82,7 @@ impl Server {
     }
 
     /// Sends a payload from a socket of this machine to an allocation, as a peer elsewhere does.
-    pub(super) async fn hear_outsider(&self) -> Result<Outside, Fault> {
+    pub(super) async fn probe_from_outside(&self) -> Result<Outside, Fault> {
         let mut client = self.client().await?;
         let allocated = client.allocate(false).await?;
         let outcome = self.hear_hear_outsider(&mut client, allocated).await;

@@ -1,4 +1,4 @@
-//! What the doctor says: one line a check, and under a failed one its likeliest cause and mend.
+//! What the doctor says: one line a check, and under a failed one its likeliest cause and fix.
 
 use serde::Serialize;
 use std::fmt;
@@ -22,7 +22,7 @@ pub(super) struct Diagnosis {
     /// One sentence.
     pub(super) cause: String,
     /// One sentence.
-    pub(super) mend: String,
+    pub(super) fix: String,
 }
 
 /// One check.
@@ -116,7 +116,7 @@ impl fmt::Display for Report {
             )?;
             if let Some(diagnosis) = &line.diagnosis {
                 writeln!(f, "      why   {}", diagnosis.cause)?;
-                writeln!(f, "      mend  {}", diagnosis.mend)?;
+                writeln!(f, "      fix   {}", diagnosis.fix)?;
             }
         }
         let failed = self.checks.iter().filter(|l| l.status == Status::Failed);

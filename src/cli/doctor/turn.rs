@@ -3,7 +3,7 @@
 //! The `turn` crate's client speaks UDP over IPv4 only and gives an error response as text; a
 //! diagnosis needs its code.
 
-use super::dial::PATIENCE;
+use super::dial::TIMEOUT;
 use super::fault::Fault;
 use super::wire::Wire;
 use std::collections::VecDeque;
@@ -218,12 +218,8 @@ async fn transact(
     request: &Message,
     mut aside: impl FnMut(&Message),
 ) -> Result<Message, Fault> {
-    let ends = Instant::now() + PATIENCE;
-    let mut wait = if wire.is_lossy() {
-        FIRST_WAIT
-    } else {
-        PATIENCE
-    };
+    let ends = Instant::now() + TIMEOUT;
+    let mut wait = if wire.is_lossy() { FIRST_WAIT } else { TIMEOUT };
     loop {
         wire.send(request).await?;
         let again = (Instant::now() + wait).min(ends);

@@ -76,7 +76,8 @@ impl BaseUrl {
     /// # Errors
     /// What is wrong with it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let bad = || format!("{text:?} is no URL of a box; write e.g. https://call.example.org");
+        let bad =
+            || format!("{text:?} is not a valid URL of a box; write e.g. https://call.example.org");
         let (scheme, rest) = text.split_once("://").ok_or_else(bad)?;
         let tls = match scheme {
             "http" | "ws" => false,

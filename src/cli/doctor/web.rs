@@ -1,6 +1,6 @@
 //! The box's web side as a client meets it: health, its clock, and a WebSocket session.
 
-use super::dial::{self, BoxedStream, PATIENCE};
+use super::dial::{self, BoxedStream, TIMEOUT};
 use super::fault::Fault;
 use super::url::BaseUrl;
 use axum::body::{Body, Bytes, to_bytes};
@@ -39,7 +39,7 @@ pub(super) struct Answer {
 impl Web {
     /// Asks for `path`; anything but 200 is a fault.
     pub(super) async fn get(&self, path: &str, token: Option<&str>) -> Result<Answer, Fault> {
-        let answer = timeout(2 * PATIENCE, self.get_at_leisure(path, token))
+        let answer = timeout(2 * TIMEOUT, self.get_without_timeout(path, token))
             .await
             .unwrap_or(Err(Fault::Silent))?;
         match answer.status {
@@ -55,7 +55,7 @@ impl Web {
         Ok(ice_servers_of(&object))
     }
 
-    async fn get_at_leisure(&self, path: &str, token: Option<&str>) -> Result<Answer, Fault> {
+    async fn get_without_timeout(&self, path: &str, token: Option<&str>) -> Result<Answer, Fault> {
         let stream = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
@@ -100,7 +100,7 @@ impl Web {
     /// Joins a room of its own; where the token opens other rooms only, registers instead.
     /// The credentials handed out live as long as the session does.
     pub(super) async fn join(&self, token: Option<&str>) -> Result<Session, Fault> {
-        timeout(2 * PATIENCE, self.join_at_leisure(token))
+        timeout(2 * TIMEOUT, self.join_at_leisure(token))
             .await
             .unwrap_or(Err(Fault::Silent))
     }
@@ -144,7 +144,7 @@ impl Session {
     /// Says goodbye, so that the box need not wait out the resume window.
     pub(super) async fn leave(mut self) {
         let _ = self.request(json!({"type": "leave"})).await;
-        let _ = timeout(PATIENCE, self.socket.close(None)).await;
+        let _ = timeout(TIMEOUT, self.socket.close(None)).await;
     }
 
     async fn request(&mut self, mut message: Value) -> Result<Value, Fault> {
@@ -152,7 +152,7 @@ impl Session {
         message["id"] = id.clone().into();
         self.socket.send(Message::text(message.to_string())).await?;
         loop {
-            let frame = timeout(PATIENCE, self.socket.next())
+            let frame = timeout(TIMEOUT, self.socket.next())
                 .await
                 .map_err(|_| Fault::Other("the WebSocket opens, and nothing answers on it".into()))?
                 .ok_or(Fault::Foreign)??;

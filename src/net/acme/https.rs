@@ -64,7 +64,9 @@ async fn exchange(
 ) -> Result<BytesResponse, Error> {
     let uri = request.uri().clone();
     let (Some("https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return Err(Error::Other(format!("{uri} is no https URL").into()));
+        return Err(Error::Other(
+            format!("{uri} is not a valid https URL").into(),
+        ));
     };
     let host = authority.host().trim_matches(['[', ']']);
     let stream = TcpStream::connect((host, authority.port_u16().unwrap_or(443)))

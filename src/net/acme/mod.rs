@@ -19,7 +19,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(120);
 /// The longest such pause.
 const LAST_RETRY: Duration = Duration::from_secs(6 * 3600);
 /// The longest sleep at once: a suspended machine's clock jumps.
-const NAP: Duration = Duration::from_secs(3600);
+const MAX_SLEEP: Duration = Duration::from_secs(3600);
 /// How long one order may take, from the account to the certificate.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -58,7 +58,7 @@ impl AcmeOrders {
             if let Some(shown) = store.current() {
                 let due = renewal(&shown, jitter);
                 while unix_now() < due {
-                    tokio::time::sleep(NAP.min(Duration::from_secs(due - unix_now()))).await;
+                    tokio::time::sleep(MAX_SLEEP.min(Duration::from_secs(due - unix_now()))).await;
                 }
             }
             match self.order(store).await {

@@ -1,7 +1,7 @@
 //! The fields of one frame: found, checked against their limits, and made a [`Request`].
 
 use super::names::{folds_to, is_server_owned};
-use super::{CallSignal, FrameError, Join, Payload, Relay, Request, RoomPatch};
+use super::{CallSignal, Forward, FrameError, Join, Payload, Request, RoomPatch};
 use crate::auth::is_name;
 use crate::protocol::{
     ErrorCode, MAX_DEPTH, MAX_METADATA, MAX_NAME, MAX_PASSWORD, MAX_REASON, MessageType,
@@ -191,7 +191,7 @@ impl<'a> Fields<'a> {
     }
 
     fn relay(&self, payload: Payload, payload_field: &str) -> Result<Request, Fault> {
-        Ok(Request::Relay(Relay {
+        Ok(Request::Forward(Forward {
             to: self.name("to")?,
             payload,
             rest: self.rest(payload_field),

@@ -13,9 +13,9 @@ fn code(text: &str) -> &'static str {
     parse(text).unwrap_err().code.as_str()
 }
 
-fn relay(text: &str) -> Relay {
+fn relay(text: &str) -> Forward {
     match ok(text).request {
-        Request::Relay(relay) => relay,
+        Request::Forward(relay) => relay,
         other => panic!("{other:?}"),
     }
 }
@@ -256,7 +256,7 @@ fn fields_that_the_server_owns_are_dropped_in_every_case_from_every_relayed_mess
         r#""resumeWindow":1,"peers":1,"Peer":1,"room":1,"role":1,"code":1,"retryAfter":1,"ID":1"#,
     );
     let rest_of = |text: &str| match ok(text).request {
-        Request::Relay(relay) => relay.rest,
+        Request::Forward(relay) => relay.rest,
         Request::Call { rest, .. } | Request::Mute { rest, .. } => rest,
         Request::Accept(signal) | Request::Reject(signal) | Request::Hangup(signal) => signal.rest,
         other => panic!("{other:?}"),

@@ -1,13 +1,13 @@
 //! Allocate: RFC 8656 section 7.2, check by check.
 
-use super::addr::{Family, RelayKey};
-use super::allocation::{Allocation, Opening, Relay, lifetime};
-use super::event::{Event, Refusal};
+use super::allocation::{Allocation, NewAllocation, RelayedAddress, lifetime};
+use super::event::{DenyReason, Event};
+use super::ids::{Family, RelayedKey};
 use super::message::{ATTR_ADDITIONAL_ADDRESS_FAMILY, FAMILY_V4, FAMILY_V6, Message};
 use super::reply::Reply;
 use super::requests::{Failure, Request};
 use super::{Engine, OpenError, Output, RelaySockets};
-use crate::relay::ledger::{Parity, PortLease, ReservationToken};
+use crate::relay::shared::{Parity, PortLease, ReservationToken};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,20 +68,20 @@ impl<R: RelaySockets> Engine<R> {
             };
         }
         if auth.rest.expiry < now.unix {
-            return Err(Refusal::Expired.into());
+            return Err(DenyReason::Expired.into());
         }
-        if self.ledger.is_revoked(auth.rest.user, auth.rest.expiry) {
-            return Err(Refusal::Revoked.into());
+        if self.shared.is_revoked(auth.rest.user, auth.rest.expiry) {
+            return Err(DenyReason::Revoked.into());
         }
         let mut wish = Wish::read(request.message)?;
         if self.draining {
-            let refusal = Some(Refusal::Draining);
+            let refusal = Some(DenyReason::Draining);
             return Err(match self.alternate(request.five_tuple.client) {
                 Some(_) => Failure {
                     code: CODE_TRY_ALTERNATE,
                     refusal,
                 },
-                None => Refusal::Draining.into(),
+                None => DenyReason::Draining.into(),
             });
         }
         if wish.families == Families::Any {
@@ -89,23 +89,23 @@ impl<R: RelaySockets> Engine<R> {
         }
         if let Families::One(family) = wish.families
             && matches!(wish.ports, Ports::Any(_))
-            && self.ledger.relay_address(family).is_none()
+            && self.shared.relay_address(family).is_none()
         {
             return Err(CODE_ADDR_FAMILY_NOT_SUPPORTED.into());
         }
         let user: Arc<str> = auth.rest.user.into();
         let client = request.five_tuple.client.ip();
-        self.ledger.expire_reservations(now.instant);
+        self.shared.expire_reservations(now.instant);
         // A reserved port gives its place in the quotas back, which this allocation then takes.
         let source = match wish.ports {
             Ports::Any(parity) => Source::Pool(parity),
             Ports::Reserved(token) => {
-                let lease = self.ledger.redeem(token, now.instant);
-                Source::Reserved(lease.ok_or(Refusal::Reservation)?)
+                let lease = self.shared.redeem(token, now.instant);
+                Source::Reserved(lease.ok_or(DenyReason::Reservation)?)
             }
         };
         let quota =
-            self.ledger
+            self.shared
                 .lease_quota(&user, auth.rest.expiry, client, self.settings.quotas)?;
         let session_end = now.instant + self.settings.max_session.min(LONGEST_SESSION);
         let (expires, granted) = lifetime(wish.lifetime, now, session_end);
@@ -115,14 +115,14 @@ impl<R: RelaySockets> Engine<R> {
             Some(spare) => {
                 let quotas = self.settings.quotas;
                 let place = self
-                    .ledger
+                    .shared
                     .lease_quota(&user, auth.rest.expiry, client, quotas)?;
-                let token = self.ledger.reserve(spare, place, now.instant);
-                Some(token.ok_or(Refusal::Reservation)?)
+                let token = self.shared.reserve(spare, place, now.instant);
+                Some(token.ok_or(DenyReason::Reservation)?)
             }
             None => None,
         };
-        let mut allocation = Box::new(Allocation::new(Opening {
+        let mut allocation = Box::new(Allocation::new(NewAllocation {
             five_tuple: *request.five_tuple,
             username: auth.username.into(),
             user: Arc::clone(&user),
@@ -166,7 +166,7 @@ impl<R: RelaySockets> Engine<R> {
     /// The family of an Allocate that names none. RFC 8656 section 7.2 wants IPv4; browsers never
     /// name one, so that a box with IPv6 alone would be of no use to them.
     fn default_family(&self) -> Family {
-        let serves = |family| self.ledger.relay_address(family).is_some();
+        let serves = |family| self.shared.relay_address(family).is_some();
         if !serves(Family::V4) && serves(Family::V6) {
             Family::V6
         } else {
@@ -182,8 +182,8 @@ impl<R: RelaySockets> Engine<R> {
         now: Instant,
         expires: Instant,
     ) -> Result<Opened<R::Socket>, Failure> {
-        let (slot, generation) = self.table.vacancy().ok_or(Refusal::TotalQuota)?;
-        let key = |family| RelayKey::new(slot, family, generation);
+        let (slot, generation) = self.table.vacancy().ok_or(DenyReason::TotalQuota)?;
+        let key = |family| RelayedKey::new(slot, family, generation);
         let mut opened = Opened {
             relays: [None, None],
             spare: None,
@@ -195,7 +195,7 @@ impl<R: RelaySockets> Engine<R> {
                 let family = lease.family();
                 let relay = self
                     .bind(lease, key(family), expires)?
-                    .ok_or(Refusal::NoPort)?;
+                    .ok_or(DenyReason::NoPort)?;
                 opened.relays[family as usize] = Some(relay);
                 return Ok(opened);
             }
@@ -221,35 +221,35 @@ impl<R: RelaySockets> Engine<R> {
     fn open_any(
         &mut self,
         parity: Parity,
-        key: RelayKey,
+        key: RelayedKey,
         now: Instant,
         expires: Instant,
-    ) -> Result<(Relay<R::Socket>, Option<PortLease>), Failure> {
+    ) -> Result<(RelayedAddress<R::Socket>, Option<PortLease>), Failure> {
         let family = key.family();
-        if self.ledger.relay_address(family).is_none() {
+        if self.shared.relay_address(family).is_none() {
             return Err(CODE_ADDR_FAMILY_NOT_SUPPORTED.into());
         }
         for _ in 0..MAX_TRIES {
             let (lease, spare) = self
-                .ledger
+                .shared
                 .lease_port(family, parity, now)
-                .ok_or(Refusal::NoPort)?;
+                .ok_or(DenyReason::NoPort)?;
             if let Some(relay) = self.bind(lease, key, expires)? {
                 return Ok((relay, spare));
             }
         }
-        Err(Refusal::NoPort.into())
+        Err(DenyReason::NoPort.into())
     }
 
     /// Binds a leased port; `None` where another program holds it, which is remembered.
     fn bind(
         &mut self,
         lease: PortLease,
-        key: RelayKey,
+        key: RelayedKey,
         expires: Instant,
-    ) -> Result<Option<Relay<R::Socket>>, Failure> {
+    ) -> Result<Option<RelayedAddress<R::Socket>>, Failure> {
         let address = self
-            .ledger
+            .shared
             .relay_address(lease.family())
             .expect("a lease is of a family that is served");
         let bound = SocketAddr::new(address.bind, lease.port());
@@ -260,11 +260,11 @@ impl<R: RelaySockets> Engine<R> {
                 lease.set_aside();
                 return Ok(None);
             }
-            Err(OpenError::NoDescriptor) => return Err(Refusal::NoDescriptor.into()),
-            Err(OpenError::Other(_)) => return Err(Refusal::Socket.into()),
+            Err(OpenError::NoDescriptor) => return Err(DenyReason::NoDescriptor.into()),
+            Err(OpenError::Other(_)) => return Err(DenyReason::Socket.into()),
         };
         let announced = SocketAddr::new(address.announced, lease.port());
-        Ok(Some(Relay {
+        Ok(Some(RelayedAddress {
             socket,
             lease,
             announced,
@@ -275,7 +275,7 @@ impl<R: RelaySockets> Engine<R> {
 
 /// What was opened for one Allocate.
 struct Opened<S> {
-    relays: [Option<Relay<S>>; 2],
+    relays: [Option<RelayedAddress<S>>; 2],
     /// The port above an even one, to be reserved.
     spare: Option<PortLease>,
     /// The family that a dual allocation goes without, and why.

@@ -2,12 +2,12 @@
 //!
 //! Deadlines are checked where they are read; what has run out is swept when something is added.
 
-use super::addr::{Family, FiveTuple, Now};
 use super::auth::Key;
 use super::event::{AllocationView, Flow};
+use super::ids::{Family, FiveTuple, Now};
 use super::message::TransactionId;
-use crate::relay::ledger::{PortLease, QuotaLease};
 use crate::relay::rate::Bucket;
+use crate::relay::shared::{PortLease, QuotaLease};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ pub(super) struct Allocation<S> {
     pub(super) opened: Instant,
     pub(super) session_end: Instant,
     /// By [`Family`]; at least one.
-    pub(super) relays: [Option<Relay<S>>; 2],
+    pub(super) relays: [Option<RelayedAddress<S>>; 2],
     permissions: Vec<Permission>,
     channels: Vec<Channel>,
     pub(super) sent: Flow,
@@ -46,7 +46,7 @@ pub(super) struct Allocation<S> {
 
 /// One relayed address. The socket closes before its port can be lent again.
 #[derive(Debug)]
-pub(super) struct Relay<S> {
+pub(super) struct RelayedAddress<S> {
     pub(super) socket: S,
     pub(super) lease: PortLease,
     pub(super) announced: SocketAddr,
@@ -93,7 +93,7 @@ pub(super) enum BindError {
 pub(super) struct TooManyPermissions;
 
 /// What an allocation starts with.
-pub(super) struct Opening<S> {
+pub(super) struct NewAllocation<S> {
     pub(super) five_tuple: FiveTuple,
     pub(super) username: Box<str>,
     pub(super) user: Arc<str>,
@@ -101,13 +101,13 @@ pub(super) struct Opening<S> {
     pub(super) transaction: TransactionId,
     pub(super) opened: Instant,
     pub(super) session_end: Instant,
-    pub(super) relays: [Option<Relay<S>>; 2],
+    pub(super) relays: [Option<RelayedAddress<S>>; 2],
     pub(super) quota: QuotaLease,
 }
 
 impl<S> Allocation<S> {
-    pub(super) fn new(opening: Opening<S>) -> Self {
-        let Opening {
+    pub(super) fn new(opening: NewAllocation<S>) -> Self {
+        let NewAllocation {
             five_tuple,
             username,
             user,
@@ -135,7 +135,7 @@ impl<S> Allocation<S> {
     }
 
     /// The relayed address of `family`, if it lives.
-    pub(super) fn relay(&self, family: Family, now: Instant) -> Option<&Relay<S>> {
+    pub(super) fn relay(&self, family: Family, now: Instant) -> Option<&RelayedAddress<S>> {
         self.relays[family as usize]
             .as_ref()
             .filter(|relay| relay.expires > now)
@@ -190,7 +190,7 @@ impl<S> Allocation<S> {
     }
 
     /// Judges every permission anew; `judge` returns `None` for what is no longer allowed.
-    pub(super) fn rejudge(&mut self, judge: impl Fn(IpAddr) -> Option<Route>) {
+    pub(super) fn reapply_policy(&mut self, judge: impl Fn(IpAddr) -> Option<Route>) {
         self.permissions
             .retain_mut(|permission| match judge(permission.ip) {
                 Some(route) => {

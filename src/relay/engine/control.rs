@@ -1,17 +1,17 @@
 //! Refresh, CreatePermission and ChannelBind: requests on a living allocation.
 
-use super::addr::Family;
 use super::allocate::{read_family, read_lifetime};
 use super::allocation::{
     Allocation, BindError, MAX_PERMISSIONS, Route, TooManyPermissions, lifetime,
 };
-use super::event::{CloseReason, Refusal};
+use super::event::{CloseReason, DenyReason};
+use super::ids::Family;
 use super::message::CHANNELS;
 use super::policy::{Denial, PeerPolicy, Verdict};
 use super::reply::Reply;
 use super::requests::{Failure, Request};
 use super::{Engine, Output, RelaySockets};
-use crate::relay::ledger::Ledger;
+use crate::relay::shared::SharedState;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use stun::attributes::*;
@@ -62,10 +62,10 @@ impl<R: RelaySockets> Engine<R> {
                 continue;
             }
             let peer = peer(request, value, self.table.get(slot))?;
-            let route = route(&self.settings.policy, &self.ledger, peer.ip())?;
+            let route = route(&self.settings.policy, &self.shared, peer.ip())?;
             if !peers.contains(&(peer.ip(), route)) {
                 if peers.len() == MAX_PERMISSIONS {
-                    return Err(Refusal::Permissions.into());
+                    return Err(DenyReason::Permissions.into());
                 }
                 peers.push((peer.ip(), route));
             }
@@ -76,7 +76,7 @@ impl<R: RelaySockets> Engine<R> {
         self.table
             .get_mut(slot)
             .permit(&peers, request.now.instant)
-            .map_err(|TooManyPermissions| Refusal::Permissions)?;
+            .map_err(|TooManyPermissions| DenyReason::Permissions)?;
         Ok(request.finish(Reply::success(request.message)))
     }
 
@@ -94,15 +94,15 @@ impl<R: RelaySockets> Engine<R> {
         if !CHANNELS.contains(&number) || peer.port() == 0 {
             return Err(CODE_BAD_REQUEST.into());
         }
-        let route = route(&self.settings.policy, &self.ledger, peer.ip())?;
+        let route = route(&self.settings.policy, &self.shared, peer.ip())?;
         let bound = self
             .table
             .get_mut(slot)
             .bind(number, peer, route, request.now.instant);
         bound.map_err(|error| match error {
             BindError::Conflict => Failure::from(CODE_BAD_REQUEST),
-            BindError::TooManyChannels => Refusal::Channels.into(),
-            BindError::TooManyPermissions => Refusal::Permissions.into(),
+            BindError::TooManyChannels => DenyReason::Channels.into(),
+            BindError::TooManyPermissions => DenyReason::Permissions.into(),
         })?;
         Ok(request.finish(Reply::success(request.message)))
     }
@@ -135,12 +135,16 @@ fn peer<S>(
 }
 
 /// How `ip` may be reached, if at all.
-pub(super) fn route(policy: &PeerPolicy, ledger: &Ledger, ip: IpAddr) -> Result<Route, Refusal> {
+pub(super) fn route(
+    policy: &PeerPolicy,
+    shared: &SharedState,
+    ip: IpAddr,
+) -> Result<Route, DenyReason> {
     match policy.judge(ip) {
         Verdict::Allow => Ok(Route::Socket),
         Verdict::Own { listed: true } => Ok(Route::HairpinOrSocket),
-        Verdict::Own { listed: false } if ledger.hosts(ip) => Ok(Route::Hairpin),
-        Verdict::Own { listed: false } => Err(Refusal::Peer(Denial::Own)),
-        Verdict::Deny(denial) => Err(Refusal::Peer(denial)),
+        Verdict::Own { listed: false } if shared.hosts(ip) => Ok(Route::Hairpin),
+        Verdict::Own { listed: false } => Err(DenyReason::Peer(Denial::Own)),
+        Verdict::Deny(denial) => Err(DenyReason::Peer(denial)),
     }
 }

@@ -3,10 +3,10 @@
 //! Allocates nothing, locks nothing, and asks the policy nothing: a permission remembers how its
 //! address may be reached.
 
-use super::addr::{Family, FiveTuple, Now, RelayKey};
 use super::allocation::Route;
+use super::gro::PayloadRun;
+use super::ids::{Family, FiveTuple, Now, RelayedKey};
 use super::message::{self, CHANNEL_HEADER, CHANNELS, Message};
-use super::train::Run;
 use super::{Engine, Output, RelaySockets, reply};
 use rand::Rng;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ impl<R: RelaySockets> Engine<R> {
         &mut self,
         now: Now,
         five_tuple: &FiveTuple,
-        messages: Run<'a>,
+        messages: PayloadRun<'a>,
         out: &mut impl Output<'a, R::Socket>,
     ) {
         let data = message::channel_data(messages.first());
@@ -74,7 +74,7 @@ impl<R: RelaySockets> Engine<R> {
         now: Now,
         slot: u32,
         peer: SocketAddr,
-        payloads: Run<'a>,
+        payloads: PayloadRun<'a>,
         dont_fragment: bool,
         out: &mut impl Output<'a, R::Socket>,
     ) {
@@ -98,7 +98,7 @@ impl<R: RelaySockets> Engine<R> {
         };
         let hairpin = match route {
             Route::Socket => None,
-            Route::Hairpin | Route::HairpinOrSocket => self.ledger.find(peer),
+            Route::Hairpin | Route::HairpinOrSocket => self.shared.find(peer),
         };
         match hairpin {
             Some((worker, key)) => {
@@ -123,9 +123,9 @@ impl<R: RelaySockets> Engine<R> {
     pub(super) fn relay_in<'a>(
         &mut self,
         now: Now,
-        key: RelayKey,
+        key: RelayedKey,
         from: SocketAddr,
-        payloads: Run<'a>,
+        payloads: PayloadRun<'a>,
         arrival: Arrival,
         out: &mut impl Output<'a, R::Socket>,
     ) {
@@ -183,7 +183,7 @@ impl<R: RelaySockets> Engine<R> {
     pub(super) fn icmp<'a>(
         &mut self,
         now: Now,
-        key: RelayKey,
+        key: RelayedKey,
         peer: SocketAddr,
         (icmp_type, icmp_code): (u8, u8),
         error_data: u32,
@@ -216,7 +216,7 @@ impl<R: RelaySockets> Engine<R> {
 
     /// Charges `payloads` to the rates that are configured. Where there are any, every payload is
     /// judged by itself.
-    fn admits(&mut self, now: Now, slot: u32, payloads: &Run<'_>) -> bool {
+    fn admits(&mut self, now: Now, slot: u32, payloads: &PayloadRun<'_>) -> bool {
         let bytes = payloads.length() as u64;
         if let Some(rate) = self.settings.max_rate {
             let nanos = self.nanos(now);
@@ -230,7 +230,7 @@ impl<R: RelaySockets> Engine<R> {
             }
         }
         if let Some(rate) = self.settings.total_rate
-            && !self.ledger.draw(bytes, rate, now.instant)
+            && !self.shared.draw(bytes, rate, now.instant)
         {
             self.stats.dropped.total_rate += 1;
             return false;

@@ -2,9 +2,9 @@
 //!
 //! Nothing here is decided on; it feeds logs, metrics and the admin API.
 
-use super::addr::FiveTuple;
+use super::gro::PayloadRun;
+use super::ids::FiveTuple;
 use super::policy::Denial;
-use super::train::Run;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    pub(super) fn count(&mut self, payloads: &Run<'_>) {
+    pub(super) fn count(&mut self, payloads: &PayloadRun<'_>) {
         self.packets += payloads.count() as u64;
         self.bytes += (payloads.count() * payloads.length()) as u64;
     }
@@ -68,7 +68,7 @@ pub enum Event {
         /// `<user>`, where the request proved one.
         user: Option<Arc<str>>,
         /// Which limit or rule.
-        refusal: Refusal,
+        refusal: DenyReason,
     },
 }
 
@@ -91,7 +91,7 @@ pub enum CloseReason {
 
 /// Which limit or rule refused a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum DenyReason {
     /// Wrong password, or a username that is none of ours.
     Credentials,
     /// The credential has expired.

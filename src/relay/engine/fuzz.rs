@@ -6,7 +6,7 @@ use super::message::{self, Message};
 use super::nonce;
 use super::*;
 use crate::auth::credential::{Credential, TurnSecrets};
-use crate::relay::ledger::RelayAddress;
+use crate::relay::shared::RelayAddress;
 use secrecy::SecretString;
 use std::time::Duration;
 use stun::attributes::*;
@@ -55,8 +55,8 @@ pub fn operate(bytes: &[u8]) {
     }
     world.now.instant += Duration::from_secs(2 * 3_600);
     world.engine.handle_timeout(world.now, &mut world.sink);
-    world.ledger.expire_reservations(world.now.instant);
-    assert_eq!(world.ledger.allocations(), 0);
+    world.shared.expire_reservations(world.now.instant);
+    assert_eq!(world.shared.allocations(), 0);
     assert_eq!(world.engine.next_timeout(), None);
 }
 
@@ -82,7 +82,7 @@ struct Nothing;
 impl RelaySockets for Nothing {
     type Socket = ();
 
-    fn open(&mut self, _: SocketAddr, _: RelayKey) -> Result<(), OpenError> {
+    fn open(&mut self, _: SocketAddr, _: RelayedKey) -> Result<(), OpenError> {
         Ok(())
     }
 }
@@ -97,7 +97,7 @@ impl<'a> Output<'a, ()> for Sink {
         );
     }
 
-    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payloads: Run<'a>, padding: usize) {
+    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payloads: PayloadRun<'a>, padding: usize) {
         for payload in payloads.payloads() {
             let whole = [head, payload, &[0; 3][..padding]].concat();
             assert!(message::channel_data(&whole).is_some() || Message::parse(&whole).is_some());
@@ -105,11 +105,11 @@ impl<'a> Output<'a, ()> for Sink {
         }
     }
 
-    fn to_peer(&mut self, (): &(), to: SocketAddr, _: Run<'a>, _: bool) {
+    fn to_peer(&mut self, (): &(), to: SocketAddr, _: PayloadRun<'a>, _: bool) {
         assert_eq!(self.0.judge(to.ip()), Verdict::Allow);
     }
 
-    fn to_worker(&mut self, _: WorkerId, _: RelayKey, _: SocketAddr, _: Run<'a>) {
+    fn to_worker(&mut self, _: WorkerId, _: RelayedKey, _: SocketAddr, _: PayloadRun<'a>) {
         panic!("there is one worker");
     }
 
@@ -118,7 +118,7 @@ impl<'a> Output<'a, ()> for Sink {
 
 struct World {
     engine: Engine<Nothing>,
-    ledger: Arc<Ledger>,
+    shared: Arc<SharedState>,
     sink: Sink,
     now: Now,
     credential: Credential,
@@ -142,7 +142,7 @@ impl World {
             })
             .into();
         let policy = PeerPolicy::new(vec![], vec![], relays.iter().map(|r| r.bind).collect());
-        let ledger = Ledger::new(relays, 50_000..=50_009, [1; 32], instant);
+        let shared = SharedState::new(relays, 50_000..=50_009, [1; 32], instant);
         let secrets = TurnSecrets::new(vec![SecretString::from("north")]).expect("one secret");
         let credential = secrets.mint("a", UNIX + 10_000_000);
         let settings = Arc::new(Settings {
@@ -163,14 +163,14 @@ impl World {
         let engine = Engine::new(
             WorkerId(0),
             settings,
-            Arc::clone(&ledger),
+            Arc::clone(&shared),
             sockets,
             [2; 32],
             instant,
         );
         Self {
             engine,
-            ledger,
+            shared,
             sink: Sink(policy),
             now,
             credential,
@@ -206,7 +206,7 @@ impl World {
                 let bytes = input.slice();
                 // As long as the first ChannelData message.
                 let segment = 4 + usize::from(bytes.get(3).copied().unwrap_or(0));
-                engine.from_client(self.now, &five_tuple, Train::new(bytes, segment), sink);
+                engine.from_client(self.now, &five_tuple, GroBatch::new(bytes, segment), sink);
             }
             10 => engine.client_closed(self.now, &five_tuple, sink),
             11 => {
@@ -220,7 +220,7 @@ impl World {
                 let port = 50_000 + u16::from(input.byte().unwrap_or(0)) % 10;
                 let relay = SocketAddr::from(([192, 0, 2, 10], port));
                 let peer = SocketAddr::from(([8, 8, 8, input.byte().unwrap_or(0) % 4], port));
-                let Some((_, key)) = self.ledger.find(relay) else {
+                let Some((_, key)) = self.shared.find(relay) else {
                     return;
                 };
                 if op & 0xf == 14 {
@@ -249,7 +249,7 @@ impl World {
         }
         let Credential { username, password } = &self.credential;
         let nonce = nonce::mint(
-            self.ledger.nonce_key(),
+            self.shared.nonce_key(),
             client,
             self.now.unix,
             nonce::Features::Announced,

@@ -2,10 +2,9 @@
 //! relay sockets, events and a next timeout out (RFC 8489, RFC 8656).
 //!
 //! One engine belongs to one worker. What all workers share is in the
-//! [`Ledger`], touched when allocations come and go, never for a packet (one atomic read for a
+//! [`SharedState`], touched when allocations come and go, never for a packet (one atomic read for a
 //! packet between two relays aside). No clock, no socket, no randomness of its own.
 
-mod addr;
 mod allocate;
 mod allocation;
 mod auth;
@@ -14,6 +13,8 @@ mod data;
 mod event;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod gro;
+mod ids;
 mod message;
 mod nonce;
 mod policy;
@@ -21,15 +22,16 @@ mod reply;
 mod requests;
 mod settings;
 mod table;
-mod train;
 
-pub use addr::{Family, FiveTuple, Now, RelayKey, Transport, WorkerId};
-pub use event::{AllocationView, CloseReason, Dropped, Event, Flow, Refusal, RefusedByCode, Stats};
+pub use event::{
+    AllocationView, CloseReason, DenyReason, Dropped, Event, Flow, RefusedByCode, Stats,
+};
+pub use gro::{GroBatch, PayloadRun};
+pub use ids::{Family, FiveTuple, Now, RelayedKey, Transport, WorkerId};
 pub use policy::{Denial, PeerPolicy, Range, Verdict};
 pub use settings::{Quotas, Settings};
-pub use train::{Run, Train};
 
-use super::ledger::Ledger;
+use super::shared::SharedState;
 use data::Arrival;
 use message::Message;
 use rand::rngs::StdRng;
@@ -53,7 +55,7 @@ pub trait RelaySockets {
     ///
     /// # Errors
     /// Why not: of a port that another program holds, the engine tries another one.
-    fn open(&mut self, address: SocketAddr, key: RelayKey) -> Result<Self::Socket, OpenError>;
+    fn open(&mut self, address: SocketAddr, key: RelayedKey) -> Result<Self::Socket, OpenError>;
 }
 
 /// Why the socket of a relayed address was not opened.
@@ -68,7 +70,7 @@ pub enum OpenError {
 }
 
 /// Where the engine's datagrams go. `'a` is the life of the receive batch, so that payloads need
-/// no copy. Each payload of a [`Run`] becomes a datagram of its own.
+/// no copy. Each payload of a [`PayloadRun`] becomes a datagram of its own.
 pub trait Output<'a, S> {
     /// A whole message of the server: a control reply or a Binding response.
     fn reply(&mut self, to: &FiveTuple, message: &[u8]);
@@ -76,14 +78,20 @@ pub trait Output<'a, S> {
     /// Payloads for a client, each behind `head` (a ChannelData header or the front of a Data
     /// indication) and followed by `padding` (0 to 3) zero bytes. A UDP ChannelData message has
     /// none.
-    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payloads: Run<'a>, padding: usize);
+    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payloads: PayloadRun<'a>, padding: usize);
 
     /// Payloads for a peer through the socket of a relayed address.
-    fn to_peer(&mut self, from: &S, to: SocketAddr, payloads: Run<'a>, dont_fragment: bool);
+    fn to_peer(&mut self, from: &S, to: SocketAddr, payloads: PayloadRun<'a>, dont_fragment: bool);
 
     /// Payloads for a relayed address of another worker, which hands them to its engine with
     /// [`Engine::from_worker`]. `from` is the sender's announced relayed address.
-    fn to_worker(&mut self, worker: WorkerId, relay: RelayKey, from: SocketAddr, payloads: Run<'a>);
+    fn to_worker(
+        &mut self,
+        worker: WorkerId,
+        relay: RelayedKey,
+        from: SocketAddr,
+        payloads: PayloadRun<'a>,
+    );
 
     /// Something for logs and dashboards.
     fn event(&mut self, event: Event);
@@ -93,7 +101,7 @@ pub trait Output<'a, S> {
 pub struct Engine<R: RelaySockets> {
     id: WorkerId,
     settings: Arc<Settings>,
-    ledger: Arc<Ledger>,
+    shared: Arc<SharedState>,
     sockets: R,
     table: Table<R::Socket>,
     rng: StdRng,
@@ -109,7 +117,7 @@ impl<R: RelaySockets> Engine<R> {
     pub fn new(
         id: WorkerId,
         settings: Arc<Settings>,
-        ledger: Arc<Ledger>,
+        shared: Arc<SharedState>,
         sockets: R,
         seed: [u8; 32],
         now: Instant,
@@ -118,7 +126,7 @@ impl<R: RelaySockets> Engine<R> {
         Self {
             id,
             settings,
-            ledger,
+            shared,
             sockets,
             table: Table::new(rng.next_u64()),
             rng,
@@ -134,7 +142,7 @@ impl<R: RelaySockets> Engine<R> {
         &mut self,
         now: Now,
         five_tuple: &FiveTuple,
-        mut datagrams: Train<'a>,
+        mut datagrams: GroBatch<'a>,
         out: &mut impl Output<'a, R::Socket>,
     ) {
         let runs = self.takes_runs();
@@ -160,12 +168,12 @@ impl<R: RelaySockets> Engine<R> {
     pub fn from_peer<'a>(
         &mut self,
         now: Now,
-        relay: RelayKey,
+        relay: RelayedKey,
         peer: SocketAddr,
-        mut datagrams: Train<'a>,
+        mut datagrams: GroBatch<'a>,
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        let peer = plain(peer);
+        let peer = without_scope(peer);
         let runs = self.takes_runs();
         while let Some(run) = datagrams.next_run(|_, _| runs) {
             self.relay_in(now, relay, peer, run, Arrival::Socket, out);
@@ -176,12 +184,12 @@ impl<R: RelaySockets> Engine<R> {
     pub fn from_worker<'a>(
         &mut self,
         now: Now,
-        relay: RelayKey,
+        relay: RelayedKey,
         from: SocketAddr,
-        payloads: Run<'a>,
+        payloads: PayloadRun<'a>,
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        let from = plain(from);
+        let from = without_scope(from);
         if self.takes_runs() {
             self.relay_in(now, relay, from, payloads, Arrival::Hairpin, out);
         } else {
@@ -196,13 +204,13 @@ impl<R: RelaySockets> Engine<R> {
     pub fn peer_unreachable<'a>(
         &mut self,
         now: Now,
-        relay: RelayKey,
+        relay: RelayedKey,
         peer: SocketAddr,
         icmp: (u8, u8),
         error_data: u32,
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        self.icmp(now, relay, plain(peer), icmp, error_data, out);
+        self.icmp(now, relay, without_scope(peer), icmp, error_data, out);
     }
 
     /// Ends the allocation of a stream that closed.
@@ -218,7 +226,7 @@ impl<R: RelaySockets> Engine<R> {
     }
 
     /// The socket behind a live relayed address.
-    pub fn socket(&self, relay: RelayKey) -> Option<&R::Socket> {
+    pub fn socket(&self, relay: RelayedKey) -> Option<&R::Socket> {
         let slot = self.table.slot_of_relay(relay)?;
         let relay = self.table.get(slot).relays[relay.family() as usize].as_ref();
         relay.map(|relay| &relay.socket)
@@ -249,7 +257,7 @@ impl<R: RelaySockets> Engine<R> {
     }
 
     /// Ends every allocation of `user` on this worker. New ones are refused by the floor that
-    /// [`Ledger::revoke`] sets, which must come first.
+    /// [`SharedState::revoke`] sets, which must come first.
     pub fn revoke<'a>(&mut self, user: &str, now: Now, out: &mut impl Output<'a, R::Socket>) {
         for slot in self.table.of_user(user) {
             self.end(slot, None, CloseReason::Revoked, now, out);
@@ -273,8 +281,8 @@ impl<R: RelaySockets> Engine<R> {
     pub fn reconfigure(&mut self, settings: Arc<Settings>) {
         self.settings = settings;
         for allocation in self.table.iter_mut() {
-            let judge = |ip| control::route(&self.settings.policy, &self.ledger, ip).ok();
-            allocation.rejudge(judge);
+            let judge = |ip| control::route(&self.settings.policy, &self.shared, ip).ok();
+            allocation.reapply_policy(judge);
         }
     }
 
@@ -323,7 +331,7 @@ impl<R: RelaySockets> Engine<R> {
         now: Now,
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        self.ledger.observe(now.instant);
+        self.shared.observe(now.instant);
         if let Some(family) = family {
             let allocation = self.table.get_mut(slot);
             if allocation.relayed().count() > 1 {
@@ -360,7 +368,7 @@ impl<R: RelaySockets> Engine<R> {
 }
 
 /// An address without IPv6 flow and scope, which sockets report and clients do not know.
-fn plain(address: SocketAddr) -> SocketAddr {
+fn without_scope(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), address.port())
 }
 

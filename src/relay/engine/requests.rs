@@ -1,8 +1,8 @@
 //! Requests: Binding, and the authenticated ones with everything their errors have in common.
 
-use super::addr::{FiveTuple, Now};
 use super::auth::{Authenticated, PASSWORD_ALGORITHMS, Unauthenticated, Verifier};
-use super::event::{Event, Refusal};
+use super::event::{DenyReason, Event};
+use super::ids::{FiveTuple, Now};
 use super::message::{ClassicTransactionId, Message};
 use super::nonce::{self, Features};
 use super::reply::{self, Reply};
@@ -35,7 +35,7 @@ pub(super) struct Request<'r, 'a> {
 pub(super) struct Failure {
     pub(super) code: ErrorCode,
     /// Which limit or rule it was, where an operator may want to know.
-    pub(super) refusal: Option<Refusal>,
+    pub(super) refusal: Option<DenyReason>,
 }
 
 impl From<ErrorCode> for Failure {
@@ -47,20 +47,22 @@ impl From<ErrorCode> for Failure {
     }
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
+impl From<DenyReason> for Failure {
+    fn from(refusal: DenyReason) -> Self {
         let code = match refusal {
-            Refusal::Credentials | Refusal::Expired | Refusal::Revoked => CODE_UNAUTHORIZED,
-            Refusal::UserQuota | Refusal::IpQuota => CODE_ALLOC_QUOTA_REACHED,
-            Refusal::Peer(_) => CODE_FORBIDDEN,
-            Refusal::TotalQuota
-            | Refusal::NoPort
-            | Refusal::Socket
-            | Refusal::NoDescriptor
-            | Refusal::Permissions
-            | Refusal::Channels
-            | Refusal::Reservation
-            | Refusal::Draining => CODE_INSUFFICIENT_CAPACITY,
+            DenyReason::Credentials | DenyReason::Expired | DenyReason::Revoked => {
+                CODE_UNAUTHORIZED
+            }
+            DenyReason::UserQuota | DenyReason::IpQuota => CODE_ALLOC_QUOTA_REACHED,
+            DenyReason::Peer(_) => CODE_FORBIDDEN,
+            DenyReason::TotalQuota
+            | DenyReason::NoPort
+            | DenyReason::Socket
+            | DenyReason::NoDescriptor
+            | DenyReason::Permissions
+            | DenyReason::Channels
+            | DenyReason::Reservation
+            | DenyReason::Draining => CODE_INSUFFICIENT_CAPACITY,
         };
         Self {
             code,
@@ -114,7 +116,7 @@ impl<R: RelaySockets> Engine<R> {
         let verifier = Verifier {
             realm: &self.settings.realm,
             secrets: &self.settings.secrets,
-            nonce_key: self.ledger.nonce_key(),
+            nonce_key: self.shared.nonce_key(),
             known: known.map(|allocation| (&*allocation.username, &allocation.key)),
         };
         let auth = match verifier.verify(message, five_tuple.client, now.unix) {
@@ -124,7 +126,7 @@ impl<R: RelaySockets> Engine<R> {
                     Unauthenticated::Anonymous => (CODE_UNAUTHORIZED, None),
                     Unauthenticated::Malformed => (CODE_BAD_REQUEST, None),
                     Unauthenticated::WrongCredentials => {
-                        (CODE_UNAUTHORIZED, Some(Refusal::Credentials))
+                        (CODE_UNAUTHORIZED, Some(DenyReason::Credentials))
                     }
                     Unauthenticated::StaleNonce => (CODE_STALE_NONCE, None),
                 };
@@ -181,7 +183,7 @@ impl<R: RelaySockets> Engine<R> {
         let bytes = request.finish(reply);
         reply::count(&mut self.stats.refused, failure.code);
         if let Some(refusal) = failure.refusal {
-            self.stats.policy_denials += u64::from(matches!(refusal, Refusal::Peer(_)));
+            self.stats.policy_denials += u64::from(matches!(refusal, DenyReason::Peer(_)));
             let user = Some(Arc::from(request.auth.rest.user));
             out.event(Event::Refused {
                 five_tuple: *request.five_tuple,
@@ -245,7 +247,7 @@ impl<R: RelaySockets> Engine<R> {
                 Form::Full | Form::Terse => Features::Announced,
                 Form::Shortest => Features::None,
             };
-            let key = self.ledger.nonce_key();
+            let key = self.shared.nonce_key();
             let nonce = nonce::mint(key, five_tuple.client, now.unix, features);
             reply = reply
                 .text(ATTR_REALM, &self.settings.realm)

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The live part of the configuration: a reload hands every engine a new one.
 ///
 /// What relays are bound to (addresses and ports) is fixed when the
-/// [`Ledger`](crate::relay::ledger::Ledger) is made.
+/// [`SharedState`](crate::relay::shared::SharedState) is made.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// REALM of the long-term credential mechanism; short, since it is part of every 401.

@@ -2,8 +2,8 @@
 //!
 //! Keeps its indices in step; what an allocation means is not its business.
 
-use super::addr::{Family, FiveTuple, RelayKey};
 use super::allocation::Allocation;
+use super::ids::{Family, FiveTuple, RelayedKey};
 use foldhash::fast::FixedState;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -33,8 +33,8 @@ struct Occupant<S> {
     deadline: Instant,
 }
 
-/// Slots that a [`RelayKey`] can name.
-const MAX_SLOTS: usize = 1 << (RelayKey::INDEX_BITS - 1);
+/// Slots that a [`RelayedKey`] can name.
+const MAX_SLOTS: usize = 1 << (RelayedKey::INDEX_BITS - 1);
 
 impl<S> Table<S> {
     pub(super) fn new(seed: u64) -> Self {
@@ -99,7 +99,7 @@ impl<S> Table<S> {
     }
 
     /// The slot of a living allocation that has this relayed address.
-    pub(super) fn slot_of_relay(&self, key: RelayKey) -> Option<u32> {
+    pub(super) fn slot_of_relay(&self, key: RelayedKey) -> Option<u32> {
         let slot = self.slots.get(key.slot() as usize)?;
         let allocation = &slot.occupant.as_ref()?.allocation;
         let lives = allocation.relays[key.family() as usize].is_some();
@@ -107,8 +107,8 @@ impl<S> Table<S> {
     }
 
     /// Names the relayed address of `family` that the allocation in `slot` has.
-    pub(super) fn key(&self, slot: u32, family: Family) -> RelayKey {
-        RelayKey::new(slot, family, self.slots[slot as usize].generation)
+    pub(super) fn key(&self, slot: u32, family: Family) -> RelayedKey {
+        RelayedKey::new(slot, family, self.slots[slot as usize].generation)
     }
 
     pub(super) fn get(&self, slot: u32) -> &Allocation<S> {

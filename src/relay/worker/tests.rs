@@ -1,6 +1,6 @@
 use super::*;
 use crate::relay::engine::tests::harness::settings;
-use crate::relay::listener;
+use crate::relay::io::listener;
 use std::net::UdpSocket;
 
 /// A worker that a test turns by hand, and a client's socket.
@@ -10,12 +10,12 @@ fn worker() -> (Worker, UdpSocket, SocketAddr) {
     let address = bound.local_addr().unwrap();
     let offload = Offload::probe();
     let mut groups = listener::group(vec![bound], 1, offload).unwrap();
-    let plan = Plan {
+    let plan = WorkerConfig {
         id: WorkerId(0),
         settings: settings().into(),
-        ledger: Ledger::new(vec![], 10_000..=10_001, [0; 32], now),
+        shared: SharedState::new(vec![], 10_000..=10_001, [0; 32], now),
         listeners: groups.pop().unwrap(),
-        mailboxes: Arc::new([Mailbox::new().unwrap()]),
+        inboxes: Arc::new([Inbox::new().unwrap()]),
         offload,
         coalesce: Duration::ZERO,
         seed: [0; 32],
@@ -31,12 +31,12 @@ fn what_passes_the_listeners_is_counted_in_and_out() {
     let (mut worker, client, server) = worker();
     let epoll = epoll::create(CreateFlags::CLOEXEC).unwrap();
     let request = b"\0\x01\0\0\x21\x12\xa4\x42who am I....";
-    for passed in [0, 2, 4] {
-        assert_eq!(worker.exits.passed, passed);
+    for listener_datagrams in [0, 2, 4] {
+        assert_eq!(worker.egress.listener_datagrams, listener_datagrams);
         client.send_to(request, server).unwrap();
-        let listeners = Rc::clone(&worker.exits.listeners);
-        let mut readiness = Readiness::new(&epoll, &listeners);
-        let ready = readiness.wait(0, None).unwrap();
+        let listeners = Rc::clone(&worker.egress.listeners);
+        let mut poller = Poller::new(&epoll, &listeners);
+        let ready = poller.wait(0, None).unwrap();
         assert!(worker.turn(read_clocks(), ready));
         client.recv(&mut [0; 64]).unwrap();
     }

@@ -3,7 +3,8 @@
 use super::moderation::{no_such_member, no_such_room};
 use super::{Cx, Effect, Hub, Now};
 use crate::protocol::{
-    Body, CloseCode, LeaveReason, PeerId, PeerView, Refusal, RoomPatch, RoomView, ServerMessage,
+    Body, CloseCode, LeaveReason, PeerId, PeerView, RequestError, RoomPatch, RoomView,
+    ServerMessage,
 };
 use crate::signal::room::Room;
 use serde::Serialize;
@@ -69,7 +70,7 @@ impl Hub {
         room: &str,
         content: &RawValue,
         effects: &mut Vec<Effect>,
-    ) -> Result<usize, Refusal> {
+    ) -> Result<usize, RequestError> {
         let count = self
             .rooms
             .get(room)
@@ -91,7 +92,7 @@ impl Hub {
         room: &str,
         patch: RoomPatch,
         effects: &mut Vec<Effect>,
-    ) -> Result<RoomView<'_>, Refusal> {
+    ) -> Result<RoomView<'_>, RequestError> {
         let cx = &mut Cx { now, effects };
         if self.patch(cx, room, patch, None)? {
             self.push_ice_to_all(cx, room);
@@ -111,11 +112,11 @@ impl Hub {
         now: Now,
         room: &str,
         effects: &mut Vec<Effect>,
-    ) -> Result<usize, Refusal> {
+    ) -> Result<usize, RequestError> {
         let cx = &mut Cx { now, effects };
         // Removed first: with nobody left to tell, a room of n costs n frames and not n².
         let room = self.rooms.remove(room).ok_or_else(no_such_room)?;
-        self.seated -= room.members().len();
+        self.members -= room.members().len();
         for member in room.members() {
             let session = self
                 .sessions
@@ -141,7 +142,7 @@ impl Hub {
         room: &str,
         peer: &str,
         effects: &mut Vec<Effect>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), RequestError> {
         let room = self.rooms.get(room).ok_or_else(no_such_room)?;
         let peer = PeerId::parse(peer)
             .filter(|peer| room.member(*peer).is_some())
@@ -159,11 +160,14 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(peer) else {
             return false;
         };
-        let Some(floor) = session.minted else {
+        let Some(revoked_until) = session.minted else {
             return false;
         };
-        session.floor = Some(floor);
-        effects.push(Effect::Revoke { user: peer, floor });
+        session.revoked_until = Some(revoked_until);
+        effects.push(Effect::Revoke {
+            user: peer,
+            revoked_until,
+        });
         true
     }
 }

@@ -2,12 +2,12 @@
 
 use super::interface::UniqueIdentity;
 use super::rate::Guesser;
-use super::requests::Asker;
+use super::requests::Requester;
 use super::timers::Timer;
 use super::{Cx, Hub};
 use crate::auth::{Grant, Role};
 use crate::network::network_of;
-use crate::protocol::{ErrorCode, PeerId, Refusal};
+use crate::protocol::{ErrorCode, PeerId, RequestError};
 use crate::signal::room::PasswordHash;
 use secrecy::SecretString;
 use std::sync::Arc;
@@ -18,19 +18,22 @@ use std::time::Duration;
 const FULL_RETRY: Duration = Duration::from_secs(30);
 
 impl Hub {
-    pub(super) fn admissible(
+    pub(super) fn check_capacity(
         &self,
-        asker: &Asker,
-        grant: Result<Grant, Refusal>,
-    ) -> Result<Grant, Refusal> {
+        requester: &Requester,
+        grant: Result<Grant, RequestError>,
+    ) -> Result<Grant, RequestError> {
         if self.draining.is_some() {
-            return Err(Refusal::new(ErrorCode::Draining, "the server shuts down"));
+            return Err(RequestError::new(
+                ErrorCode::Draining,
+                "the server shuts down",
+            ));
         }
-        let network = network_of(self.conns[&asker.conn].client);
+        let network = network_of(self.conns[&requester.conn].client);
         let full = self.sessions.len() >= self.settings.max_sessions
             || self.sessions.of_network(network) >= self.settings.sessions_per_network;
-        if full && self.sessions.get(asker.peer).is_none() {
-            return Err(Refusal::slow_down(FULL_RETRY));
+        if full && self.sessions.get(requester.peer).is_none() {
+            return Err(RequestError::slow_down(FULL_RETRY));
         }
         grant
     }
@@ -39,7 +42,7 @@ impl Hub {
     pub(super) fn namesakes(
         &self,
         room: &str,
-        asker: PeerId,
+        requester: PeerId,
         identity: Option<&str>,
     ) -> Vec<PeerId> {
         let (UniqueIdentity::Replace | UniqueIdentity::Reject, Some(_), Some(room)) = (
@@ -54,7 +57,7 @@ impl Hub {
                 .get(*peer)
                 .is_some_and(|session| session.identity.as_deref() == identity)
         };
-        room.others(asker)
+        room.others(requester)
             .map(|member| member.peer)
             .filter(same_name)
             .collect()
@@ -64,22 +67,22 @@ impl Hub {
     pub(super) fn may_enter(
         &mut self,
         cx: &Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         name: &str,
         password: Option<&SecretString>,
         token_role: Option<Role>,
         namesakes: &[PeerId],
-    ) -> Result<bool, Refusal> {
+    ) -> Result<bool, RequestError> {
         let Some(room) = self.rooms.get(name) else {
             if self.rooms.len() >= self.settings.max_rooms {
-                return Err(Refusal::new(
+                return Err(RequestError::new(
                     ErrorCode::RoomFull,
                     "the server has no room left",
                 ));
             }
             return Ok(true);
         };
-        let rejoins = room.member(asker.peer).is_some();
+        let rejoins = room.member(requester.peer).is_some();
         if rejoins && room.members().len() == 1 {
             return Ok(false);
         }
@@ -88,10 +91,10 @@ impl Hub {
             && let Some(hash) = room.password.clone()
         {
             let id = room.id.clone();
-            self.check_password(cx, asker, id, &hash, password)?;
+            self.check_password(cx, requester, id, &hash, password)?;
         }
         if !namesakes.is_empty() && self.settings.unique_identity == UniqueIdentity::Reject {
-            return Err(Refusal::new(
+            return Err(RequestError::new(
                 ErrorCode::IdentityTaken,
                 "the identity is in the room",
             ));
@@ -104,7 +107,7 @@ impl Hub {
                     ErrorCode::RoomLocked => "the room is locked",
                     _ => "the room is full",
                 };
-                Refusal::new(code, message)
+                RequestError::new(code, message)
             })?;
         Ok(false)
     }
@@ -112,20 +115,20 @@ impl Hub {
     fn check_password(
         &mut self,
         cx: &Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         room: Arc<str>,
         hash: &PasswordHash,
         password: Option<&SecretString>,
-    ) -> Result<(), Refusal> {
-        let refusal = |message| Err(Refusal::new(ErrorCode::BadPassword, message));
+    ) -> Result<(), RequestError> {
+        let refusal = |message| Err(RequestError::new(ErrorCode::BadPassword, message));
         let Some(password) = password else {
             return refusal("the room has a password");
         };
-        let guesser: Guesser = (network_of(self.conns[&asker.conn].client), room);
+        let guesser: Guesser = (network_of(self.conns[&requester.conn].client), room);
         let now = cx.now.instant;
         self.attempts
             .check(now, &guesser)
-            .map_err(Refusal::slow_down)?;
+            .map_err(RequestError::slow_down)?;
         if hash.verify(password) {
             return Ok(());
         }

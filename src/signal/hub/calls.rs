@@ -1,12 +1,12 @@
 //! Direct calls: ringing, answering and ending, between sessions wherever they are.
 
-use super::requests::{Answer, Asker};
+use super::requests::{Answer, Requester};
 use super::routing::Place;
 use super::session::Session;
 use super::timers::Timer;
 use super::{Cx, Hub};
 use crate::protocol::{
-    Body, CallId, CallSignal, ErrorCode, MessageType, PeerId, Refusal, ServerMessage,
+    Body, CallId, CallSignal, ErrorCode, MessageType, PeerId, RequestError, ServerMessage,
 };
 use rand::RngExt;
 use std::net::IpAddr;
@@ -52,26 +52,26 @@ impl Hub {
     pub(super) fn call(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         to: &str,
         rest: &str,
-    ) -> Result<Answer, Refusal> {
-        let session = self.session(asker)?;
+    ) -> Result<Answer, RequestError> {
+        let session = self.session(requester)?;
         if !session.may_call {
-            return Err(Refusal::new(
+            return Err(RequestError::new(
                 ErrorCode::Forbidden,
                 "the token is not for calls",
             ));
         }
-        let slots = self.slots(asker.peer, session);
+        let slots = self.slots(requester.peer, session);
         if slots.placing.max(slots.answered) >= CALLS_PER_SESSION
             || self.calls.len() >= self.settings.max_calls
         {
-            return Err(Refusal::slow_down(RING_TIME));
+            return Err(RequestError::slow_down(RING_TIME));
         }
-        let mut present = self.devices(asker.peer, to).peekable();
+        let mut present = self.devices(requester.peer, to).peekable();
         if present.peek().is_none() {
-            return Err(Refusal::new(
+            return Err(RequestError::new(
                 ErrorCode::NoSuchPeer,
                 "nobody of that name is here",
             ));
@@ -80,21 +80,21 @@ impl Hub {
         let free = |device: &PeerId| {
             self.sessions
                 .get(*device)
-                .is_some_and(|session| self.may_ring(*device, session, asker.peer, network))
+                .is_some_and(|session| self.may_ring(*device, session, requester.peer, network))
         };
         let devices: Vec<_> = present.filter(free).take(DEVICES_PER_CALL).collect();
         if devices.is_empty() {
-            return Err(Refusal::slow_down(RING_TIME));
+            return Err(RequestError::slow_down(RING_TIME));
         }
 
         let id = CallId::from_bits(self.rng.random());
         let ends = cx.now.instant + RING_TIME;
         self.timers.set(ends, Timer::RingEnds(id));
-        let ring = self.call_body(cx, MessageType::Call, asker, id, None, rest);
+        let ring = self.call_body(cx, MessageType::Call, requester, id, None, rest);
         for device in &devices {
             self.sessions.send(cx.effects, *device, ring.clone());
         }
-        for party in devices.iter().chain([&asker.peer]) {
+        for party in devices.iter().chain([&requester.peer]) {
             if let Some(session) = self.sessions.get_mut(*party) {
                 session.calls.push(id);
             }
@@ -103,81 +103,93 @@ impl Hub {
         self.calls.insert(
             id,
             Call {
-                caller: asker.peer,
+                caller: requester.peer,
                 stage,
             },
         );
         Ok(Answer::Reply(Body::new(
             &ServerMessage::Calling { call_id: id },
-            asker.id(),
+            requester.id(),
         )))
     }
 
     pub(super) fn accept(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         signal: &CallSignal,
-    ) -> Result<Answer, Refusal> {
-        let (id, devices, caller) = self.ringing_at(asker, signal)?;
-        if self.slots(asker.peer, self.session(asker)?).answered >= CALLS_PER_SESSION {
-            return Err(Refusal::slow_down(RING_TIME));
+    ) -> Result<Answer, RequestError> {
+        let (id, devices, caller) = self.ringing_at(requester, signal)?;
+        if self
+            .slots(requester.peer, self.session(requester)?)
+            .answered
+            >= CALLS_PER_SESSION
+        {
+            return Err(RequestError::slow_down(RING_TIME));
         }
-        self.stop_ringing(id, Stage::Answered { callee: asker.peer });
-        for other in devices.into_iter().filter(|device| *device != asker.peer) {
+        self.stop_ringing(
+            id,
+            Stage::Answered {
+                callee: requester.peer,
+            },
+        );
+        for other in devices
+            .into_iter()
+            .filter(|device| *device != requester.peer)
+        {
             self.hang_up(cx, id, other, "answered-elsewhere");
         }
         let reason = signal.reason.as_deref();
-        let body = self.call_body(cx, MessageType::Accept, asker, id, reason, &signal.rest);
+        let body = self.call_body(cx, MessageType::Accept, requester, id, reason, &signal.rest);
         self.sessions.send(cx.effects, caller, body);
-        Ok(match asker.id() {
-            Some(_) => Answer::Reply(self.ice_ack(cx, asker)),
+        Ok(match requester.id() {
+            Some(_) => Answer::Reply(self.ice_ack(cx, requester)),
             None => Answer::Ack,
         })
     }
 
     /// The `ack` of an `accept`.
-    pub(super) fn ice_ack(&mut self, cx: &mut Cx<'_>, asker: &Asker) -> Body {
-        let ice = Some(self.mint(cx, asker.peer));
-        Body::new(&ServerMessage::Ack { ice }, asker.id())
+    pub(super) fn ice_ack(&mut self, cx: &mut Cx<'_>, requester: &Requester) -> Body {
+        let ice = Some(self.mint(cx, requester.peer));
+        Body::new(&ServerMessage::Ack { ice }, requester.id())
     }
 
     pub(super) fn reject(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         signal: &CallSignal,
-    ) -> Result<Answer, Refusal> {
-        let (id, devices, caller) = self.ringing_at(asker, signal)?;
+    ) -> Result<Answer, RequestError> {
+        let (id, devices, caller) = self.ringing_at(requester, signal)?;
         if devices.len() == 1 {
             let reason = signal.reason.as_deref();
-            let body = self.call_body(cx, MessageType::Reject, asker, id, reason, &signal.rest);
+            let body = self.call_body(cx, MessageType::Reject, requester, id, reason, &signal.rest);
             self.sessions.send(cx.effects, caller, body);
         }
-        self.drop_device(id, asker.peer);
+        self.drop_device(id, requester.peer);
         Ok(Answer::Ack)
     }
 
     pub(super) fn hangup(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         signal: &CallSignal,
-    ) -> Result<Answer, Refusal> {
-        let id = self.call_of(asker, signal)?;
+    ) -> Result<Answer, RequestError> {
+        let id = self.call_of(requester, signal)?;
         let call = &self.calls[&id];
         let cancels = matches!(call.stage, Stage::Ringing { .. });
-        if cancels && call.caller != asker.peer {
-            return self.reject(cx, asker, signal);
+        if cancels && call.caller != requester.peer {
+            return self.reject(cx, requester, signal);
         }
         let reason = if cancels {
             Some(r#""cancelled""#)
         } else {
             signal.reason.as_deref()
         };
-        let body = self.call_body(cx, MessageType::Hangup, asker, id, reason, &signal.rest);
+        let body = self.call_body(cx, MessageType::Hangup, requester, id, reason, &signal.rest);
         for party in self.close_call(id) {
-            if party != asker.peer {
+            if party != requester.peer {
                 self.sessions.send(cx.effects, party, body.clone());
             }
         }
@@ -223,13 +235,13 @@ impl Hub {
         &self,
         cx: &Cx<'_>,
         kind: MessageType,
-        asker: &Asker,
+        requester: &Requester,
         id: CallId,
         reason: Option<&str>,
         rest: &str,
     ) -> Body {
         let reason = reason.map(|text| ("reason", text));
-        self.stamped(cx, kind, asker.peer, &Place::Call(id), reason, rest)
+        self.stamped(cx, kind, requester.peer, &Place::Call(id), reason, rest)
     }
 
     /// How many calls of each kind a session has.
@@ -275,26 +287,26 @@ impl Hub {
     }
 
     /// The call, where the asker is one of its parties.
-    fn call_of(&self, asker: &Asker, signal: &CallSignal) -> Result<CallId, Refusal> {
-        let session = self.session(asker)?;
+    fn call_of(&self, requester: &Requester, signal: &CallSignal) -> Result<CallId, RequestError> {
+        let session = self.session(requester)?;
         CallId::parse(&signal.call_id)
             .filter(|id| session.calls.contains(id))
-            .ok_or_else(|| Refusal::new(ErrorCode::NoSuchCall, "no such call"))
+            .ok_or_else(|| RequestError::new(ErrorCode::NoSuchCall, "no such call"))
     }
 
     /// The call with its devices and caller, where it rings at the asker.
     fn ringing_at(
         &self,
-        asker: &Asker,
+        requester: &Requester,
         signal: &CallSignal,
-    ) -> Result<(CallId, Vec<PeerId>, PeerId), Refusal> {
-        let id = self.call_of(asker, signal)?;
+    ) -> Result<(CallId, Vec<PeerId>, PeerId), RequestError> {
+        let id = self.call_of(requester, signal)?;
         let call = &self.calls[&id];
         match &call.stage {
-            Stage::Ringing { devices, .. } if call.caller != asker.peer => {
+            Stage::Ringing { devices, .. } if call.caller != requester.peer => {
                 Ok((id, devices.clone(), call.caller))
             }
-            _ => Err(Refusal::new(
+            _ => Err(RequestError::new(
                 ErrorCode::NoSuchCall,
                 "the call does not ring here",
             )),

@@ -1,18 +1,22 @@
 //! TURN credentials of sessions: minted, renewed, and the policy to use them by.
 
-use super::requests::{Answer, Asker};
+use super::requests::{Answer, Requester};
 use super::timers::Timer;
 use super::{Cx, Hub};
-use crate::protocol::{Body, Ice, PeerId, Refusal, ServerMessage, TransportPolicy};
+use crate::protocol::{Body, Ice, PeerId, RequestError, ServerMessage, TransportPolicy};
 use std::time::Duration;
 
 impl Hub {
-    pub(super) fn fresh_ice(&mut self, cx: &mut Cx<'_>, asker: &Asker) -> Result<Answer, Refusal> {
-        self.session(asker)?;
-        let ice = self.mint(cx, asker.peer);
+    pub(super) fn fresh_ice(
+        &mut self,
+        cx: &mut Cx<'_>,
+        requester: &Requester,
+    ) -> Result<Answer, RequestError> {
+        self.session(requester)?;
+        let ice = self.mint(cx, requester.peer);
         Ok(Answer::Reply(Body::new(
             &ServerMessage::IceServers(ice),
-            asker.id(),
+            requester.id(),
         )))
     }
 
@@ -42,7 +46,7 @@ impl Hub {
         let servers = self.ice.issue_until(
             &peer.to_string(),
             cx.now.unix_ms / 1000,
-            session.floor,
+            session.revoked_until,
             session.ends.map(|(ends, _)| ends),
         );
         if let Some(before) = session.refresh.take() {

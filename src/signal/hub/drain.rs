@@ -28,7 +28,7 @@ impl Hub {
         let at_least = if alternate { 0 } else { millis(remaining) };
         for conn in self.open_conns() {
             let reconnect_in = at_least + self.rng.random_range(0..RECONNECT_JITTER_MS);
-            self.say(
+            self.send_to_connection(
                 cx,
                 conn,
                 Body::new(&ServerMessage::Draining { reconnect_in }, None),
@@ -65,7 +65,7 @@ impl Hub {
         self.attempts = Attempts::default();
         self.timers = Timers::default();
         self.clocks = Clocks::default();
-        (self.away, self.seated) = (0, 0);
+        (self.away, self.members) = (0, 0);
     }
 
     /// Every connection, in an order that does not change from run to run.

@@ -2,7 +2,7 @@
 
 use crate::auth::Grant;
 use crate::protocol::{
-    Body, ClientMessage, CloseCode, DialectKind, FrameError, FrameType, PeerId, Refusal,
+    Body, ClientMessage, CloseCode, DialectKind, FrameError, FrameType, PeerId, RequestError,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub enum Input {
         message: Result<ClientMessage, FrameError>,
         /// What the frame's or the connection's token allows. Looked at only where
         /// [`ClientMessage::wants_grant`]; elsewhere `Grant::open()` will do.
-        grant: Result<Grant, Refusal>,
+        grant: Result<Grant, RequestError>,
     },
     /// The client has everything up to `seq`: the pong to a ping before which that was the last
     /// number sent. The shell forgets a ping's number when it sends a frame numbered 1, which
@@ -131,7 +131,7 @@ pub enum Effect {
         /// The `<user>` of its credentials.
         user: PeerId,
         /// The highest expiry minted for it, Unix seconds.
-        floor: u64,
+        revoked_until: u64,
     },
     /// The same for all that a person, named by a token, was given outside of sessions.
     RevokeIdentity {

@@ -1,7 +1,7 @@
 //! Coming and going: register, join, leave, and the end of a session for whatever reason.
 
 use super::moderation::no_relay;
-use super::requests::{Answer, Asker};
+use super::requests::{Answer, Requester};
 use super::ring::Ring;
 use super::session::{Link, Session};
 use super::timers::Timer;
@@ -9,7 +9,7 @@ use super::{Cx, Effect, Event, Hub};
 use crate::auth::{Grant, Role};
 use crate::network::network_of;
 use crate::protocol::{
-    Body, CloseCode, ErrorCode, Join, LeaveReason, PeerId, Refusal, ResumeToken, RoomPatch,
+    Body, CloseCode, ErrorCode, Join, LeaveReason, PeerId, RequestError, ResumeToken, RoomPatch,
     ServerMessage,
 };
 use crate::signal::room::Room;
@@ -31,23 +31,26 @@ impl Hub {
     pub(super) fn register(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         identity: Option<String>,
-        grant: Result<Grant, Refusal>,
-    ) -> Result<Answer, Refusal> {
-        let grant = self.admissible(asker, grant)?;
+        grant: Result<Grant, RequestError>,
+    ) -> Result<Answer, RequestError> {
+        let grant = self.check_capacity(requester, grant)?;
         if self
             .sessions
-            .get(asker.peer)
+            .get(requester.peer)
             .is_some_and(|s| s.room.is_some())
         {
-            return Err(Refusal::new(ErrorCode::Forbidden, "leave the room first"));
+            return Err(RequestError::new(
+                ErrorCode::Forbidden,
+                "leave the room first",
+            ));
         }
-        let (older, _) = self.supersede(cx, asker.peer);
+        let (older, _) = self.supersede(cx, requester.peer);
         let identity = name(&grant, identity);
         self.open_session(
             cx,
-            asker,
+            requester,
             &grant,
             Profile {
                 identity,
@@ -57,47 +60,54 @@ impl Hub {
             },
             older,
         );
-        self.enter(cx, asker);
+        self.send_session_started(cx, requester);
         Ok(Answer::Sent)
     }
 
     pub(super) fn join(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         join: Join,
-        grant: Result<Grant, Refusal>,
-    ) -> Result<Answer, Refusal> {
-        let grant = self.admissible(asker, grant)?;
+        grant: Result<Grant, RequestError>,
+    ) -> Result<Answer, RequestError> {
+        let grant = self.check_capacity(requester, grant)?;
         if !grant.rooms.allows(&join.room_id) {
-            return Err(Refusal::new(
+            return Err(RequestError::new(
                 ErrorCode::Forbidden,
                 "the token is not for this room",
             ));
         }
         let before = || {
             self.sessions
-                .get(asker.peer)?
+                .get(requester.peer)?
                 .identity
                 .as_deref()
                 .map(str::to_owned)
         };
         let identity = name(&grant, join.identity.or_else(before));
-        let namesakes = self.namesakes(&join.room_id, asker.peer, identity.as_deref());
+        let namesakes = self.namesakes(&join.room_id, requester.peer, identity.as_deref());
         let password = join.password.as_ref();
-        let creates = self.may_enter(cx, asker, &join.room_id, password, grant.role, &namesakes)?;
+        let creates = self.may_enter(
+            cx,
+            requester,
+            &join.room_id,
+            password,
+            grant.role,
+            &namesakes,
+        )?;
         let rules_new_room = matches!(grant.role, None | Some(Role::Host));
         let wants_relay = rules_new_room && join.create.relay_only == Some(true);
         if creates && wants_relay && !self.ice.has_relay() {
             return Err(no_relay());
         }
 
-        let (older, left) = self.supersede(cx, asker.peer);
+        let (older, left) = self.supersede(cx, requester.peer);
         if let Some(room) = left.filter(|room| *room.id == *join.room_id) {
             // Its only member comes back to it.
             self.rooms.insert(room.id.clone(), room);
         }
-        let room = self.seat(cx, asker.peer, join.room_id, join.create, grant.role);
+        let room = self.add_member(cx, requester.peer, join.room_id, join.create, grant.role);
         // Seated first, so that the room outlives its only member's replacement.
         for peer in namesakes {
             self.evict(
@@ -120,39 +130,47 @@ impl Hub {
             metadata,
             dialect: join.dialect,
         };
-        self.open_session(cx, asker, &grant, profile, older);
-        self.enter(cx, asker);
+        self.open_session(cx, requester, &grant, profile, older);
+        self.send_session_started(cx, requester);
 
         let member = self.rooms[&room]
-            .member(asker.peer)
+            .member(requester.peer)
             .expect("the newcomer is seated");
         let peer = self.peer_view(member);
         let identity = peer.identity.clone();
         let body = Body::new(
             &ServerMessage::PeerJoined {
-                peer_id: asker.peer,
+                peer_id: requester.peer,
                 identity,
                 peer,
             },
             None,
         );
-        self.broadcast(cx, &room, Some(asker.peer), &body);
+        self.broadcast(cx, &room, Some(requester.peer), &body);
         Ok(Answer::Sent)
     }
 
-    pub(super) fn leave(&mut self, cx: &mut Cx<'_>, asker: &Asker) -> Result<Answer, Refusal> {
-        self.session(asker)?;
-        self.reply(cx, asker, Body::new(&ServerMessage::Left, asker.id()));
-        self.end(cx, asker.peer, LeaveReason::Left);
+    pub(super) fn leave(
+        &mut self,
+        cx: &mut Cx<'_>,
+        requester: &Requester,
+    ) -> Result<Answer, RequestError> {
+        self.session(requester)?;
+        self.reply(
+            cx,
+            requester,
+            Body::new(&ServerMessage::Left, requester.id()),
+        );
+        self.end(cx, requester.peer, LeaveReason::Left);
         Ok(Answer::Sent)
     }
 
-    pub(super) fn list(&self, asker: &Asker) -> Result<Answer, Refusal> {
-        let room = self.room_of(asker.peer)?;
-        let peers = self.others(room, asker.peer);
+    pub(super) fn list(&self, requester: &Requester) -> Result<Answer, RequestError> {
+        let room = self.room_of(requester.peer)?;
+        let peers = self.others(room, requester.peer);
         Ok(Answer::Reply(Body::new(
             &ServerMessage::Peers { peers },
-            asker.id(),
+            requester.id(),
         )))
     }
 
@@ -168,7 +186,7 @@ impl Hub {
         match session.link {
             Link::Online(conn) => {
                 if let Some(entry) = self.conns.get_mut(&conn) {
-                    entry.floor = session.minted.max(session.floor);
+                    entry.revoked_until = session.minted.max(session.revoked_until);
                     if entry.dialect.has_join_deadline() {
                         let deadline = cx.now.instant + self.settings.join_deadline;
                         entry.deadline = Some(deadline);
@@ -182,9 +200,12 @@ impl Hub {
             self.party_left(cx, *call, peer);
         }
         let room = session.room.as_ref();
-        let ended = room.and_then(|room| self.unseat(cx, room, peer, &session, reason));
-        if let Some(floor) = session.minted {
-            cx.effects.push(Effect::Revoke { user: peer, floor });
+        let ended = room.and_then(|room| self.remove_from_room(cx, room, peer, &session, reason));
+        if let Some(revoked_until) = session.minted {
+            cx.effects.push(Effect::Revoke {
+                user: peer,
+                revoked_until,
+            });
         }
         ended
     }
@@ -201,7 +222,7 @@ impl Hub {
         let conn = self.sessions.get(peer).and_then(Session::conn);
         self.end(cx, peer, reason);
         if let Some(conn) = conn {
-            self.forget(conn);
+            self.remove_connection(conn);
             cx.effects.push(Effect::Close {
                 conn,
                 code,
@@ -254,7 +275,8 @@ impl Hub {
             return self.end_with_token(cx, peer, ends);
         }
         if let Some(conn) = self.sessions.get(peer).and_then(Session::conn) {
-            let refusal = Refusal::new(ErrorCode::TokenExpired, "the session ends with its token");
+            let refusal =
+                RequestError::new(ErrorCode::TokenExpired, "the session ends with its token");
             self.refuse(cx, conn, &refusal, None);
         }
         let (reason, code) = (LeaveReason::Disconnected, CloseCode::Unauthorized);
@@ -276,33 +298,33 @@ impl Hub {
     fn open_session(
         &mut self,
         cx: &Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         grant: &Grant,
         profile: Profile,
         older: Option<Session>,
     ) {
         let conn = self
             .conns
-            .get_mut(&asker.conn)
+            .get_mut(&requester.conn)
             .expect("who asks is connected");
         if let Some(deadline) = conn.deadline.take() {
             self.timers
-                .cancel(deadline, Timer::JoinDeadline(asker.conn));
+                .cancel(deadline, Timer::JoinDeadline(requester.conn));
         }
         conn.sessions += 1;
         let token = ResumeToken::from_bits(self.rng.random());
-        let (calls, minted, floor) = match older {
-            Some(older) => (older.calls, older.minted, older.floor),
-            None => (Vec::new(), None, conn.floor),
+        let (calls, minted, revoked_until) = match older {
+            Some(older) => (older.calls, older.minted, older.revoked_until),
+            None => (Vec::new(), None, conn.revoked_until),
         };
         if let Some(name) = &profile.identity {
-            self.names.insert(name.clone(), asker.peer);
+            self.names.insert(name.clone(), requester.peer);
         }
-        self.tokens.insert(token.digest(), asker.peer);
+        self.tokens.insert(token.digest(), requester.peer);
         self.sessions.insert(
-            asker.peer,
+            requester.peer,
             Session {
-                link: Link::Online(asker.conn),
+                link: Link::Online(requester.conn),
                 dialect: conn.dialect,
                 shown: profile.dialect.or(conn.dialect.shown()),
                 network: network_of(conn.client),
@@ -317,20 +339,20 @@ impl Hub {
                 token,
                 ring: Ring::new(),
                 minted,
-                floor,
+                revoked_until,
                 ends: None,
                 refresh: None,
                 calls,
             },
         );
         if let Some(ends) = grant.ends {
-            self.end_with_token(cx, asker.peer, ends);
+            self.end_with_token(cx, requester.peer, ends);
         }
     }
 
     /// Seats a newcomer, in a new room if there is none. What the newcomer wishes for a new room
     /// counts where it becomes its host.
-    fn seat(
+    fn add_member(
         &mut self,
         cx: &Cx<'_>,
         peer: PeerId,
@@ -349,13 +371,13 @@ impl Hub {
             }
         };
         room.add(peer, token_role, cx.now.unix_ms);
-        self.seated += 1;
+        self.members += 1;
         let name = room.id.clone();
         self.rooms.insert(name.clone(), room);
         name
     }
 
-    fn unseat(
+    fn remove_from_room(
         &mut self,
         cx: &mut Cx<'_>,
         name: &Arc<str>,
@@ -365,7 +387,7 @@ impl Hub {
     ) -> Option<Room> {
         let room = self.rooms.get_mut(name).expect("a session's room exists");
         let heir = room.remove(peer);
-        self.seated -= 1;
+        self.members -= 1;
         if room.members().is_empty() {
             return self.rooms.remove(name);
         }
@@ -376,18 +398,18 @@ impl Hub {
         };
         self.broadcast(cx, name, None, &Body::new(&left, None));
         if let Some(heir) = heir {
-            self.show_state(cx, heir, None);
+            self.broadcast_peer_state(cx, heir, None);
         }
         None
     }
 
     /// Sends the first frame of a session, number 1, which no ring keeps.
-    fn enter(&mut self, cx: &mut Cx<'_>, asker: &Asker) {
-        let body = self.entry(cx, asker.peer, None, asker.id());
-        self.remember(asker, &body, None);
+    fn send_session_started(&mut self, cx: &mut Cx<'_>, requester: &Requester) {
+        let body = self.session_started_body(cx, requester.peer, None, requester.id());
+        self.remember(requester, &body, None);
         cx.effects.push(Effect::Send {
-            conn: asker.conn,
-            peer: asker.peer,
+            conn: requester.conn,
+            peer: requester.peer,
             seq: Some(1),
             event: Event::Native(body),
         });

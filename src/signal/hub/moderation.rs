@@ -1,11 +1,11 @@
 //! What a peer says of itself, and what a host does to others and to the room.
 
-use super::requests::{Answer, Asker};
+use super::requests::{Answer, Requester};
 use super::routing::Place;
 use super::{Cx, Effect, Hub};
 use crate::auth::{Grant, Role};
 use crate::protocol::{
-    Body, CloseCode, ErrorCode, LeaveReason, MAX_METADATA, Media, PeerId, Refusal, RoomPatch,
+    Body, CloseCode, ErrorCode, LeaveReason, MAX_METADATA, Media, PeerId, RequestError, RoomPatch,
     ServerMessage,
 };
 use crate::signal::room::{PasswordHash, Room};
@@ -21,11 +21,14 @@ impl Hub {
     pub(super) fn state(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         patch: Map<String, Value>,
-    ) -> Result<Answer, Refusal> {
-        self.session(asker)?;
-        let session = self.sessions.get_mut(asker.peer).expect("looked up above");
+    ) -> Result<Answer, RequestError> {
+        self.session(requester)?;
+        let session = self
+            .sessions
+            .get_mut(requester.peer)
+            .expect("looked up above");
         let mut state = match &session.state {
             Some(raw) => serde_json::from_str(raw.get()).expect("a state is kept as an object"),
             None => Map::new(),
@@ -34,27 +37,27 @@ impl Hub {
         let raw = to_raw_value(&state).expect("a JSON object is serialisable");
         if raw.get().len() > MAX_METADATA {
             let message = format!("the merged state has at most {MAX_METADATA} bytes");
-            return Err(Refusal::new(ErrorCode::TooLarge, message));
+            return Err(RequestError::new(ErrorCode::TooLarge, message));
         }
         session.state = (!state.is_empty()).then_some(raw);
-        self.show_state(cx, asker.peer, Some(asker.peer));
+        self.broadcast_peer_state(cx, requester.peer, Some(requester.peer));
         Ok(Answer::Ack)
     }
 
     pub(super) fn mute(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         media: Media,
         muted: bool,
         to: Option<String>,
         rest: &str,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Answer, RequestError> {
         match to {
-            Some(to) if to != asker.peer.to_string() => {
-                let (room, target) = self.member_under_host(asker, &to)?;
+            Some(to) if to != requester.peer.to_string() => {
+                let (room, target) = self.member_under_host(requester, &to)?;
                 let place = Place::Room(room);
-                let body = self.stamped(cx, asker.kind, asker.peer, &place, None, rest);
+                let body = self.stamped(cx, requester.kind, requester.peer, &place, None, rest);
                 self.sessions.send(cx.effects, target, body);
                 Ok(Answer::Ack)
             }
@@ -63,7 +66,7 @@ impl Hub {
                 kinds.insert(media.as_str().to_owned(), json!(muted));
                 let mut patch = Map::new();
                 patch.insert("muted".to_owned(), Value::Object(kinds));
-                self.state(cx, asker, patch)
+                self.state(cx, requester, patch)
             }
         }
     }
@@ -71,12 +74,12 @@ impl Hub {
     pub(super) fn kick(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         target: &str,
         reason: Option<String>,
-    ) -> Result<Answer, Refusal> {
-        let (room, peer) = self.member_under_host(asker, target)?;
-        self.not_over_tokens_host(&room, asker, peer)?;
+    ) -> Result<Answer, RequestError> {
+        let (room, peer) = self.member_under_host(requester, target)?;
+        self.not_over_tokens_host(&room, requester, peer)?;
         self.remove_member(cx, peer, reason.as_deref().unwrap_or("kicked"));
         Ok(Answer::Ack)
     }
@@ -84,34 +87,34 @@ impl Hub {
     pub(super) fn grant(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         target: &str,
         role: Role,
-    ) -> Result<Answer, Refusal> {
-        let room = self.room_as_host(asker)?;
+    ) -> Result<Answer, RequestError> {
+        let room = self.room_as_host(requester)?;
         let peer = PeerId::parse(target).ok_or_else(no_such_member)?;
         if role != Role::Host {
-            self.not_over_tokens_host(&room, asker, peer)?;
+            self.not_over_tokens_host(&room, requester, peer)?;
         }
         let room = self.rooms.get_mut(&room).expect("a session's room exists");
         room.set_role(peer, role).map_err(|code| match code {
             ErrorCode::NoSuchPeer => no_such_member(),
-            _ => Refusal::new(code, "a room's last host stays host"),
+            _ => RequestError::new(code, "a room's last host stays host"),
         })?;
-        self.show_state(cx, peer, None);
+        self.broadcast_peer_state(cx, peer, None);
         Ok(Answer::Ack)
     }
 
     pub(super) fn change_room(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         patch: RoomPatch,
-    ) -> Result<Answer, Refusal> {
-        let room = self.room_as_host(asker)?;
-        let repolicy = self.patch(cx, &room, patch, Some(asker.peer))?;
-        let body = self.room_body(asker)?;
-        self.reply(cx, asker, body);
+    ) -> Result<Answer, RequestError> {
+        let room = self.room_as_host(requester)?;
+        let repolicy = self.patch(cx, &room, patch, Some(requester.peer))?;
+        let body = self.room_body(requester)?;
+        self.reply(cx, requester, body);
         if repolicy {
             self.push_ice_to_all(cx, &room);
         }
@@ -119,17 +122,20 @@ impl Hub {
     }
 
     /// The reply to `room`.
-    pub(super) fn room_body(&self, asker: &Asker) -> Result<Body, Refusal> {
-        let room = self.room_of(asker.peer)?.view();
-        Ok(Body::new(&ServerMessage::RoomUpdated { room }, asker.id()))
+    pub(super) fn room_body(&self, requester: &Requester) -> Result<Body, RequestError> {
+        let room = self.room_of(requester.peer)?.view();
+        Ok(Body::new(
+            &ServerMessage::RoomUpdated { room },
+            requester.id(),
+        ))
     }
 
     pub(super) fn list_rooms(
         &self,
-        asker: &Asker,
-        grant: Result<Grant, Refusal>,
-    ) -> Result<Answer, Refusal> {
-        let session = self.sessions.get(asker.peer);
+        requester: &Requester,
+        grant: Result<Grant, RequestError>,
+    ) -> Result<Answer, RequestError> {
+        let session = self.sessions.get(requester.peer);
         let granted = match grant {
             Ok(grant) => grant.list_rooms,
             Err(refusal) if session.is_none() => return Err(refusal),
@@ -139,7 +145,10 @@ impl Hub {
             || self.settings.list_rooms
             || session.is_some_and(|session| session.may_list_rooms);
         if !may {
-            return Err(Refusal::new(ErrorCode::Forbidden, "rooms are not listed"));
+            return Err(RequestError::new(
+                ErrorCode::Forbidden,
+                "rooms are not listed",
+            ));
         }
         let mut bytes = 0;
         let rooms: Vec<_> = self
@@ -155,7 +164,7 @@ impl Hub {
         let truncated = rooms.len() < self.rooms.len();
         Ok(Answer::Reply(Body::new(
             &ServerMessage::Rooms { rooms, truncated },
-            asker.id(),
+            requester.id(),
         )))
     }
 
@@ -181,7 +190,7 @@ impl Hub {
         name: &str,
         patch: RoomPatch,
         except: Option<PeerId>,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<bool, RequestError> {
         if patch.relay_only == Some(true) && !self.ice.has_relay() {
             return Err(no_relay());
         }
@@ -217,21 +226,21 @@ impl Hub {
     fn not_over_tokens_host(
         &self,
         room: &str,
-        asker: &Asker,
+        requester: &Requester,
         target: PeerId,
-    ) -> Result<(), Refusal> {
-        if self.rooms[room].rules_over(asker.peer, target) {
+    ) -> Result<(), RequestError> {
+        if self.rooms[room].rules_over(requester.peer, target) {
             return Ok(());
         }
         let message = "a token makes that peer host, and yours does not make you one";
-        Err(Refusal::new(ErrorCode::Forbidden, message))
+        Err(RequestError::new(ErrorCode::Forbidden, message))
     }
 
-    fn room_as_host(&self, asker: &Asker) -> Result<Arc<str>, Refusal> {
-        let room = self.room_of(asker.peer)?;
-        match room.member(asker.peer) {
+    fn room_as_host(&self, requester: &Requester) -> Result<Arc<str>, RequestError> {
+        let room = self.room_of(requester.peer)?;
+        match room.member(requester.peer) {
             Some(member) if member.role == Role::Host => Ok(room.id.clone()),
-            _ => Err(Refusal::new(
+            _ => Err(RequestError::new(
                 ErrorCode::Forbidden,
                 "only a host may do that",
             )),
@@ -241,27 +250,27 @@ impl Hub {
     /// Another member of the room whose host the asker is.
     fn member_under_host(
         &self,
-        asker: &Asker,
+        requester: &Requester,
         target: &str,
-    ) -> Result<(Arc<str>, PeerId), Refusal> {
-        let room = self.room_as_host(asker)?;
+    ) -> Result<(Arc<str>, PeerId), RequestError> {
+        let room = self.room_as_host(requester)?;
         PeerId::parse(target)
-            .filter(|peer| *peer != asker.peer && self.rooms[&room].member(*peer).is_some())
+            .filter(|peer| *peer != requester.peer && self.rooms[&room].member(*peer).is_some())
             .map(|peer| (room, peer))
             .ok_or_else(no_such_member)
     }
 }
 
-pub(super) fn no_relay() -> Refusal {
-    Refusal::new(ErrorCode::NoRelay, "the server has no relay")
+pub(super) fn no_relay() -> RequestError {
+    RequestError::new(ErrorCode::NoRelay, "the server has no relay")
 }
 
-pub(super) fn no_such_room() -> Refusal {
-    Refusal::new(ErrorCode::NoSuchRoom, "no such room")
+pub(super) fn no_such_room() -> RequestError {
+    RequestError::new(ErrorCode::NoSuchRoom, "no such room")
 }
 
-pub(super) fn no_such_member() -> Refusal {
-    Refusal::new(ErrorCode::NoSuchPeer, "no such member of the room")
+pub(super) fn no_such_member() -> RequestError {
+    RequestError::new(ErrorCode::NoSuchPeer, "no such member of the room")
 }
 
 /// Applies a merge patch (RFC 7396). Parsing bounds the depth of both.

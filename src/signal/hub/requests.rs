@@ -1,12 +1,12 @@
 //! Requests and their answers: limits, one reply each, and no second effect for one sent twice.
 
 use super::rate::Verdict;
-use super::replies::{About, Remembered};
+use super::response_cache::{About, Remembered};
 use super::{ConnId, Cx, Hub, millis};
 use crate::auth::Grant;
 use crate::protocol::{
-    Body, ClientMessage, CloseCode, ErrorCode, FrameError, MessageType, PeerId, Refusal, Request,
-    Resumption, ServerMessage,
+    Body, ClientMessage, CloseCode, ErrorCode, FrameError, MessageType, PeerId, Request,
+    RequestError, Resumption, ServerMessage,
 };
 
 /// Malformed frames in a row that close a connection, as the protocol promises.
@@ -17,20 +17,20 @@ const MAX_MALFORMED: u8 = 10;
 const MAX_OUTSIDE: u32 = 200;
 
 /// Who sent a request and how to answer it.
-pub(super) struct Asker {
+pub(super) struct Requester {
     pub(super) conn: ConnId,
     pub(super) peer: PeerId,
     id: Option<String>,
     pub(super) kind: MessageType,
 }
 
-impl Asker {
+impl Requester {
     pub(super) fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 }
 
-/// What a request leads to, if not to a [`Refusal`].
+/// What a request leads to, if not to a [`RequestError`].
 pub(super) enum Answer {
     /// `ack`, if an answer is wanted at all.
     Ack,
@@ -46,7 +46,7 @@ impl Hub {
         cx: &mut Cx<'_>,
         conn: ConnId,
         message: Result<ClientMessage, FrameError>,
-        grant: Result<Grant, Refusal>,
+        grant: Result<Grant, RequestError>,
     ) {
         let Some(entry) = self.conns.get_mut(&conn) else {
             return;
@@ -56,8 +56,13 @@ impl Hub {
         entry.outside = if is_outside { entry.outside + 1 } else { 0 };
         if entry.outside > MAX_OUTSIDE {
             let why = "too many messages without a session";
-            self.refuse(cx, conn, &Refusal::new(ErrorCode::Unauthorized, why), None);
-            return self.shut(cx, conn, CloseCode::Unauthorized, why);
+            self.refuse(
+                cx,
+                conn,
+                &RequestError::new(ErrorCode::Unauthorized, why),
+                None,
+            );
+            return self.close_for_abuse(cx, conn, CloseCode::Unauthorized, why);
         }
         let verdict = match &message {
             Ok(message) if message.kind == MessageType::Candidate => {
@@ -66,10 +71,12 @@ impl Hub {
             _ => entry.frames.charge(now, self.settings.rate),
         };
         match (verdict, message) {
-            (Verdict::Abuse, _) => self.shut(cx, conn, CloseCode::RateLimited, "rate limited"),
+            (Verdict::Abuse, _) => {
+                self.close_for_abuse(cx, conn, CloseCode::RateLimited, "rate limited")
+            }
             (Verdict::Wait(wait), message) => {
                 let id = message.map_or_else(|error| error.id, |message| message.id);
-                self.refuse(cx, conn, &Refusal::slow_down(wait), id.as_deref());
+                self.refuse(cx, conn, &RequestError::slow_down(wait), id.as_deref());
             }
             (Verdict::Pass, Err(error)) => {
                 entry.malformed = if error.malformed {
@@ -78,21 +85,26 @@ impl Hub {
                     0
                 };
                 let too_many = entry.malformed >= MAX_MALFORMED;
-                let refusal = Refusal::new(error.code, error.message);
+                let refusal = RequestError::new(error.code, error.message);
                 self.refuse(cx, conn, &refusal, error.id.as_deref());
                 if too_many {
-                    self.shut(cx, conn, CloseCode::Malformed, "too many malformed frames");
+                    self.close_for_abuse(
+                        cx,
+                        conn,
+                        CloseCode::Malformed,
+                        "too many malformed frames",
+                    );
                 }
             }
             (Verdict::Pass, Ok(ClientMessage { id, kind, request })) => {
                 entry.malformed = 0;
-                let asker = Asker {
+                let requester = Requester {
                     conn,
                     peer: entry.peer,
                     id,
                     kind,
                 };
-                self.request(cx, &asker, request, grant);
+                self.request(cx, &requester, request, grant);
             }
         }
     }
@@ -100,32 +112,38 @@ impl Hub {
     fn request(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         request: Request,
-        grant: Result<Grant, Refusal>,
+        grant: Result<Grant, RequestError>,
     ) {
-        self.counters.count_received(asker.kind);
-        if self.answered_before(cx, asker) {
+        self.counters.count_received(requester.kind);
+        if self.answered_before(cx, requester) {
             return;
         }
-        match self.dispatch(cx, asker, request, grant) {
-            Ok(Answer::Ack) => self.ack(cx, asker),
-            Ok(Answer::Reply(body)) => self.reply(cx, asker, body),
+        match self.dispatch(cx, requester, request, grant) {
+            Ok(Answer::Ack) => self.ack(cx, requester),
+            Ok(Answer::Reply(body)) => self.reply(cx, requester, body),
             Ok(Answer::Sent) => {}
             Err(refusal) => {
-                let body = self.refuse(cx, asker.conn, &refusal, asker.id());
+                let body = self.refuse(cx, requester.conn, &refusal, requester.id());
                 // Waiting and asking again under the same id is what `rate-limited` asks for.
                 if refusal.code != ErrorCode::RateLimited
-                    && let (Some(id), Some(conn)) = (asker.id(), self.conns.get_mut(&asker.conn))
+                    && let (Some(id), Some(conn)) =
+                        (requester.id(), self.conns.get_mut(&requester.conn))
                 {
-                    conn.replies.error(id, &body);
+                    conn.responses.error(id, &body);
                 }
                 let bad_token = matches!(
                     refusal.code,
                     ErrorCode::Unauthorized | ErrorCode::TokenExpired
                 );
-                if bad_token && self.sessions.get(asker.peer).is_none() {
-                    self.shut(cx, asker.conn, CloseCode::Unauthorized, "unauthorized");
+                if bad_token && self.sessions.get(requester.peer).is_none() {
+                    self.close_for_abuse(
+                        cx,
+                        requester.conn,
+                        CloseCode::Unauthorized,
+                        "unauthorized",
+                    );
                 }
             }
         }
@@ -134,61 +152,61 @@ impl Hub {
     fn dispatch(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         request: Request,
-        grant: Result<Grant, Refusal>,
-    ) -> Result<Answer, Refusal> {
+        grant: Result<Grant, RequestError>,
+    ) -> Result<Answer, RequestError> {
         match request {
-            Request::Register { identity, .. } => self.register(cx, asker, identity, grant),
-            Request::Join(join) => self.join(cx, asker, *join, grant),
-            Request::Resume { token, seq } => self.resume(cx, asker, &token, seq),
-            Request::Leave => self.leave(cx, asker),
-            Request::Relay(relay) => self.relay(cx, asker, relay),
-            Request::Call { to, rest } => self.call(cx, asker, &to, &rest),
-            Request::Accept(signal) => self.accept(cx, asker, &signal),
-            Request::Reject(signal) => self.reject(cx, asker, &signal),
-            Request::Hangup(signal) => self.hangup(cx, asker, &signal),
-            Request::State(patch) => self.state(cx, asker, patch),
+            Request::Register { identity, .. } => self.register(cx, requester, identity, grant),
+            Request::Join(join) => self.join(cx, requester, *join, grant),
+            Request::Resume { token, seq } => self.resume(cx, requester, &token, seq),
+            Request::Leave => self.leave(cx, requester),
+            Request::Forward(message) => self.forward(cx, requester, message),
+            Request::Call { to, rest } => self.call(cx, requester, &to, &rest),
+            Request::Accept(signal) => self.accept(cx, requester, &signal),
+            Request::Reject(signal) => self.reject(cx, requester, &signal),
+            Request::Hangup(signal) => self.hangup(cx, requester, &signal),
+            Request::State(patch) => self.state(cx, requester, patch),
             Request::Mute {
                 media,
                 muted,
                 to,
                 rest,
-            } => self.mute(cx, asker, media, muted, to, &rest),
-            Request::List => self.list(asker),
-            Request::Rooms => self.list_rooms(asker, grant),
-            Request::IceServers => self.fresh_ice(cx, asker),
-            Request::Kick { peer_id, reason } => self.kick(cx, asker, &peer_id, reason),
-            Request::Room(patch) => self.change_room(cx, asker, *patch),
-            Request::Grant { peer_id, role } => self.grant(cx, asker, &peer_id, role),
+            } => self.mute(cx, requester, media, muted, to, &rest),
+            Request::List => self.list(requester),
+            Request::Rooms => self.list_rooms(requester, grant),
+            Request::IceServers => self.fresh_ice(cx, requester),
+            Request::Kick { peer_id, reason } => self.kick(cx, requester, &peer_id, reason),
+            Request::Room(patch) => self.change_room(cx, requester, *patch),
+            Request::Grant { peer_id, role } => self.grant(cx, requester, &peer_id, role),
             Request::Ping { t } => {
                 let pong = ServerMessage::Pong { t: t.as_deref() };
-                Ok(Answer::Reply(Body::new(&pong, asker.id())))
+                Ok(Answer::Reply(Body::new(&pong, requester.id())))
             }
         }
     }
 
     /// Answers a request sent twice as it was answered the first time; tells whether it did.
-    fn answered_before(&mut self, cx: &mut Cx<'_>, asker: &Asker) -> bool {
-        let (Some(id), Some(conn)) = (asker.id(), self.conns.get(&asker.conn)) else {
+    fn answered_before(&mut self, cx: &mut Cx<'_>, requester: &Requester) -> bool {
+        let (Some(id), Some(conn)) = (requester.id(), self.conns.get(&requester.conn)) else {
             return false;
         };
-        let body = match conn.replies.get(id) {
+        let body = match conn.responses.get(id) {
             None => Ok(None),
-            Some(Remembered::Ack) => Ok(Some(ack_body(asker))),
+            Some(Remembered::Ack) => Ok(Some(ack_body(requester))),
             Some(Remembered::Error(body)) => Ok(Some(body.clone())),
-            Some(Remembered::Short(body, about)) if self.still_holds(asker, *about) => {
+            Some(Remembered::Short(body, about)) if self.still_holds(requester, *about) => {
                 Ok(Some(body.clone()))
             }
-            Some(&(Remembered::Short(_, about) | Remembered::Long(about))) => {
-                self.made_anew(cx, asker, about)
+            Some(&(Remembered::Short(_, about) | Remembered::Regenerate(about))) => {
+                self.regenerate(cx, requester, about)
             }
         };
         match body {
             Ok(None) => return false,
-            Ok(Some(body)) => self.say(cx, asker.conn, body),
+            Ok(Some(body)) => self.send_to_connection(cx, requester.conn, body),
             Err(refusal) => {
-                self.refuse(cx, asker.conn, &refusal, asker.id());
+                self.refuse(cx, requester.conn, &refusal, requester.id());
             }
         }
         true
@@ -196,62 +214,67 @@ impl Hub {
 
     /// Whether what a short reply said is still so: a `left` or a `pong` always, everything else
     /// within its session. The token, calls and credentials in it end with that.
-    fn still_holds(&self, asker: &Asker, about: About) -> bool {
+    fn still_holds(&self, requester: &Requester, about: About) -> bool {
         matches!(about.kind, MessageType::Leave | MessageType::Ping)
-            || (self.sessions.get(asker.peer).is_some()
-                && self.conns[&asker.conn].sessions == about.session)
+            || (self.sessions.get(requester.peer).is_some()
+                && self.conns[&requester.conn].sessions == about.session)
     }
 
     /// Makes a reply again, within its session and without the effects of its request; `None` where
     /// the request had none and may as well be done again.
-    fn made_anew(
+    fn regenerate(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         long: About,
-    ) -> Result<Option<Body>, Refusal> {
+    ) -> Result<Option<Body>, RequestError> {
         use MessageType as T;
         if let T::List | T::Rooms | T::IceServers | T::Ping = long.kind {
-            return if asker.kind == long.kind {
+            return if requester.kind == long.kind {
                 Ok(None)
             } else {
                 let message = "another request had this `id`";
-                Err(Refusal::new(ErrorCode::InvalidMessage, message))
+                Err(RequestError::new(ErrorCode::InvalidMessage, message))
             };
         }
-        self.session(asker)?;
-        if self.conns[&asker.conn].sessions != long.session {
+        self.session(requester)?;
+        if self.conns[&requester.conn].sessions != long.session {
             let message = "the session in which that was answered is over";
-            return Err(Refusal::new(ErrorCode::NotInRoom, message));
+            return Err(RequestError::new(ErrorCode::NotInRoom, message));
         }
         Ok(Some(match long.kind {
-            T::Accept => self.ice_ack(cx, asker),
-            T::Room => self.room_body(asker)?,
-            _ => self.entry(cx, asker.peer, long.resumption, asker.id()),
+            T::Accept => self.ice_ack(cx, requester),
+            T::Room => self.room_body(requester)?,
+            _ => self.session_started_body(cx, requester.peer, long.resumption, requester.id()),
         }))
     }
 
-    fn ack(&mut self, cx: &mut Cx<'_>, asker: &Asker) {
-        let Some(id) = asker.id() else { return };
-        self.say(cx, asker.conn, ack_body(asker));
-        if let Some(conn) = self.conns.get_mut(&asker.conn) {
-            conn.replies.ack(id);
+    fn ack(&mut self, cx: &mut Cx<'_>, requester: &Requester) {
+        let Some(id) = requester.id() else { return };
+        self.send_to_connection(cx, requester.conn, ack_body(requester));
+        if let Some(conn) = self.conns.get_mut(&requester.conn) {
+            conn.responses.ack(id);
         }
     }
 
-    pub(super) fn reply(&mut self, cx: &mut Cx<'_>, asker: &Asker, body: Body) {
-        self.remember(asker, &body, None);
-        self.say(cx, asker.conn, body);
+    pub(super) fn reply(&mut self, cx: &mut Cx<'_>, requester: &Requester, body: Body) {
+        self.remember(requester, &body, None);
+        self.send_to_connection(cx, requester.conn, body);
     }
 
-    pub(super) fn remember(&mut self, asker: &Asker, body: &Body, resumption: Option<Resumption>) {
-        if let (Some(id), Some(conn)) = (asker.id(), self.conns.get_mut(&asker.conn)) {
+    pub(super) fn remember(
+        &mut self,
+        requester: &Requester,
+        body: &Body,
+        resumption: Option<Resumption>,
+    ) {
+        if let (Some(id), Some(conn)) = (requester.id(), self.conns.get_mut(&requester.conn)) {
             let about = About {
-                kind: asker.kind,
+                kind: requester.kind,
                 session: conn.sessions,
                 resumption,
             };
-            conn.replies.text(id, body, about);
+            conn.responses.text(id, body, about);
         }
     }
 
@@ -259,7 +282,7 @@ impl Hub {
         &mut self,
         cx: &mut Cx<'_>,
         conn: ConnId,
-        refusal: &Refusal,
+        refusal: &RequestError,
         id: Option<&str>,
     ) -> Body {
         self.counters.count_refused(refusal.code);
@@ -269,11 +292,11 @@ impl Hub {
             retry_after: refusal.retry_after.map(millis),
         };
         let body = Body::new(&message, id);
-        self.say(cx, conn, body.clone());
+        self.send_to_connection(cx, conn, body.clone());
         body
     }
 }
 
-fn ack_body(asker: &Asker) -> Body {
-    Body::new(&ServerMessage::Ack { ice: None }, asker.id())
+fn ack_body(requester: &Requester) -> Body {
+    Body::new(&ServerMessage::Ack { ice: None }, requester.id())
 }

@@ -1,12 +1,12 @@
 //! Losing a connection and coming back: away, replay, and the end of the window.
 
-use super::requests::{Answer, Asker};
+use super::requests::{Answer, Requester};
 use super::session::{Away, Conn, Link};
 use super::timers::Timer;
 use super::{ConnId, Cx, Effect, Event, Hub};
 use crate::network::network_of;
 use crate::protocol::{
-    CloseCode, ErrorCode, LeaveReason, PeerId, Refusal, ResumeToken, Resumption,
+    CloseCode, ErrorCode, LeaveReason, PeerId, RequestError, ResumeToken, Resumption,
 };
 use secrecy::{ExposeSecret, SecretString};
 use std::mem;
@@ -14,7 +14,7 @@ use std::mem;
 impl Hub {
     /// A connection is gone; its session, if any, waits for another.
     pub(super) fn lost(&mut self, cx: &mut Cx<'_>, conn: ConnId, reason: LeaveReason) {
-        let Some(conn) = self.forget(conn) else {
+        let Some(conn) = self.remove_connection(conn) else {
             return;
         };
         let peer = conn.peer;
@@ -34,18 +34,18 @@ impl Hub {
         }));
         self.away += 1;
         self.timers.set(until, Timer::WindowEnds(peer));
-        self.show_state(cx, peer, Some(peer));
+        self.broadcast_peer_state(cx, peer, Some(peer));
     }
 
     pub(super) fn resume(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
+        requester: &Requester,
         token: &SecretString,
         seq: u64,
-    ) -> Result<Answer, Refusal> {
-        let failed = |message| Refusal::new(ErrorCode::ResumeFailed, message);
-        if self.sessions.get(asker.peer).is_some() {
+    ) -> Result<Answer, RequestError> {
+        let failed = |message| RequestError::new(ErrorCode::ResumeFailed, message);
+        if self.sessions.get(requester.peer).is_some() {
             return Err(failed("this connection has a session"));
         }
         let peer = ResumeToken::parse(token.expose_secret())
@@ -60,7 +60,7 @@ impl Hub {
             .since(seq)
             .ok_or_else(|| failed("`seq` was never sent"))?;
 
-        let (was_away, lost) = match mem::replace(&mut session.link, Link::Online(asker.conn)) {
+        let (was_away, lost) = match mem::replace(&mut session.link, Link::Online(requester.conn)) {
             Link::Online(old) => {
                 cx.effects.push(Effect::Close {
                     conn: old,
@@ -68,7 +68,7 @@ impl Hub {
                     reason: "resumed on another connection",
                 });
                 let lost = self
-                    .forget(old)
+                    .remove_connection(old)
                     .expect("an online session has a connection");
                 (false, lost)
             }
@@ -78,7 +78,9 @@ impl Hub {
                 (true, away.conn)
             }
         };
-        let new = self.forget(asker.conn).expect("who asks is connected");
+        let new = self
+            .remove_connection(requester.conn)
+            .expect("who asks is connected");
         let conn = Conn {
             client: new.client,
             deadline: None,
@@ -87,7 +89,7 @@ impl Hub {
             ..lost
         };
         self.sessions.relocate(peer, network_of(conn.client));
-        self.conns.insert(asker.conn, conn);
+        self.conns.insert(requester.conn, conn);
         self.sessions.confirm(peer, seq);
         self.counters.resumes += 1;
         self.counters.gaps += u64::from(gap);
@@ -96,10 +98,10 @@ impl Hub {
             replayed: frames.len(),
             gap,
         };
-        let body = self.entry(cx, peer, Some(resumption), asker.id());
-        self.remember(asker, &body, Some(resumption));
+        let body = self.session_started_body(cx, peer, Some(resumption), requester.id());
+        self.remember(requester, &body, Some(resumption));
         let send = |seq, body| Effect::Send {
-            conn: asker.conn,
+            conn: requester.conn,
             peer,
             seq,
             event: Event::Native(body),
@@ -108,7 +110,7 @@ impl Hub {
         cx.effects
             .extend(frames.into_iter().map(|(seq, body)| send(Some(seq), body)));
         if was_away {
-            self.show_state(cx, peer, Some(peer));
+            self.broadcast_peer_state(cx, peer, Some(peer));
         }
         Ok(Answer::Sent)
     }

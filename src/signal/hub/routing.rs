@@ -1,10 +1,10 @@
 //! Messages from peer to peer: who hears them, and what the server stamps on them.
 
-use super::requests::{Answer, Asker};
+use super::requests::{Answer, Requester};
 use super::{Cx, Hub};
 use crate::auth::Role;
 use crate::protocol::{
-    Body, CallId, ErrorCode, FrameType, MessageType, Payload, PeerId, Refusal, Relay,
+    Body, CallId, ErrorCode, Forward, FrameType, MessageType, Payload, PeerId, RequestError,
     TransportPolicy, write_json_str,
 };
 use crate::signal::sdp;
@@ -22,30 +22,30 @@ pub(super) enum Place {
 }
 
 impl Hub {
-    pub(super) fn relay(
+    pub(super) fn forward(
         &mut self,
         cx: &mut Cx<'_>,
-        asker: &Asker,
-        relay: Relay,
-    ) -> Result<Answer, Refusal> {
-        let may_subscribe = self.session(asker)?.may_subscribe;
-        let (place, to) = match &relay.to {
+        requester: &Requester,
+        message: Forward,
+    ) -> Result<Answer, RequestError> {
+        let may_subscribe = self.session(requester)?.may_subscribe;
+        let (place, to) = match &message.to {
             Some(to) => {
-                let (place, peer) = self.reach(asker.peer, to)?;
+                let (place, peer) = self.reach(requester.peer, to)?;
                 (place, Some(peer))
             }
-            None => (Place::Room(self.room_of(asker.peer)?.id.clone()), None),
+            None => (Place::Room(self.room_of(requester.peer)?.id.clone()), None),
         };
-        match asker.kind {
-            MessageType::Publish => self.not_as_viewer(asker.peer)?,
+        match requester.kind {
+            MessageType::Publish => self.not_as_viewer(requester.peer)?,
             MessageType::Subscribe if !may_subscribe => {
                 let message = "the token does not allow to subscribe";
-                return Err(Refusal::new(ErrorCode::Forbidden, message));
+                return Err(RequestError::new(ErrorCode::Forbidden, message));
             }
             _ => {}
         }
-        let relay_only = self.policy(asker.peer) == TransportPolicy::Relay;
-        let payload = match &relay.payload {
+        let relay_only = self.policy(requester.peer) == TransportPolicy::Relay;
+        let payload = match &message.payload {
             Payload::Opaque => None,
             Payload::Sdp(raw) if relay_only => Some((
                 "sdp",
@@ -62,23 +62,23 @@ impl Hub {
             Payload::Candidate(raw) => Some(("candidate", Cow::Borrowed(raw.get()))),
         };
         let rest = match payload {
-            Some(_) if relay_only => Cow::Owned(sdp::beside(&relay.rest).map_err(unreadable)?),
-            _ => Cow::Borrowed(&*relay.rest),
+            Some(_) if relay_only => Cow::Owned(sdp::beside(&message.rest).map_err(unreadable)?),
+            _ => Cow::Borrowed(&*message.rest),
         };
         let payload = payload.as_ref().map(|(name, text)| (*name, text.as_ref()));
-        let body = self.stamped(cx, asker.kind, asker.peer, &place, payload, &rest);
+        let body = self.stamped(cx, requester.kind, requester.peer, &place, payload, &rest);
         match (to, &place) {
             (Some(to), _) => self.sessions.send(cx.effects, to, body),
-            (None, Place::Room(room)) => self.broadcast(cx, room, Some(asker.peer), &body),
+            (None, Place::Room(room)) => self.broadcast(cx, room, Some(requester.peer), &body),
             (None, Place::Call(_)) => unreachable!("a call is reached by peer id"),
         }
         Ok(Answer::Ack)
     }
 
     /// Finds whom `from` may send to by that peer id, and why it may.
-    pub(super) fn reach(&self, from: PeerId, to: &str) -> Result<(Place, PeerId), Refusal> {
+    pub(super) fn reach(&self, from: PeerId, to: &str) -> Result<(Place, PeerId), RequestError> {
         self.place_of(from, to)
-            .ok_or_else(|| Refusal::new(ErrorCode::NoSuchPeer, "no such peer within reach"))
+            .ok_or_else(|| RequestError::new(ErrorCode::NoSuchPeer, "no such peer within reach"))
     }
 
     /// The text of a relayed message. The server's stamps are the only fields of their names, in any
@@ -129,19 +129,22 @@ impl Hub {
         }
     }
 
-    fn not_as_viewer(&self, peer: PeerId) -> Result<(), Refusal> {
+    fn not_as_viewer(&self, peer: PeerId) -> Result<(), RequestError> {
         let is_viewer = self
             .room_of(peer)
             .is_ok_and(|room| room.member(peer).is_some_and(|m| m.role == Role::Viewer));
         if is_viewer {
-            return Err(Refusal::new(ErrorCode::Forbidden, "viewers do not publish"));
+            return Err(RequestError::new(
+                ErrorCode::Forbidden,
+                "viewers do not publish",
+            ));
         }
         Ok(())
     }
 }
 
-fn unreadable(_: sdp::Unreadable) -> Refusal {
-    Refusal::new(
+fn unreadable(_: sdp::Unreadable) -> RequestError {
+    RequestError::new(
         ErrorCode::InvalidMessage,
         "the description or candidate is not readable text",
     )

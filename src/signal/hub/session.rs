@@ -2,7 +2,7 @@
 
 use super::interface::{ConnId, Effect, Event, Settings};
 use super::rate::Bucket;
-use super::replies::Replies;
+use super::response_cache::ResponseCache;
 use super::ring::Ring;
 use crate::protocol::{Body, CallId, DialectKind, LeaveReason, PeerId, Presence, ResumeToken};
 use serde_json::value::RawValue;
@@ -20,7 +20,7 @@ pub(super) struct Conn {
     pub(super) client: IpAddr,
     pub(super) dialect: DialectKind,
     /// The highest expiry of credentials that were revoked from this peer id.
-    pub(super) floor: Option<u64>,
+    pub(super) revoked_until: Option<u64>,
     /// When it must have a session.
     pub(super) deadline: Option<Instant>,
     /// Frames since it last had a session, or since it was opened.
@@ -29,7 +29,7 @@ pub(super) struct Conn {
     pub(super) malformed: u8,
     pub(super) frames: Bucket,
     pub(super) candidates: Bucket,
-    pub(super) replies: Replies,
+    pub(super) responses: ResponseCache,
     /// Sessions begun on it, or on those it resumes: tells in which one a request was answered.
     pub(super) sessions: u32,
 }
@@ -58,7 +58,7 @@ pub(super) struct Session {
     /// The highest expiry of the credentials it was given.
     pub(super) minted: Option<u64>,
     /// The highest expiry that a revocation refuses.
-    pub(super) floor: Option<u64>,
+    pub(super) revoked_until: Option<u64>,
     /// When its token ends, where it ends with its token: Unix seconds, and the timer's instant.
     pub(super) ends: Option<(u64, Instant)>,
     /// When its credentials are to be renewed.

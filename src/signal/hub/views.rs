@@ -1,17 +1,17 @@
 //! What clients are shown of sessions, members and rooms.
 
-use super::requests::Asker;
+use super::requests::Requester;
 use super::session::Session;
 use super::{Cx, Hub};
 use crate::protocol::{
-    Body, Entry, ErrorCode, LeaveReason, PeerId, PeerView, Refusal, Resumption, ServerMessage,
+    Body, Entry, ErrorCode, LeaveReason, PeerId, PeerView, RequestError, Resumption, ServerMessage,
     StateView,
 };
 use crate::signal::room::{Member, Room};
 
 impl Hub {
     /// The text of `joined`, `registered` or `resumed`, with fresh credentials.
-    pub(super) fn entry(
+    pub(super) fn session_started_body(
         &mut self,
         cx: &mut Cx<'_>,
         peer: PeerId,
@@ -46,18 +46,18 @@ impl Hub {
         Body::new(&message, id)
     }
 
-    pub(super) fn session(&self, asker: &Asker) -> Result<&Session, Refusal> {
+    pub(super) fn session(&self, requester: &Requester) -> Result<&Session, RequestError> {
         self.sessions
-            .get(asker.peer)
-            .ok_or_else(|| Refusal::new(ErrorCode::NotInRoom, "join or register first"))
+            .get(requester.peer)
+            .ok_or_else(|| RequestError::new(ErrorCode::NotInRoom, "join or register first"))
     }
 
-    pub(super) fn room_of(&self, peer: PeerId) -> Result<&Room, Refusal> {
+    pub(super) fn room_of(&self, peer: PeerId) -> Result<&Room, RequestError> {
         self.sessions
             .get(peer)
             .and_then(|session| session.room.as_ref())
             .map(|room| &self.rooms[room])
-            .ok_or_else(|| Refusal::new(ErrorCode::NotInRoom, "join a room first"))
+            .ok_or_else(|| RequestError::new(ErrorCode::NotInRoom, "join a room first"))
     }
 
     /// Whoever is in `room` beside `peer`.
@@ -85,7 +85,12 @@ impl Hub {
     }
 
     /// Tells the room of a peer's state, role and presence.
-    pub(super) fn show_state(&mut self, cx: &mut Cx<'_>, peer: PeerId, except: Option<PeerId>) {
+    pub(super) fn broadcast_peer_state(
+        &mut self,
+        cx: &mut Cx<'_>,
+        peer: PeerId,
+        except: Option<PeerId>,
+    ) {
         let Ok(room) = self.room_of(peer) else { return };
         let (Some(member), room) = (room.member(peer), room.id.clone()) else {
             return;

@@ -2,10 +2,10 @@
 
 use callbox::auth::credential::{Credential, TurnSecrets};
 use callbox::relay::engine::{
-    Engine, Event, FiveTuple, Now, OpenError, Output, PeerPolicy, Quotas, RelayKey, RelaySockets,
-    Run, Settings, Stats, Transport, WorkerId,
+    Engine, Event, FiveTuple, Now, OpenError, Output, PayloadRun, PeerPolicy, Quotas, RelaySockets,
+    RelayedKey, Settings, Stats, Transport, WorkerId,
 };
-use callbox::relay::ledger::{Ledger, RelayAddress};
+use callbox::relay::shared::{RelayAddress, SharedState};
 use secrecy::SecretString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -30,7 +30,7 @@ pub struct VirtualBox {
 
 enum Mail {
     ToServer(SocketAddr, Vec<u8>),
-    ToRelay(RelayKey, SocketAddr, Vec<u8>),
+    ToRelay(RelayedKey, SocketAddr, Vec<u8>),
     Stats(oneshot::Sender<Stats>),
     Stop,
 }
@@ -93,9 +93,9 @@ fn engine(sockets: Sockets, secrets: &TurnSecrets) -> Engine<Sockets> {
         announced: IP,
     };
     let started = Instant::now();
-    let ledger = Ledger::new(vec![relay], 50_000..=50_099, [1; 32], started);
+    let shared = SharedState::new(vec![relay], 50_000..=50_099, [1; 32], started);
     let settings = Arc::new(settings);
-    Engine::new(WorkerId(0), settings, ledger, sockets, [2; 32], started)
+    Engine::new(WorkerId(0), settings, shared, sockets, [2; 32], started)
 }
 
 /// Timers are left alone: the shortest of them is minutes longer than any story.
@@ -140,7 +140,7 @@ struct Sockets {
 impl RelaySockets for Sockets {
     type Socket = Socket;
 
-    fn open(&mut self, address: SocketAddr, key: RelayKey) -> Result<Socket, OpenError> {
+    fn open(&mut self, address: SocketAddr, key: RelayedKey) -> Result<Socket, OpenError> {
         let bound = self.runtime.block_on(self.net.bind(address));
         let connection = bound.map_err(|error| OpenError::Other(io::Error::other(error)))?;
         let to = self.inbox.clone();
@@ -202,20 +202,20 @@ impl<'a> Output<'a, Socket> for Wire {
         self.0.send(to.client, message);
     }
 
-    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payloads: Run<'a>, padding: usize) {
+    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payloads: PayloadRun<'a>, padding: usize) {
         let padding = &[0; 3][..padding];
         for payload in payloads.payloads() {
             self.0.send(to.client, &[head, payload, padding].concat());
         }
     }
 
-    fn to_peer(&mut self, from: &Socket, to: SocketAddr, payloads: Run<'a>, _: bool) {
+    fn to_peer(&mut self, from: &Socket, to: SocketAddr, payloads: PayloadRun<'a>, _: bool) {
         payloads
             .payloads()
             .for_each(|payload| from.send(to, payload));
     }
 
-    fn to_worker(&mut self, _: WorkerId, _: RelayKey, _: SocketAddr, _: Run<'a>) {
+    fn to_worker(&mut self, _: WorkerId, _: RelayedKey, _: SocketAddr, _: PayloadRun<'a>) {
         panic!("there is one worker");
     }
 

@@ -1,12 +1,12 @@
 //! STUN and TURN: from a silent port to a payload that is lost.
 
-use super::{Seen, because};
+use super::{Observations, because};
 use crate::cli::doctor::fault::{Fault, Leg};
 use crate::cli::doctor::report::Diagnosis;
 use crate::cli::doctor::url::{IceUrl, Transport};
 use std::net::{IpAddr, SocketAddr};
 
-impl Seen {
+impl Observations {
     /// Why a STUN or TURN URL does not work.
     pub(in crate::cli::doctor) fn ice(
         &self,
@@ -77,7 +77,7 @@ impl Seen {
             Fault::Foreign => because(
                 "port-taken",
                 format!(
-                    "what answers on {at} over {protocol} is no TURN server: another program \
+                    "what answers on {at} over {protocol} is not a TURN server: another program \
                          has the port"
                 ),
                 format!(

@@ -4,18 +4,18 @@ use super::*;
 use crate::cli::doctor::fault::Leg;
 use crate::cli::doctor::url::IceUrl;
 
-fn seen() -> Seen {
-    Seen {
+fn seen() -> Observations {
+    Observations {
         tcp: true,
         udp: true,
         ipv4: vec![("udp", 3478)],
         web: Some("198.51.100.7".parse().unwrap()),
         relay_ports: "49152-65535".into(),
-        ..Seen::default()
+        ..Observations::default()
     }
 }
 
-fn finding(seen: &Seen, fault: Fault, url: &str) -> &'static str {
+fn finding(seen: &Observations, fault: Fault, url: &str) -> &'static str {
     let url = IceUrl::parse(url).unwrap();
     let ip = url.host.parse().unwrap_or("198.51.100.7".parse().unwrap());
     seen.ice(&fault, &url, SocketAddr::new(ip, url.port))
@@ -24,11 +24,11 @@ fn finding(seen: &Seen, fault: Fault, url: &str) -> &'static str {
 
 #[test]
 fn silence_is_read_by_what_else_answers() {
-    let no_udp = Seen {
+    let no_udp = Observations {
         udp: false,
         ..seen()
     };
-    let dead = Seen {
+    let dead = Observations {
         udp: false,
         tcp: false,
         ..seen()
@@ -59,7 +59,7 @@ fn a_refused_credential_is_the_secret_unless_the_clocks_differ() {
     let unauthorized = || Fault::Stun(401, "Unauthorized".into(), "coturn".into());
     let url = "turn:call.example.org";
     assert_eq!(finding(&seen(), unauthorized(), url), "secret-mismatch");
-    let late = Seen {
+    let late = Observations {
         ahead: -4000,
         ..seen()
     };
@@ -78,7 +78,7 @@ fn a_payload_lost_from_outside_is_the_address_or_the_port_range() {
     };
     let closed = lost(None);
     assert_eq!(closed.finding, "relay-ports-closed");
-    assert!(closed.mend.contains("49152-65535/udp"), "{}", closed.mend);
+    assert!(closed.fix.contains("49152-65535/udp"), "{}", closed.fix);
     assert_eq!(lost(Some("203.0.113.9")).finding, "wrong-address");
 }
 
@@ -87,7 +87,7 @@ fn a_refused_token_and_a_missing_one_are_told_apart() {
     let at = "198.51.100.7:443".parse().unwrap();
     let refused = Fault::Signaling("unauthorized".into(), "signature".into());
     assert_eq!(seen().signaling(&refused, at, "h").finding, "token-needed");
-    let with_token = Seen {
+    let with_token = Observations {
         token: true,
         ..seen()
     };

@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::relay::engine::*;
-use crate::relay::ledger::RelayAddress;
+use crate::relay::shared::RelayAddress;
 use std::time::Duration;
 use stun::attributes::*;
 
@@ -87,7 +87,7 @@ fn a_retransmission_gets_the_same_answer() {
     let again = boxed.ask(&client.five_tuple, &bytes);
     assert_eq!(first.0.raw, again.0.raw);
     assert_eq!(
-        boxed.ledger.allocations(),
+        boxed.shared.allocations(),
         2,
         "itself and the port it reserved"
     );
@@ -212,7 +212,7 @@ fn a_dual_allocation_has_two_addresses() {
         [ip(V4), ip(V6)]
     );
     assert!(!response.has(ADDRESS_ERROR));
-    assert_eq!(boxed.ledger.allocations(), 1);
+    assert_eq!(boxed.shared.allocations(), 1);
     for value in [&[1, 0, 0, 0][..], &[3, 0, 0, 0], &[2]] {
         let mut client = Client::challenged(&mut boxed, "198.51.100.7:5001", "a");
         let request = client
@@ -384,7 +384,7 @@ fn ports_of_other_programs_are_passed_over() {
 #[test]
 fn a_system_without_sockets_is_a_508_and_loses_nothing() {
     let mut boxed = TestBox::new();
-    let free = boxed.ledger.free_ports();
+    let free = boxed.shared.free_ports();
     boxed.ports.borrow_mut().broken = true;
     let mut client = Client::challenged(&mut boxed, CLIENT, "a");
     let request = client.request(METHOD_ALLOCATE).udp().signed(&client);
@@ -392,12 +392,12 @@ fn a_system_without_sockets_is_a_508_and_loses_nothing() {
     assert!(matches!(
         events(&outs)[..],
         [Event::Refused {
-            refusal: Refusal::Socket,
+            refusal: DenyReason::Socket,
             ..
         }]
     ));
     boxed.assert_empty();
-    assert_eq!(boxed.ledger.free_ports(), free);
+    assert_eq!(boxed.shared.free_ports(), free);
 }
 
 #[test]

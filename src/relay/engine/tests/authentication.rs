@@ -99,7 +99,7 @@ fn wrong_credentials_are_a_401() {
                 event,
                 Event::Refused {
                     user: None,
-                    refusal: Refusal::Credentials,
+                    refusal: DenyReason::Credentials,
                     ..
                 }
             ),
@@ -334,7 +334,7 @@ fn an_expired_credential_makes_nothing_new_and_keeps_what_lives() {
     assert!(matches!(
         events(&outs)[..],
         [Event::Refused {
-            refusal: Refusal::Expired,
+            refusal: DenyReason::Expired,
             ..
         }]
     ));
@@ -353,7 +353,7 @@ fn revoked_credentials_make_nothing_and_later_ones_do() {
     let mut boxed = TestBox::new();
     Client::allocated(&mut boxed, CLIENT, "a");
     Client::allocated(&mut boxed, "198.51.100.7:5001", "b");
-    boxed.ledger.revoke("a", UNIX + 3_600, UNIX);
+    boxed.shared.revoke("a", UNIX + 3_600, UNIX);
     let closed = boxed.revoke("a");
     assert!(matches!(
         events(&closed)[..],
@@ -362,7 +362,7 @@ fn revoked_credentials_make_nothing_and_later_ones_do() {
             ..
         }]
     ));
-    assert_eq!(boxed.ledger.allocations(), 1);
+    assert_eq!(boxed.shared.allocations(), 1);
 
     let mut again = Client::challenged(&mut boxed, "198.51.100.7:5002", "a");
     let request = again.request(METHOD_ALLOCATE).udp();

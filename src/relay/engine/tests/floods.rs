@@ -106,7 +106,7 @@ fn five_thousand_permissions_on_one_allocation_stop_at_the_cap() {
 #[test]
 fn ten_thousand_allocations_come_and_go_and_everything_is_back() {
     let mut boxed = TestBox::new();
-    let free = boxed.ledger.free_ports();
+    let free = boxed.shared.free_ports();
     let mut client = Client::challenged(&mut boxed, "198.51.100.7:5000", "a");
     for i in 0..10_000 {
         client.allocate(&mut boxed);
@@ -116,7 +116,7 @@ fn ten_thousand_allocations_come_and_go_and_everything_is_back() {
         }
     }
     boxed.assert_empty();
-    assert_eq!(boxed.ledger.free_ports(), free);
+    assert_eq!(boxed.shared.free_ports(), free);
     assert_eq!(
         boxed.engines[0].table.footprint(),
         1,
@@ -192,7 +192,7 @@ proptest! {
                     prop_assert_eq!((from, to.ip()), (relayed, ip("8.8.8.8")));
                 }
             }
-            prop_assert_eq!(boxed.ledger.allocations(), 1);
+            prop_assert_eq!(boxed.shared.allocations(), 1);
         }
     }
 }

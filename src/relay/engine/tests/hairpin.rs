@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::relay::engine::*;
-use crate::relay::ledger::RelayAddress;
+use crate::relay::shared::RelayAddress;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -181,17 +181,17 @@ fn behind_nat_relays_meet_by_their_announced_addresses() {
 fn a_relay_that_is_gone_is_not_found_and_its_key_is_harmless() {
     let mut boxed = two_workers();
     let [(mut a, _), (mut b, bt)] = pair(&mut boxed, [0, 1]);
-    let (worker, stale) = boxed.ledger.find(bt).unwrap();
+    let (worker, stale) = boxed.shared.find(bt).unwrap();
     assert_eq!(worker, WorkerId(1));
     assert_eq!(boxed.engines[1].socket(stale).unwrap().key, stale);
     b.refresh(&mut boxed, 0).success();
-    assert_eq!(boxed.ledger.find(bt), None);
+    assert_eq!(boxed.shared.find(bt), None);
     assert!(boxed.engines[1].socket(stale).is_none());
     assert_eq!(a.send(&mut boxed, &bt.to_string(), b"x"), []);
     // The next allocation takes the slot; the old key must not name it.
     let again = b.allocate(&mut boxed);
     b.permit(&mut boxed, PEER).success();
-    assert_ne!(boxed.ledger.find(again).unwrap().1, stale);
+    assert_ne!(boxed.shared.find(again).unwrap().1, stale);
     assert!(boxed.engines[1].socket(stale).is_none());
 }
 

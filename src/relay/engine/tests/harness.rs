@@ -3,7 +3,7 @@
 pub(super) use super::client::*;
 use crate::auth::credential::TurnSecrets;
 use crate::relay::engine::*;
-use crate::relay::ledger::{Ledger, RelayAddress};
+use crate::relay::shared::{RelayAddress, SharedState};
 use secrecy::SecretString;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -52,7 +52,7 @@ pub(super) struct Ports {
 #[derive(Debug)]
 pub(super) struct FakeSocket {
     address: SocketAddr,
-    pub(super) key: RelayKey,
+    pub(super) key: RelayedKey,
     ports: Rc<RefCell<Ports>>,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct FakeSockets(Rc<RefCell<Ports>>);
 impl RelaySockets for FakeSockets {
     type Socket = FakeSocket;
 
-    fn open(&mut self, address: SocketAddr, key: RelayKey) -> Result<FakeSocket, OpenError> {
+    fn open(&mut self, address: SocketAddr, key: RelayedKey) -> Result<FakeSocket, OpenError> {
         let mut ports = self.0.borrow_mut();
         if ports.broken {
             return Err(OpenError::Other(io::Error::other("out of order")));
@@ -94,7 +94,7 @@ impl RelaySockets for FakeSockets {
 struct Collector {
     outs: Vec<Out>,
     /// Of each, the payloads back to back and how many there are.
-    hand_overs: Vec<(WorkerId, RelayKey, SocketAddr, Vec<u8>, usize)>,
+    hand_overs: Vec<(WorkerId, RelayedKey, SocketAddr, Vec<u8>, usize)>,
     /// Runs that went out to clients, peers and workers.
     runs: usize,
 }
@@ -104,7 +104,7 @@ impl<'a> Output<'a, FakeSocket> for Collector {
         self.outs.push(Out::Reply(*to, message.to_vec()));
     }
 
-    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payloads: Run<'a>, padding: usize) {
+    fn to_client(&mut self, to: &FiveTuple, head: &[u8], payloads: PayloadRun<'a>, padding: usize) {
         assert!(padding < 4);
         self.runs += 1;
         let whole = |payload| [head, payload, &vec![0; padding]].concat();
@@ -112,7 +112,7 @@ impl<'a> Output<'a, FakeSocket> for Collector {
         self.outs.extend(outs);
     }
 
-    fn to_peer(&mut self, from: &FakeSocket, to: SocketAddr, payloads: Run<'a>, df: bool) {
+    fn to_peer(&mut self, from: &FakeSocket, to: SocketAddr, payloads: PayloadRun<'a>, df: bool) {
         self.runs += 1;
         let from = from.address;
         let outs = payloads.payloads().map(|payload| Out::ToPeer {
@@ -127,9 +127,9 @@ impl<'a> Output<'a, FakeSocket> for Collector {
     fn to_worker(
         &mut self,
         worker: WorkerId,
-        relay: RelayKey,
+        relay: RelayedKey,
         from: SocketAddr,
-        payloads: Run<'a>,
+        payloads: PayloadRun<'a>,
     ) {
         self.runs += 1;
         let bytes = payloads.payloads().collect::<Vec<_>>().concat();
@@ -198,7 +198,7 @@ pub(in crate::relay) fn settings() -> Settings {
 /// A box of one or more workers.
 pub(super) struct TestBox {
     pub(super) engines: Vec<Engine<FakeSockets>>,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) shared: Arc<SharedState>,
     pub(super) ports: Rc<RefCell<Ports>>,
     pub(super) now: Now,
     /// Runs that went out, hand-overs between workers included.
@@ -220,16 +220,16 @@ impl TestBox {
 
     pub(super) fn with(options: Options) -> Self {
         let started = Instant::now();
-        let ledger = Ledger::new(options.relays, options.ports, [1; 32], started);
+        let shared = SharedState::new(options.relays, options.ports, [1; 32], started);
         let ports = Rc::new(RefCell::new(Ports::default()));
         let settings = Arc::new(options.settings);
         let engine = |id| {
             let sockets = FakeSockets(Rc::clone(&ports));
-            let (settings, ledger) = (Arc::clone(&settings), Arc::clone(&ledger));
+            let (settings, shared) = (Arc::clone(&settings), Arc::clone(&shared));
             Engine::new(
                 WorkerId(id),
                 settings,
-                ledger,
+                shared,
                 sockets,
                 [id + 2; 32],
                 started,
@@ -238,7 +238,7 @@ impl TestBox {
         let engines = (0..options.workers).map(engine).collect();
         Self {
             engines,
-            ledger,
+            shared,
             ports,
             now: Now {
                 instant: started,
@@ -278,7 +278,7 @@ impl TestBox {
         for (worker, key, from, bytes, count) in collector.hand_overs {
             let mut collector = Collector::default();
             let engine = &mut self.engines[usize::from(worker.0)];
-            let payloads = Run::back_to_back(&bytes, count);
+            let payloads = PayloadRun::back_to_back(&bytes, count);
             engine.from_worker(self.now, key, from, payloads, &mut collector);
             assert!(collector.hand_overs.is_empty(), "a hand-over goes one way");
             self.runs += collector.runs;
@@ -312,7 +312,7 @@ impl TestBox {
     ) -> Vec<Out> {
         let now = self.now;
         self.run(0, |engine, out| {
-            engine.from_client(now, five_tuple, Train::new(bytes, segment), out)
+            engine.from_client(now, five_tuple, GroBatch::new(bytes, segment), out)
         })
     }
 
@@ -329,12 +329,12 @@ impl TestBox {
         data: &[u8],
         segment: usize,
     ) -> Vec<Out> {
-        let Some((worker, key)) = self.ledger.find(at) else {
+        let Some((worker, key)) = self.shared.find(at) else {
             return Vec::new();
         };
         let now = self.now;
         self.run(worker.0.into(), |engine, out| {
-            engine.from_peer(now, key, peer, Train::new(data, segment), out)
+            engine.from_peer(now, key, peer, GroBatch::new(data, segment), out)
         })
     }
 
@@ -345,7 +345,7 @@ impl TestBox {
         icmp: (u8, u8),
         error_data: u32,
     ) -> Vec<Out> {
-        let (worker, key) = self.ledger.find(at).unwrap();
+        let (worker, key) = self.shared.find(at).unwrap();
         let (now, peer) = (self.now, peer.parse().unwrap());
         self.run(worker.0.into(), |engine, out| {
             engine.peer_unreachable(now, key, peer, icmp, error_data, out);
@@ -396,7 +396,7 @@ impl TestBox {
     /// Nothing is left of any allocation.
     pub(super) fn assert_empty(&self) {
         assert_eq!(self.ports.borrow().open, BTreeSet::new());
-        assert_eq!(self.ledger.allocations(), 0);
+        assert_eq!(self.shared.allocations(), 0);
         for engine in &self.engines {
             assert_eq!(engine.allocations(self.now.instant).count(), 0);
             assert_eq!(engine.next_timeout(), None);

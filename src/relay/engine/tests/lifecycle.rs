@@ -72,7 +72,7 @@ fn a_closed_stream_ends_its_allocation_only() {
         [Event::Closed { reason: CloseReason::Disconnected, five_tuple, .. }] if *five_tuple == tcp
     ));
     assert_eq!(boxed.client_closed(&tcp), []);
-    assert_eq!(boxed.ledger.allocations(), 1);
+    assert_eq!(boxed.shared.allocations(), 1);
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn quotas(user: u32, ip: u32, total: u32) -> Settings {
 }
 
 /// Asks for an allocation; 0 or the error code, and which limit it was.
-fn ask(boxed: &mut TestBox, address: &str, user: &str) -> (u16, Option<Refusal>) {
+fn ask(boxed: &mut TestBox, address: &str, user: &str) -> (u16, Option<DenyReason>) {
     let mut client = Client::challenged(boxed, address, user);
     let request = client.request(METHOD_ALLOCATE).udp().signed(&client);
     let outs = boxed.client_sends(&client.five_tuple, &request);
@@ -38,19 +38,19 @@ fn each_quota_refuses_with_its_code() {
     assert_eq!(ask(&mut boxed, "198.51.100.8:1", "a"), (0, None));
     assert_eq!(
         ask(&mut boxed, "198.51.100.9:1", "a"),
-        (486, Some(Refusal::UserQuota))
+        (486, Some(DenyReason::UserQuota))
     );
     assert_eq!(ask(&mut boxed, "198.51.100.7:2", "b"), (0, None));
     assert_eq!(ask(&mut boxed, "198.51.100.7:3", "c"), (0, None));
     assert_eq!(
         ask(&mut boxed, "198.51.100.7:4", "d"),
-        (486, Some(Refusal::IpQuota))
+        (486, Some(DenyReason::IpQuota))
     );
     assert_eq!(
         ask(&mut boxed, "198.51.100.9:1", "d"),
-        (508, Some(Refusal::TotalQuota))
+        (508, Some(DenyReason::TotalQuota))
     );
-    assert_eq!(boxed.ledger.allocations(), 4);
+    assert_eq!(boxed.shared.allocations(), 4);
     boxed.advance(Duration::from_secs(600));
     boxed.assert_empty();
     assert_eq!(ask(&mut boxed, "198.51.100.7:1", "a"), (0, None));
@@ -67,7 +67,7 @@ fn a_reserved_port_that_nobody_came_for_counts_against_nobody() {
     client.ask(&mut boxed, request).success();
     assert_eq!(
         ask(&mut boxed, "198.51.100.8:1", "a"),
-        (486, Some(Refusal::UserQuota))
+        (486, Some(DenyReason::UserQuota))
     );
     boxed.advance(Duration::from_secs(30));
     assert_eq!(ask(&mut boxed, "198.51.100.8:1", "a"), (0, None));
@@ -109,7 +109,7 @@ fn a_reservation_is_redeemed_by_a_user_at_the_quota() {
             .attr(stun::attributes::ATTR_EVEN_PORT, &[0x80]);
         let response = client.ask(&mut boxed, request).success();
         let token = response.attr(stun::attributes::ATTR_RESERVATION_TOKEN);
-        assert_eq!(boxed.ledger.allocations(), 2);
+        assert_eq!(boxed.shared.allocations(), 2);
 
         let mut second = Client::challenged(&mut boxed, "198.51.100.7:2", "a");
         let request = second
@@ -117,14 +117,14 @@ fn a_reservation_is_redeemed_by_a_user_at_the_quota() {
             .udp()
             .attr(stun::attributes::ATTR_RESERVATION_TOKEN, &token);
         second.ask(&mut boxed, request).success();
-        assert_eq!(boxed.ledger.allocations(), 2, "the place went over");
+        assert_eq!(boxed.shared.allocations(), 2, "the place went over");
     }
 }
 
 #[test]
 fn quotas_are_given_back_on_every_path() {
     let mut boxed = TestBox::with_settings(quotas(1, 1, 1));
-    let free = boxed.ledger.free_ports();
+    let free = boxed.shared.free_ports();
     let ends: [fn(&mut TestBox, &mut Client); 4] = [
         |boxed, client| drop(client.refresh(boxed, 0).success()),
         |boxed, _| drop(boxed.advance(Duration::from_secs(600))),
@@ -133,10 +133,10 @@ fn quotas_are_given_back_on_every_path() {
     ];
     for end in ends {
         let (mut client, _) = Client::allocated(&mut boxed, "198.51.100.7:1", "a");
-        assert_eq!(boxed.ledger.free_ports(), free - 1);
+        assert_eq!(boxed.shared.free_ports(), free - 1);
         end(&mut boxed, &mut client);
         boxed.assert_empty();
-        assert_eq!(boxed.ledger.free_ports(), free);
+        assert_eq!(boxed.shared.free_ports(), free);
     }
     // And by requests that fail after the quota was granted.
     boxed.ports.borrow_mut().broken = true;
@@ -145,7 +145,7 @@ fn quotas_are_given_back_on_every_path() {
     assert_eq!(ask(&mut boxed, "198.51.100.7:1", "a").0, 0);
     boxed.engines.clear();
     assert_eq!(
-        (boxed.ledger.allocations(), boxed.ledger.free_ports()),
+        (boxed.shared.allocations(), boxed.shared.free_ports()),
         (0, free)
     );
 }

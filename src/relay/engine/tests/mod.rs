@@ -2,6 +2,7 @@
 
 mod allocate;
 mod authentication;
+mod batches;
 mod binding;
 mod channels;
 mod client;
@@ -17,5 +18,4 @@ mod permissions;
 mod readdress;
 mod refresh;
 mod scarcity;
-mod trains;
 mod wire;

@@ -390,7 +390,7 @@ impl World {
             }
             Op::Revoke { user: who } => {
                 self.boxed
-                    .ledger
+                    .shared
                     .revoke(&user(who), self.minted, self.boxed.now.unix);
                 self.boxed.revoke(&user(who));
                 for i in (who..CLIENTS).step_by(2) {
@@ -452,10 +452,10 @@ impl World {
 
     fn check(&self) {
         let living = self.model.iter().flatten().count();
-        assert_eq!(self.boxed.ledger.allocations() as usize, living);
+        assert_eq!(self.boxed.shared.allocations() as usize, living);
         let relayed: usize = self.model.iter().flatten().map(|a| a.relayed.len()).sum();
         assert_eq!(self.boxed.ports.borrow().open.len(), relayed);
-        assert_eq!(self.boxed.ledger.free_ports(), 2 * PORTS.len() - relayed);
+        assert_eq!(self.boxed.shared.free_ports(), 2 * PORTS.len() - relayed);
     }
 }
 
@@ -471,6 +471,6 @@ proptest! {
         }
         world.boxed.advance(Duration::from_secs(3_601));
         world.boxed.assert_empty();
-        prop_assert_eq!(world.boxed.ledger.free_ports(), 2 * PORTS.len());
+        prop_assert_eq!(world.boxed.shared.free_ports(), 2 * PORTS.len());
     }
 }

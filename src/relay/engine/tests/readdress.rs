@@ -2,17 +2,17 @@
 
 use super::harness::*;
 use crate::relay::engine::*;
-use crate::relay::ledger::RelayAddress;
+use crate::relay::shared::RelayAddress;
 use std::sync::Arc;
 use stun::attributes::ATTR_XOR_RELAYED_ADDRESS;
 use stun::message::METHOD_ALLOCATE;
 
 const THERE: &str = "198.51.100.99";
 
-/// As `app` does it: the ledger first, then the policy of every worker.
+/// As `app` does it: the shared state first, then the policy of every worker.
 fn move_to(boxed: &mut TestBox, address: RelayAddress) {
-    boxed.ledger.move_to(address);
-    let policy = PeerPolicy::new(vec![], vec![], boxed.ledger.addresses());
+    boxed.shared.move_to(address);
+    let policy = PeerPolicy::new(vec![], vec![], boxed.shared.addresses());
     boxed.engines[0].reconfigure(Arc::new(Settings {
         policy,
         ..settings()
@@ -57,16 +57,16 @@ fn a_family_that_gets_an_address_is_served_from_then_on() {
     let mut client = Client::challenged(&mut boxed, "198.51.100.7:5000", "a");
     let request = client.request(METHOD_ALLOCATE).udp().family(2);
     assert_eq!(client.ask(&mut boxed, request).code(), 440);
-    let ports = boxed.ledger.ports();
+    let ports = boxed.shared.ports();
     move_to(&mut boxed, same(V6));
-    assert_eq!(boxed.ledger.ports(), 2 * ports);
+    assert_eq!(boxed.shared.ports(), 2 * ports);
     let request = client.request(METHOD_ALLOCATE).udp().family(2);
     let response = client.ask(&mut boxed, request).success();
     let relayed = response.address(ATTR_XOR_RELAYED_ADDRESS);
     assert_eq!(relayed.ip(), ip(V6));
-    assert!(boxed.ledger.find(relayed).is_some());
+    assert!(boxed.shared.find(relayed).is_some());
     for elsewhere in ["2001:db8::11", "2001:db9::10"] {
-        assert!(!boxed.ledger.hosts(ip(elsewhere)), "{elsewhere}");
+        assert!(!boxed.shared.hosts(ip(elsewhere)), "{elsewhere}");
     }
 }
 
@@ -75,14 +75,14 @@ fn only_the_latest_addresses_are_remembered() {
     let boxed = TestBox::new();
     let there = |n: u8| same(&format!("198.51.100.{n}"));
     for n in 0..100 {
-        boxed.ledger.move_to(there(n));
-        boxed.ledger.move_to(there(n));
+        boxed.shared.move_to(there(n));
+        boxed.shared.move_to(there(n));
     }
-    assert!(boxed.ledger.hosts(ip("198.51.100.91")));
-    assert!(!boxed.ledger.hosts(ip("198.51.100.90")));
-    assert_eq!(boxed.ledger.addresses().len(), 2 * (9 + 1));
+    assert!(boxed.shared.hosts(ip("198.51.100.91")));
+    assert!(!boxed.shared.hosts(ip("198.51.100.90")));
+    assert_eq!(boxed.shared.addresses().len(), 2 * (9 + 1));
     // Back and forth between two is one former address.
-    boxed.ledger.move_to(there(98));
-    boxed.ledger.move_to(there(99));
-    assert!(boxed.ledger.hosts(ip("198.51.100.91")));
+    boxed.shared.move_to(there(98));
+    boxed.shared.move_to(there(99));
+    assert!(boxed.shared.hosts(ip("198.51.100.91")));
 }

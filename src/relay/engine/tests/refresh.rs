@@ -43,7 +43,7 @@ fn a_refresh_sets_the_lifetime_anew() {
     let request = client.request(METHOD_REFRESH);
     assert_eq!(client.ask(&mut boxed, request).success().lifetime(), 600);
     boxed.advance(Duration::from_secs(599));
-    assert_eq!(boxed.ledger.allocations(), 1);
+    assert_eq!(boxed.shared.allocations(), 1);
     boxed.advance(Duration::from_secs(1));
     boxed.assert_empty();
 }
@@ -185,5 +185,5 @@ fn malformed_wishes_are_a_400_and_change_nothing() {
         .request(METHOD_REFRESH)
         .attr(ATTR_REQUESTED_ADDRESS_FAMILY, &[1, 0]);
     assert_eq!(client.ask(&mut boxed, request).code(), 400);
-    assert_eq!(boxed.ledger.allocations(), 1);
+    assert_eq!(boxed.shared.allocations(), 1);
 }

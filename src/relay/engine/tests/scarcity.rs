@@ -29,7 +29,7 @@ fn a_few_free_ports_among_many_held_ones_are_found_and_the_held_ones_remembered(
     let tried = boxed.ports.borrow().tried_in_vain;
     assert!(tried <= held.len(), "no held port is tried twice: {tried}");
     assert_eq!(boxed.stats().ports_held, tried as u64);
-    assert_eq!(boxed.ledger.held_ports(), tried);
+    assert_eq!(boxed.shared.held_ports(), tried);
     // They are tried again once their program may have gone.
     boxed.ports.borrow_mut().foreign.clear();
     boxed.advance(Duration::from_secs(60));
@@ -52,7 +52,7 @@ fn without_descriptors_a_request_is_refused_by_that_cause() {
     assert!(matches!(
         events(&outs)[..],
         [Event::Refused {
-            refusal: Refusal::NoDescriptor,
+            refusal: DenyReason::NoDescriptor,
             ..
         }]
     ));

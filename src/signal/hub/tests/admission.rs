@@ -71,7 +71,7 @@ fn a_token_without_a_name_lets_nobody_choose_one() {
 #[test]
 fn a_bad_token_is_told_and_closed_but_a_session_lives_on() {
     let mut world = World::new();
-    let refusal = |code| Err(Refusal::new(code, "no"));
+    let refusal = |code| Err(RequestError::new(code, "no"));
     let join = json!({"type": "join", "roomId": "r"});
     let conn = world.open();
     let answer = world.ask_as(conn, join.clone(), refusal(ErrorCode::TokenExpired));

@@ -95,7 +95,10 @@ impl World {
                     assert!(self.open.remove(&conn), "closed {conn} twice");
                     self.closed.insert(conn, code as u16);
                 }
-                Effect::Revoke { user, floor } => self.revoked.push((user.to_string(), floor)),
+                Effect::Revoke {
+                    user,
+                    revoked_until,
+                } => self.revoked.push((user.to_string(), revoked_until)),
                 Effect::RevokeIdentity { identity } => self.revoked.push((identity.to_string(), 0)),
             }
         }
@@ -123,11 +126,16 @@ impl World {
         self.send_as(conn, message, Ok(Grant::open()));
     }
 
-    pub(crate) fn send_as(&mut self, conn: u64, message: Value, grant: Result<Grant, Refusal>) {
+    pub(crate) fn send_as(
+        &mut self,
+        conn: u64,
+        message: Value,
+        grant: Result<Grant, RequestError>,
+    ) {
         self.send_text(conn, &message.to_string(), grant);
     }
 
-    pub(crate) fn send_text(&mut self, conn: u64, text: &str, grant: Result<Grant, Refusal>) {
+    pub(crate) fn send_text(&mut self, conn: u64, text: &str, grant: Result<Grant, RequestError>) {
         let message = parse(text);
         self.input(Input::Frame {
             conn: ConnId(conn),
@@ -163,7 +171,7 @@ impl World {
         &mut self,
         conn: u64,
         mut message: Value,
-        grant: Result<Grant, Refusal>,
+        grant: Result<Grant, RequestError>,
     ) -> Value {
         self.take(conn);
         if message.get("id").is_none() {

@@ -405,7 +405,7 @@ impl Run {
             }),
             Ask::Register => json!({"type": "register", "identity": identity(c)}),
             Ask::Leave => json!({"type": "leave"}),
-            Ask::Relay { kind, to } => {
+            Ask::Forward { kind, to } => {
                 let mut message = json!({"type": kind, "sdp": "v=0", "candidate": null, "content": 1, "tracks": []});
                 if let Some(to) = to {
                     message["to"] = peer(to);

@@ -201,7 +201,7 @@ fn rooms_are_listed_where_the_configuration_allows() {
         (&json!(1), &json!(false))
     );
     let nobody = world.open();
-    let refusal = Err(Refusal::new(ErrorCode::Unauthorized, "no"));
+    let refusal = Err(RequestError::new(ErrorCode::Unauthorized, "no"));
     assert_eq!(
         world.ask_as(nobody, json!({"type": "rooms"}), refusal)["code"],
         "unauthorized"
@@ -258,7 +258,7 @@ fn a_kick_takes_the_credentials_that_the_same_token_took_over_http() {
         let named: Vec<_> = world
             .revoked
             .iter()
-            .filter(|(_, floor)| *floor == 0)
+            .filter(|(_, revoked_until)| *revoked_until == 0)
             .collect();
         assert_eq!(
             named.iter().map(|(user, _)| user).collect::<Vec<_>>(),

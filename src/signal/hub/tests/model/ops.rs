@@ -23,7 +23,7 @@ pub(super) enum Ask {
     },
     Register,
     Leave,
-    Relay {
+    Forward {
         kind: &'static str,
         to: Option<usize>,
     },
@@ -64,7 +64,7 @@ pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => Just(Ask::Register),
         1 => Just(Ask::Leave),
         6 => (prop::sample::select(relayed), prop::option::of(client.clone()))
-            .prop_map(|(kind, to)| Ask::Relay { kind, to }),
+            .prop_map(|(kind, to)| Ask::Forward { kind, to }),
         3 => (0usize..3).prop_map(Ask::Call),
         2 => any::<usize>().prop_map(Ask::Accept),
         1 => any::<usize>().prop_map(Ask::Reject),

@@ -30,7 +30,7 @@ impl Run {
             Ask::Leave => Some("left"),
             Ask::Plain("ice") => Some("ice-servers"),
             Ask::Plain(_) => self.room_of(c).map(|_| "peers"),
-            Ask::Relay { kind, to: None } => {
+            Ask::Forward { kind, to: None } => {
                 let room = self.room_of(c)?;
                 if kind == "publish" && self.role_of(c) == Some("viewer") {
                     return None;
@@ -38,7 +38,7 @@ impl Run {
                 self.tell_room(room, Some(c), kind);
                 Some("ack")
             }
-            Ask::Relay { kind, to: Some(to) } => {
+            Ask::Forward { kind, to: Some(to) } => {
                 let meets = self.clients[to].session.is_some()
                     && to != c
                     && (self.room_of(c).is_some() && self.room_of(c) == self.room_of(to)
@@ -52,8 +52,8 @@ impl Run {
                 self.tell(to, kind);
                 Some("ack")
             }
-            Ask::State | Ask::Mute { to: None, .. } => self.show_state(c),
-            Ask::Mute { to: Some(to), .. } if to == c => self.show_state(c),
+            Ask::State | Ask::Mute { to: None, .. } => self.broadcast_peer_state(c),
+            Ask::Mute { to: Some(to), .. } if to == c => self.broadcast_peer_state(c),
             Ask::Mute { to: Some(to), kind } => {
                 self.host_over(c, to)?;
                 self.tell(to, kind);
@@ -179,7 +179,7 @@ impl Run {
         });
     }
 
-    fn show_state(&mut self, c: usize) -> Option<&'static str> {
+    fn broadcast_peer_state(&mut self, c: usize) -> Option<&'static str> {
         if let Some(room) = self.room_of(c) {
             self.tell_room(room, Some(c), "peer-state");
         }

@@ -1,0 +1,203 @@
+//! The TCP ports: where their certificates come from, and whom each connection is handed to.
+
+use crate::config::{CertificateSource, Config, Tls};
+use crate::http::{self, AppState, Guard, Version};
+use crate::net::{
+    Accepted, AcmeOrders, CertStore, Front, Inherited, Listener, PemFiles, Protocol, Wire,
+};
+use anyhow::{Result, anyhow};
+use axum::Router;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+/// `FileDescriptorName=` of socket units, each with the key that names the same addresses.
+const SOCKET_NAMES: [(&str, &str); 3] = [
+    ("http", "http.listen"),
+    ("tls", "tls.listen"),
+    ("metrics", "metrics.listen"),
+];
+
+/// Takes a connection that speaks TURN; must not block.
+pub(super) type TurnHandler = Arc<dyn Fn(Accepted) + Send + Sync>;
+
+/// Bound listeners.
+pub(super) struct TcpListeners {
+    plain: Vec<Listener>,
+    tls: Vec<Listener>,
+    metrics: Option<Listener>,
+    /// Where plain HTTP is served.
+    pub(super) http: Vec<SocketAddr>,
+    /// Where TLS is.
+    pub(super) https: Vec<SocketAddr>,
+}
+
+impl TcpListeners {
+    /// Binds `http.listen`, `tls.listen` and `metrics.listen`, but for what systemd bound
+    /// beforehand.
+    pub(super) fn bind(config: &Config, mut inherited: Inherited) -> Result<Self> {
+        let [http, tls, metrics] = SOCKET_NAMES;
+        let (plain, http) = bind(&config.http.listen, http, &mut inherited)?;
+        let (tls, https) = bind(&config.tls.listen, tls, &mut inherited)?;
+        let (mut metrics, _) = bind(config.metrics.as_slice(), metrics, &mut inherited)?;
+        inherited.finish(&SOCKET_NAMES)?;
+        Ok(Self {
+            plain,
+            tls,
+            metrics: metrics.pop(),
+            http,
+            https,
+        })
+    }
+
+    /// Serves each port until its end comes.
+    pub(super) fn serve(
+        self,
+        config: &Config,
+        context: &Arc<AppState>,
+        certificates: Option<&Arc<CertStore>>,
+        turn: Option<&TurnHandler>,
+        ends: &StopSignals,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<()> {
+        for (listener, address) in self.plain.into_iter().zip(self.http) {
+            let turn = turn.filter(|_| config.shares_port(address)).cloned();
+            let hand_over = hand_over(router(config, context, address), turn);
+            let (listener, end) = ends.of(listener)?;
+            tasks.spawn(Front::default().serve(listener, end, hand_over));
+        }
+        for (listener, address) in self.tls.into_iter().zip(self.https) {
+            let front = Front {
+                tls: certificates.cloned(),
+                proxies: match config.tls.proxy_protocol {
+                    true => config.http.trusted_proxies.clone(),
+                    false => vec![],
+                },
+            };
+            let hand_over = hand_over(router(config, context, address), turn.cloned());
+            let (listener, end) = ends.of(listener)?;
+            tasks.spawn(front.serve(listener, end, hand_over));
+        }
+        if let Some(listener) = self.metrics {
+            let hand_over = hand_over(http::metrics_router(Arc::clone(context)), None);
+            let (listener, end) = ends.of(listener)?;
+            tasks.spawn(Front::default().serve(listener, end, hand_over));
+        }
+        Ok(())
+    }
+}
+
+/// When listeners stop accepting.
+pub(super) struct StopSignals {
+    /// The process ends: until then newcomers are told that the box drains.
+    pub(super) stop: watch::Receiver<bool>,
+    /// The drain begins: who comes to a listener that systemd holds too waits in its queue for
+    /// the next process.
+    pub(super) drain: watch::Receiver<bool>,
+}
+
+impl StopSignals {
+    fn of(&self, listener: Listener) -> Result<(TcpListener, watch::Receiver<bool>)> {
+        let end = match listener.inherited {
+            true => self.drain.clone(),
+            false => self.stop.clone(),
+        };
+        Ok((TcpListener::from_std(listener.socket)?, end))
+    }
+}
+
+/// The certificates of the TLS port, and who keeps them fresh.
+pub(super) struct Certificates {
+    pub(super) store: Arc<CertStore>,
+    keeper: Keeper,
+}
+
+enum Keeper {
+    Files(PemFiles),
+    Acme(AcmeOrders),
+}
+
+impl Certificates {
+    /// Opens their source; `None` where TLS is not served.
+    pub(super) fn open(tls: &Tls) -> Result<Option<Self>> {
+        let Some(source) = &tls.certificates else {
+            return Ok(None);
+        };
+        let store = Arc::new(CertStore::default());
+        let keeper = match source {
+            CertificateSource::Files { cert, key } => {
+                let files = PemFiles::open(cert, key, &store);
+                Keeper::Files(files.map_err(|error| anyhow!("tls.cert: {error}"))?)
+            }
+            CertificateSource::Acme(acme) => {
+                let orders = AcmeOrders::open(acme, &store);
+                Keeper::Acme(orders.map_err(|error| anyhow!("tls.acme: {error}"))?)
+            }
+        };
+        Ok(Some(Self { store, keeper }))
+    }
+
+    /// Keeps them fresh from here on; `reload` makes files be looked at at once.
+    pub(super) fn keep(self, reload: &Arc<Notify>, tasks: &mut JoinSet<()>) -> Arc<CertStore> {
+        let (store, reload) = (Arc::clone(&self.store), Arc::clone(reload));
+        tasks.spawn(async move {
+            match self.keeper {
+                Keeper::Files(files) => files.watch(&store, &reload).await,
+                Keeper::Acme(orders) => orders.run(&store).await,
+            }
+        });
+        let store = Arc::clone(&self.store);
+        tasks.spawn(async move { store.watch_expiry(http::unix_now).await });
+        self.store
+    }
+}
+
+fn bind(
+    addresses: &[SocketAddr],
+    (name, key): (&str, &str),
+    inherited: &mut Inherited,
+) -> Result<(Vec<Listener>, Vec<SocketAddr>)> {
+    let mut listeners = vec![];
+    for address in addresses {
+        listeners.push(inherited.tcp(name, *address, key)?);
+    }
+    let bound: Result<Vec<_>, _> = listeners.iter().map(|l| l.socket.local_addr()).collect();
+    Ok((listeners, bound?))
+}
+
+/// What the HTTP port at `address` serves.
+fn router(config: &Config, context: &Arc<AppState>, address: SocketAddr) -> Router {
+    let guard = Guard {
+        public_host: config.public.host.clone(),
+        allowed_origins: config.http.allowed_origins.clone(),
+        trusted_proxies: config.http.trusted_proxies.clone(),
+        loopback: address.ip().is_loopback(),
+    };
+    http::router(Arc::clone(context), guard)
+}
+
+/// What becomes of the connections of a port.
+fn hand_over(
+    router: Router,
+    turn: Option<TurnHandler>,
+) -> impl Fn(Accepted) + Send + Sync + 'static {
+    move |accepted| {
+        let version = match accepted.protocol {
+            Protocol::Http1 => Version::Http1,
+            Protocol::Http2 => Version::Http2,
+            Protocol::Turn => {
+                if let Some(take) = &turn {
+                    take(accepted);
+                }
+                return;
+            }
+        };
+        let (client, router) = (accepted.client, router.clone());
+        match accepted.wire {
+            Wire::Plain(stream) => tokio::spawn(http::serve(stream, client, version, router)),
+            Wire::Tls(stream) => tokio::spawn(http::serve(stream, client, version, router)),
+        };
+    }
+}

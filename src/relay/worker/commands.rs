@@ -1,0 +1,88 @@
+//! What other threads want of a worker: payloads for its relays, orders, answers.
+
+use super::Worker;
+use crate::relay::engine::Now;
+use crate::relay::io::udp::Offload;
+use crate::relay::stats::{RelayStats, WorkerLoad};
+use crate::relay::worker::inbox::{Commands, Query};
+use rustix::time::{ClockId, clock_gettime};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Batches of other workers that are opened in one turn, so that they do not starve the sockets.
+const BATCHES_A_TURN: usize = 64;
+
+impl Worker {
+    /// Returns whether to go on.
+    pub(super) fn drain_inbox(&mut self, now: Now) -> bool {
+        let inboxes = Arc::clone(&self.inboxes);
+        let inbox = &inboxes[usize::from(self.id.0)];
+        inbox.clear_wakeup();
+        for _ in 0..BATCHES_A_TURN {
+            let Some(batch) = inbox.next_batch() else {
+                break;
+            };
+            let mut out = self.egress.open(now);
+            for (relay, from, payloads) in batch.entries() {
+                self.engine
+                    .from_worker(now, relay, from, payloads, &mut out);
+            }
+            out.finish();
+            inbox.reuse(batch);
+        }
+        self.more |= inbox.wake_unless_empty();
+        inbox
+            .take_commands()
+            .is_none_or(|commands| self.apply_commands(now, commands))
+    }
+
+    fn apply_commands(&mut self, now: Now, commands: Commands) -> bool {
+        if let Some(settings) = commands.settings {
+            self.engine.reconfigure(settings);
+        }
+        if commands.drain {
+            self.engine.drain();
+        }
+        let mut out = self.egress.open(now);
+        for user in &commands.revoked {
+            self.engine.revoke(user, now, &mut out);
+        }
+        if commands.stop {
+            self.engine.stop(now, &mut out);
+        }
+        out.finish();
+        for new in commands.streams {
+            self.take_stream(now, new);
+        }
+        for query in commands.queries {
+            // Whoever asked may have gone.
+            match query {
+                Query::Allocations(answer) => {
+                    let _ = answer.send(self.engine.allocations(now.instant).collect());
+                }
+                Query::Stats(answer) => {
+                    let _ = answer.send(self.stats());
+                }
+                #[cfg(test)]
+                Query::Run(body) => body(),
+            }
+        }
+        !commands.stop
+    }
+
+    fn stats(&self) -> RelayStats {
+        RelayStats {
+            engine: self.engine.stats().clone(),
+            io: self.egress.stats,
+            streams: self.egress.streams.len(),
+            offload: Offload {
+                gso: self.egress.sender.gso(),
+                ..self.offload
+            },
+            workers: vec![WorkerLoad {
+                id: self.id,
+                cpu: Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default(),
+            }],
+        }
+    }
+}
