@@ -1,6 +1,7 @@
 //! The composition root: the only place where signaling meets the relay.
 
 mod banner;
+mod hooks;
 mod ice_urls;
 mod listeners;
 mod metrics;
@@ -9,6 +10,7 @@ mod reload;
 
 pub use banner::Banner;
 
+use self::hooks::Hooks;
 use crate::auth::credential::IceIssuer;
 use crate::config::{Config, Mode, UniqueIdentity};
 use crate::http::{self, Access, AdminToken, AppState, Phase};
@@ -124,8 +126,9 @@ impl App {
         let (verifier, verifier_seen) = watch::channel(config.auth.verifier.clone());
         let (admin_token, admin_seen) = watch::channel(admin_token(&config));
         let access = Access::new(verifier_seen);
+        let hooks = Hooks::start(&config, &mut tasks);
         let context = Arc::new(AppState {
-            sessions: connection_settings(&config, access.clone()),
+            sessions: connection_settings(&config, access.clone(), &hooks),
             access,
             ice: ice_seen,
             driver: Arc::clone(&driver),
@@ -174,6 +177,7 @@ impl App {
             announced,
             longest_ttl,
             certificates: reload,
+            hooks,
         };
         tasks.spawn(reloader.follow(Arc::clone(&driver), relay.clone()));
         phase.send_replace(Phase::Ready);
@@ -265,6 +269,7 @@ impl App {
         self.stop.send_replace(true);
         self.driver.end();
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.driver.empty()).await;
+        self.reloader.hooks.flush().await;
         self.tasks.shutdown().await;
         if let Some(relay) = &self.relay {
             relay.close();
@@ -340,7 +345,7 @@ fn hub_settings(config: &Config) -> Settings {
     }
 }
 
-fn connection_settings(config: &Config, access: Access) -> ConnectionSettings {
+fn connection_settings(config: &Config, access: Access, hooks: &Hooks) -> ConnectionSettings {
     ConnectionSettings {
         heartbeat: config.signal.heartbeat.0,
         timeout: config.signal.timeout.0,
@@ -351,6 +356,7 @@ fn connection_settings(config: &Config, access: Access) -> ConnectionSettings {
                 RequestError::new(code, error.to_string())
             })
         }),
+        consult: Some(Arc::new(hooks.clone())),
     }
 }
 

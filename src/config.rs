@@ -4,12 +4,14 @@
 //! resolves a name.
 
 mod check;
+mod hooks;
 mod problem;
 mod raw;
 mod source;
 mod tls;
 mod values;
 
+pub use hooks::Hooks;
 pub use problem::{ConfigError, Problem};
 pub use raw::{Http, Log, LogFormat, LogLevel, Mode, Raw, Rooms, Signal, UniqueIdentity};
 pub use tls::{Acme, CertificateSource, Tls};
@@ -49,6 +51,8 @@ pub struct Config {
     pub turn: Turn,
     /// How long a drain waits for calls to end.
     pub drain_grace: Duration,
+    /// The application's backend.
+    pub hooks: Hooks,
     /// Where metrics are served without a token.
     pub metrics: Option<SocketAddr>,
     /// What is written to the log.

@@ -61,6 +61,7 @@ impl Check<'_> {
         let auth = self.auth(&raw, loopback);
         let turn = self.turn(&raw, loopback);
         let tls = self.tls(&raw);
+        let hooks = self.hooks(&raw);
         self.limits(&raw);
         if raw.http.listen.is_empty() && raw.tls.listen.is_empty() {
             self.problem("http.listen", "[]", "leaves nothing to connect to")
@@ -83,6 +84,7 @@ impl Check<'_> {
             signal: raw.signal,
             turn,
             drain_grace: raw.drain.grace.0,
+            hooks,
             metrics: raw.metrics.listen,
             log: raw.log,
             warnings: std::mem::take(&mut self.warnings),
@@ -402,7 +404,7 @@ impl Check<'_> {
         }
     }
 
-    fn secret(
+    pub(super) fn secret(
         &mut self,
         key: &str,
         inline: Option<SecretString>,

@@ -41,6 +41,7 @@ tables! {
         signal: Signal = Signal::default(),
         turn: Turn = Turn::default(),
         drain: Drain = Drain::default(),
+        hooks: Hooks = Hooks::default(),
         metrics: Metrics = Metrics::default(),
         log: Log = Log::default(),
     }
@@ -151,6 +152,16 @@ tables! {
     /// The end of a run.
     Drain {
         grace: Span = Span(Duration::from_secs(30)),
+    }
+    /// The application's backend: events and questions.
+    Hooks {
+        url: Option<String> = None,
+        authorize: Option<String> = None,
+        #[serde(serialize_with = "redact")]
+        secret: Option<SecretString> = None,
+        secret_file: Option<PathBuf> = None,
+        fail_open: bool = false,
+        allow_private: bool = false,
     }
     /// Metrics beside the admin API.
     Metrics {

@@ -28,6 +28,8 @@ pub struct Settings {
     pub secret: Option<SecretString>,
     /// Whether a question without an answer counts as allowed.
     pub fail_open: bool,
+    /// Whether the URLs may lead to addresses that the relay would refuse.
+    pub allow_private: bool,
     /// The deadline of one POST, in place of the default.
     pub(crate) timeout: Option<Duration>,
 }

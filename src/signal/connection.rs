@@ -3,6 +3,7 @@
 //! It frames and parses; what a message means is the hub's business.
 
 mod buffered_socket;
+mod consult;
 mod ending;
 
 use super::dialect::{Asked, Closing, Dialect, Incoming, Outgoing, Output};
@@ -10,11 +11,14 @@ use super::driver::{Admission, DialectStats, Driver};
 use super::hub::{Input, Loss};
 use super::websocket::{Decoder, Event, Next, Opcode};
 use crate::auth::Grant;
-use crate::protocol::{CloseCode, PeerId, RequestError};
+use crate::protocol::{ClientMessage, CloseCode, PeerId, RequestError};
 use buffered_socket::BufferedSocket;
+use consult::Pending;
+pub use consult::{Consent, Consult, Consulted, Consulting, Inquiry};
 use ending::End;
 use secrecy::{ExposeSecret, SecretString};
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -43,6 +47,8 @@ pub struct ConnectionSettings {
     pub max_frame: usize,
     /// Judges the token of a frame, or of the connection.
     pub authorize: Authorize,
+    /// Asks the operator's backend, where there is one.
+    pub consult: Option<Arc<dyn Consult>>,
 }
 
 /// Turns a token, or the lack of one, into rights.
@@ -75,6 +81,8 @@ pub fn run<C: Carrier, D: Dialect>(
         unfinished: None,
         hub_notified: false,
         wants_end: None,
+        pending: None,
+        deferred: VecDeque::new(),
         admission,
         token,
         settings,
@@ -114,6 +122,10 @@ struct Connection<C: Carrier, D: Dialect> {
     hub_notified: bool,
     /// How the dialect wants the connection to end.
     wants_end: Option<Closing>,
+    /// The request about which somebody is being asked.
+    pending: Option<Box<Pending>>,
+    /// What the dialect asked of the hub behind it: what one message makes, for no more is read.
+    deferred: VecDeque<Asked>,
     admission: Admission,
     token: Option<SecretString>,
     settings: ConnectionSettings,
@@ -159,6 +171,7 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
                     }
                 }
             }
+            self.poll_consent(cx);
             // Who takes little is not listened to, or the answers would pile up. Nothing is missed:
             // it is asked again as soon as the socket has room.
             if self.accepts_input()
@@ -190,7 +203,10 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
 
     /// Whether so little waits for the client that it may say more.
     fn accepts_input(&self) -> bool {
-        self.wants_end.is_none() && self.admission.outbox.is_light() && self.socket.is_light()
+        self.wants_end.is_none()
+            && self.pending.is_none()
+            && self.admission.outbox.is_light()
+            && self.socket.is_light()
     }
 
     /// A full socket is not pinged.
@@ -265,22 +281,72 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
     }
 
     /// Hands the hub what the dialect asks of it.
-    fn ask(&self) {
+    fn ask(&mut self) {
         REQUESTS.with_borrow_mut(|requests| {
             for message in requests.drain(..) {
-                let grant = match &message {
-                    Ok(message) if message.wants_grant() => {
-                        self.authorize(message.token().or(self.token.as_ref()))
-                    }
-                    _ => Ok(Grant::open()),
-                };
-                self.driver().input(Input::Frame {
-                    conn: self.admission.conn,
-                    message,
-                    grant,
-                });
+                match self.pending {
+                    Some(_) => self.deferred.push_back(message),
+                    None => self.ask_for(message),
+                }
             }
         });
+    }
+
+    fn ask_for(&mut self, message: Asked) {
+        let token = |message: &ClientMessage| message.token().or(self.token.as_ref()).cloned();
+        let grant = match &message {
+            Ok(message) if message.wants_grant() => self.authorize(token(message).as_ref()),
+            _ => Ok(Grant::open()),
+        };
+        let out = match (&self.settings.consult, &message, &grant) {
+            (Some(consult), Ok(asked), Ok(granted)) => {
+                let standing = |room: Option<&str>| {
+                    self.driver().with_hub(|hub, _, _| {
+                        let standing = hub.standing(self.admission.conn)?;
+                        Some((standing, room.is_some_and(|room| hub.room(room).is_some())))
+                    })
+                };
+                let (token, client) = (token(asked), self.admission.client);
+                consult::ask(consult, standing, asked, granted, token.as_ref(), client)
+            }
+            _ => None,
+        };
+        match (out, message, grant) {
+            (Some(answer), Ok(message), Ok(grant)) => {
+                self.pending = Some(Box::new(Pending {
+                    message,
+                    grant,
+                    answer,
+                }));
+            }
+            (_, message, grant) => self.input(message, grant),
+        }
+    }
+
+    fn input(&self, message: Asked, grant: Result<Grant, RequestError>) {
+        self.driver().input(Input::Frame {
+            conn: self.admission.conn,
+            message,
+            grant,
+        });
+    }
+
+    /// Goes on with the request whose answer has come, and with those behind it.
+    fn poll_consent(&mut self, cx: &mut Context<'_>) {
+        while let Some(mut pending) = self.pending.take() {
+            let Poll::Ready(consent) = pending.answer.as_mut().poll(cx) else {
+                self.pending = Some(pending);
+                return;
+            };
+            let Pending { message, grant, .. } = *pending;
+            let (message, grant) = consult::judged(message, grant, consent);
+            self.input(message, grant);
+            while self.pending.is_none()
+                && let Some(message) = self.deferred.pop_front()
+            {
+                self.ask_for(message);
+            }
+        }
     }
 
     fn dialect_stats(&self) -> &DialectStats {

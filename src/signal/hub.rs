@@ -26,7 +26,7 @@ mod stats;
 mod timers;
 mod views;
 
-pub use admin::{PeerInfo, RoomInfo};
+pub use admin::{PeerInfo, RoomInfo, Standing};
 pub use interface::{ConnId, Effect, Event, Input, Loss, Now, Settings, UniqueIdentity};
 pub use stats::{Counters, Gauges};
 
