@@ -126,7 +126,7 @@ impl App {
         let (verifier, verifier_seen) = watch::channel(config.auth.verifier.clone());
         let (admin_token, admin_seen) = watch::channel(admin_token(&config));
         let access = Access::new(verifier_seen);
-        let hooks = Hooks::start(&config, &mut tasks);
+        let hooks = Hooks::new(&config);
         let context = Arc::new(AppState {
             sessions: connection_settings(&config, access.clone(), &hooks),
             access,
@@ -269,7 +269,6 @@ impl App {
         self.stop.send_replace(true);
         self.driver.end();
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.driver.empty()).await;
-        self.reloader.hooks.flush().await;
         self.tasks.shutdown().await;
         if let Some(relay) = &self.relay {
             relay.close();

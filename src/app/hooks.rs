@@ -1,8 +1,8 @@
-//! Joins the application's backend with signaling: settings, the delivery task, questions.
+//! Joins the application's backend with signaling: settings and questions.
 
 use crate::config::Config;
 use crate::hooks::question::{Action, Question};
-use crate::hooks::{Authorizer, Decision, EventSender, Settings};
+use crate::hooks::{Authorizer, Decision, Settings};
 use crate::net::https::{HttpsClient, Judge, system_trust, trust};
 use crate::protocol::RequestError;
 use crate::relay::engine::{PeerPolicy, Verdict};
@@ -15,7 +15,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 /// When a client may ask again that met too many questions under way.
 const BUSY: Duration = Duration::from_secs(1);
@@ -23,30 +22,17 @@ const BUSY: Duration = Duration::from_secs(1);
 /// The application's backend, as the rest of the box sees it.
 #[derive(Clone)]
 pub(super) struct Hooks {
-    pub(super) events: EventSender,
-    pub(super) authorizer: Arc<Authorizer>,
-    client: HttpsClient,
+    authorizer: Arc<Authorizer>,
     settings: watch::Sender<Settings>,
 }
 
 impl Hooks {
-    /// Starts the delivery task; without `hooks.url` it sleeps.
-    pub(super) fn start(config: &Config, tasks: &mut JoinSet<()>) -> Self {
-        let hooks = Self::new(config);
-        let (events, client) = (hooks.events.clone(), hooks.client.clone());
-        tasks.spawn(events.deliver(client, hooks.settings.subscribe()));
-        hooks
-    }
-
-    /// Without the delivery task.
+    /// Nobody is asked while `hooks.authorize` is not set.
     pub(super) fn new(config: &Config) -> Self {
         let settings = watch::Sender::new(settings(config));
         let tls = system_trust().unwrap_or_else(|problem| {
-            let is_used = |url: &Option<hyper::Uri>| {
-                url.as_ref()
-                    .is_some_and(|url| url.scheme_str() == Some("https"))
-            };
-            if is_used(&config.hooks.url) || is_used(&config.hooks.authorize) {
+            let url = config.hooks.authorize.as_ref();
+            if url.is_some_and(|url| url.scheme_str() == Some("https")) {
                 tracing::warn!("hooks cannot use https: {problem}");
             }
             trust(RootCertStore::empty())
@@ -62,13 +48,9 @@ impl Hooks {
             current.borrow().allow_private || policy.judge(ip) == Verdict::Allow
         });
         let client = HttpsClient::new(tls, Some(judge));
-        let node = config.public.host.clone().unwrap_or_else(host_name);
-        let events = EventSender::new(node, rand::random());
-        let authorizer = Arc::new(Authorizer::new(client.clone(), settings.subscribe()));
+        let authorizer = Arc::new(Authorizer::new(client, settings.subscribe()));
         Self {
-            events,
             authorizer,
-            client,
             settings,
         }
     }
@@ -78,34 +60,16 @@ impl Hooks {
         self.settings.send_replace(settings(config));
         self.authorizer.clear();
     }
-
-    /// Tells whether events go anywhere.
-    pub(super) fn wants_events(&self) -> bool {
-        self.settings.borrow().url.is_some()
-    }
-
-    /// Sends what still waits: the box ends.
-    pub(super) async fn flush(&self) {
-        let settings = self.settings.borrow().clone();
-        self.events.flush(&self.client, &settings).await;
-    }
 }
 
 fn settings(config: &Config) -> Settings {
     let hooks = &config.hooks;
     Settings {
-        url: hooks.url.clone(),
         authorize: hooks.authorize.clone(),
         secret: hooks.secret.clone(),
         fail_open: hooks.fail_open,
         allow_private: hooks.allow_private,
-        ..Settings::default()
     }
-}
-
-fn host_name() -> String {
-    let name = rustix::system::uname();
-    name.nodename().to_string_lossy().into_owned()
 }
 
 impl Consult for Hooks {

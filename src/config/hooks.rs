@@ -8,25 +8,22 @@ use secrecy::SecretString;
 /// The application's backend.
 #[derive(Debug, Clone)]
 pub struct Hooks {
-    /// Where events go.
-    pub url: Option<Uri>,
     /// Who is asked before join, register, call and create.
     pub authorize: Option<Uri>,
-    /// Signs both; present where one of them is.
+    /// Signs the questions; present where there is somebody to ask.
     pub secret: Option<SecretString>,
     /// Whether a question without an answer counts as allowed.
     pub fail_open: bool,
-    /// Whether the URLs may lead to addresses that the relay refuses.
+    /// Whether the URL may lead to addresses that the relay refuses.
     pub allow_private: bool,
 }
 
 impl Check<'_> {
     pub(super) fn hooks(&mut self, raw: &Raw) -> Hooks {
         let hooks = &raw.hooks;
-        let url = self.backend("hooks.url", hooks.url.as_deref());
         let authorize = self.backend("hooks.authorize", hooks.authorize.as_deref());
         let secret = self.secret("hooks.secret", hooks.secret.clone(), &hooks.secret_file);
-        let is_used = hooks.url.is_some() || hooks.authorize.is_some();
+        let is_used = hooks.authorize.is_some();
         if is_used && hooks.secret.is_none() && hooks.secret_file.is_none() {
             self.problem("hooks.secret", "", "is not set, and a backend is named")
                 .set_fix(
@@ -35,7 +32,6 @@ impl Check<'_> {
                 );
         }
         Hooks {
-            url,
             authorize,
             secret,
             fail_open: hooks.fail_open,
@@ -53,7 +49,7 @@ impl Check<'_> {
             Some(uri) => Some(uri),
             None => {
                 self.problem(key, format!("{text:?}"), "is not a valid http or https URL")
-                    .set_fix("write e.g. \"https://app.example.org/callbox/events\"");
+                    .set_fix("write e.g. \"https://app.example.org/callbox/authorize\"");
                 None
             }
         }

@@ -153,9 +153,8 @@ tables! {
     Drain {
         grace: Span = Span(Duration::from_secs(30)),
     }
-    /// The application's backend: events and questions.
+    /// The application's backend.
     Hooks {
-        url: Option<String> = None,
         authorize: Option<String> = None,
         #[serde(serialize_with = "redact")]
         secret: Option<SecretString> = None,

@@ -1,8 +1,8 @@
 //! Asks `hooks.authorize`: bounded in number and time, answers kept for as long as they say.
 
 use super::Settings;
-use super::delivery::{Answered, post};
 use super::question::{Answer, Kept, Question, kept_for};
+use super::request::{Answered, post};
 use crate::auth::Role;
 use crate::net::https::HttpsClient;
 use serde_json::Value;
@@ -117,17 +117,19 @@ impl Authorizer {
     }
 
     async fn fetch(&self, settings: &Settings, question: &Question) -> Result<Answer, String> {
-        let settings = Settings {
-            timeout: Some(TIMEOUT),
-            ..settings.clone()
-        };
         let url = settings.authorize.clone();
         let Answered {
             status,
             cache_control,
             body,
-            ..
-        } = post(&self.client, &settings, url.as_ref(), question.body()).await?;
+        } = post(
+            &self.client,
+            settings,
+            url.as_ref(),
+            question.body(),
+            TIMEOUT,
+        )
+        .await?;
         if !status.is_success() {
             return Err(format!("it answered {status}"));
         }
