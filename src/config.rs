@@ -3,6 +3,7 @@
 //! Every error names its key, the value, the reason and a fix. Nothing here binds a port or
 //! resolves a name.
 
+mod auth;
 mod check;
 mod hooks;
 mod problem;

@@ -7,12 +7,14 @@
 pub mod app;
 pub mod auth;
 pub mod cli;
+pub mod compat;
 pub mod config;
 pub mod hooks;
 pub mod http;
 pub mod log;
 pub mod net;
 pub mod network;
+pub mod origin;
 pub mod protocol;
 pub mod relay;
 pub mod service;

@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Listen};
 use crate::http::{RelayAdmin, RelayRow, unix_now};
-use crate::net::{self, Accepted, Announced, BindError, Wire};
+use crate::net::{self, Accepted, Announced, BindError, Connections, Wire};
 use crate::relay::engine::{AllocationView, PeerPolicy, Quotas, Settings, Transport};
 use crate::relay::shared::RelayAddress;
 use crate::relay::{ClientStream, Listeners, RelayConfig, RelayHandle};
@@ -12,6 +12,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 /// What STUN and TURN are served on by themselves, bound and not yet served.
 #[derive(Default)]
@@ -49,12 +50,28 @@ pub(super) fn bind(config: &Config) -> Result<Bound> {
             .map(UdpSocket::local_addr)
             .collect::<Result<_, _>>()?,
         tcp: addresses,
-        listeners: Listeners { udp, tcp },
+        listeners: Listeners {
+            udp,
+            tcp,
+            admit: None,
+        },
     })
 }
 
 impl Bound {
-    pub(super) fn start(self, config: &Config, announced: &[Announced]) -> io::Result<RelayHandle> {
+    /// Starts serving; TCP clients count among `connections`.
+    pub(super) fn start(
+        mut self,
+        config: &Config,
+        announced: &[Announced],
+        connections: &Arc<Connections>,
+    ) -> io::Result<RelayHandle> {
+        let connections = Arc::clone(connections);
+        self.listeners.admit = Some(Arc::new(move |client| {
+            let place = connections.enter(Some(client), Instant::now());
+            let place = place.ok().filter(|place| !place.is_turned_away())?;
+            Some(Box::new(place))
+        }));
         let own = announced.iter().flat_map(|a| [a.address, a.local]);
         let relay_config = RelayConfig {
             settings: settings(config, own),
@@ -116,7 +133,10 @@ pub(super) fn serve_turn_stream(relay: &RelayHandle, accepted: Accepted) {
         ),
     };
     match stream {
-        Ok(stream) => relay.serve_stream(stream, client, local, &prefix),
+        Ok(stream) => {
+            let stream = stream.holding(Box::new(accepted.place));
+            relay.serve_stream(stream, client, local, &prefix);
+        }
         Err(error) => tracing::debug!(%client, "cannot hand a stream to the relay: {error}"),
     }
 }
@@ -175,7 +195,8 @@ fn row(view: AllocationView) -> RelayRow {
     }
 }
 
-/// Binds each address; one that nobody wrote down and the machine lacks is passed over.
+/// Binds each address. Of those that nobody wrote down, one that the machine lacks is passed over,
+/// and a second port that is taken costs nothing but the discovery of NATs.
 fn each<T>(
     listen: &Listen,
     bind: impl Fn(SocketAddr) -> Result<T, BindError>,
@@ -187,19 +208,51 @@ fn each<T>(
             Err(error) if !listen.explicit && error.is_absent_address() => {
                 tracing::debug!("passed over {address}: {error}");
             }
+            Err(error) if !listen.explicit && error.is_taken() && is_second(listen, *address) => {
+                tracing::warn!("no second STUN port, so that no NAT is told by it: {error}");
+            }
             Err(error) => return Err(error),
         }
     }
     Ok(sockets)
 }
 
+/// Tells whether another port of the same address comes before this one.
+fn is_second(listen: &Listen, address: SocketAddr) -> bool {
+    let first = listen.addresses.iter().find(|a| a.ip() == address.ip());
+    first != Some(&address)
+}
+
 #[cfg(test)]
 mod tests {
+    use super::{Listen, each};
     use crate::app::App;
+    use crate::net;
     use std::io::{Read, Write};
+    use std::net::SocketAddr;
     use std::net::{Shutdown, TcpStream};
     use std::sync::mpsc;
     use std::time::Duration;
+
+    #[test]
+    fn a_second_stun_port_that_is_taken_is_passed_over_and_a_first_one_is_not() {
+        let taken = net::udp("127.0.0.1:0".parse().unwrap(), "turn.udp").unwrap();
+        let (free, held) = ("127.0.0.1:0".parse().unwrap(), taken.local_addr().unwrap());
+        let bind = |addresses: &[SocketAddr], explicit| {
+            let addresses = addresses.to_vec();
+            let listen = Listen {
+                addresses,
+                explicit,
+            };
+            each(&listen, |address| net::udp(address, "turn.udp")).map(|sockets| sockets.len())
+        };
+        assert_eq!(bind(&[free, held], false).unwrap(), 1);
+        assert!(bind(&[free, held], true).is_err(), "it was written down");
+        assert!(
+            bind(&[held, free], false).is_err(),
+            "clients are sent there"
+        );
+    }
 
     #[tokio::test]
     async fn the_end_of_a_stream_is_heard_however_much_was_said_before() {

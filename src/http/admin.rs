@@ -2,7 +2,7 @@
 //! a proxy everybody comes from loopback, so an address proves nothing.
 
 use super::AppState;
-use super::access::token_of;
+use super::access::bearer_of;
 use super::extract::{Segment, Text};
 use super::problem::Problem;
 use crate::protocol::{ErrorCode, RequestError, RoomPatch, RoomView};
@@ -40,22 +40,14 @@ pub(super) async fn check(
         return Problem::not_found().into_response();
     };
     let (parts, body) = request.into_parts();
+    // `?token=` is for signaling clients: an operator can set a header, and queries end up in
+    // histories.
     let given = bearer_of(&parts);
     if given.is_some_and(|given| expected.matches(&given)) {
         return next.run(Request::from_parts(parts, body)).await;
     }
     let detail = "the admin API asks for Authorization: Bearer with auth.admin_token";
     Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response()
-}
-
-/// `?token=` is for signaling clients: an operator can set a header, and queries end up in
-/// histories.
-fn bearer_of(parts: &axum::http::request::Parts) -> Option<String> {
-    parts
-        .headers
-        .contains_key(header::AUTHORIZATION)
-        .then(|| token_of(parts))
-        .flatten()
 }
 
 /// `auth.admin_token`, kept as its digest: comparing digests takes the same time whatever is given.

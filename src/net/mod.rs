@@ -6,6 +6,7 @@
 mod acme;
 mod address;
 mod certs;
+mod connections;
 mod front;
 pub mod https;
 mod inherited;
@@ -16,8 +17,9 @@ mod owner;
 pub use acme::AcmeOrders;
 pub use address::{Announced, NO_IPV4, discover, has_ipv4};
 pub use certs::{CertStore, Identity, IdentityError, PemFiles};
+pub use connections::{Charge, ConnectionCaps, Connections, Full, Place};
 pub use front::{Accepted, Front, Protocol, Wire};
 pub use inherited::{Inherited, InheritedError, Listener};
-pub use listen::{BindError, raise_descriptor_limit, tcp, udp};
+pub use listen::{BindError, connection_budget, raise_descriptor_limit, tcp, udp};
 pub use names::{NameCounters, Names, Resolve};
 pub use owner::{Owner, of_address as owner_of};

@@ -12,7 +12,7 @@ use super::worker::{self, WorkerConfig};
 use rand::Rng;
 use rustls::ServerConnection;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,15 +46,33 @@ pub struct Listeners {
     pub udp: Vec<UdpSocket>,
     /// Non-blocking.
     pub tcp: Vec<TcpListener>,
+    /// Who counts connections of `tcp`; without one, nobody does.
+    pub admit: Option<Admit>,
 }
+
+/// What a connection holds for as long as it lives.
+pub type Place = Box<dyn Send>;
+
+/// Counts a TCP connection of a client in, unless there are too many.
+pub type Admit = Arc<dyn Fn(IpAddr) -> Option<Place> + Send + Sync>;
 
 /// A connection that a worker can take over, its TLS handshake done.
 pub struct ClientStream {
     socket: TcpStream,
     tls: Option<Box<ServerConnection>>,
+    place: Option<Place>,
 }
 
 impl ClientStream {
+    /// The same connection, which holds `place` from here on.
+    #[must_use]
+    pub fn holding(self, place: Place) -> Self {
+        Self {
+            place: Some(place),
+            ..self
+        }
+    }
+
     /// A plain connection.
     ///
     /// # Errors
@@ -63,6 +81,7 @@ impl ClientStream {
         Ok(Self {
             socket: socket.into_std()?,
             tls: None,
+            place: None,
         })
     }
 
@@ -75,6 +94,7 @@ impl ClientStream {
         Ok(Self {
             socket: socket.into_std()?,
             tls: Some(Box::new(session)),
+            place: None,
         })
     }
 
@@ -116,9 +136,16 @@ impl RelayHandle {
             turn: AtomicUsize::new(0),
         });
         let mut accepting = JoinSet::new();
+        let admit = listeners
+            .admit
+            .unwrap_or_else(|| Arc::new(|_| Some(Box::new(()))));
         for listener in listeners.tcp {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            accepting.spawn(accept::accept_turn_tcp(listener, Arc::clone(&intake)));
+            accepting.spawn(accept::accept_turn_tcp(
+                listener,
+                Arc::clone(&intake),
+                Arc::clone(&admit),
+            ));
         }
         let handle = Self {
             intake: Arc::clone(&intake),
@@ -278,6 +305,7 @@ impl Intake {
             five_tuple: NewStream::five_tuple(stream.tls.is_some(), peer, local),
             socket: stream.socket,
             tls: stream.tls,
+            place: stream.place,
             prefix: prefix.to_vec(),
         };
         if !self.inboxes[turn % self.inboxes.len()].offer(new) {

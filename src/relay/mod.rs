@@ -11,6 +11,6 @@ pub mod shared;
 mod stats;
 mod worker;
 
-pub use handle::{ClientStream, Listeners, RelayConfig, RelayHandle};
+pub use handle::{Admit, ClientStream, Listeners, Place, RelayConfig, RelayHandle};
 pub use io::udp::{Offload, kernel_shortcomings};
 pub use stats::{IoStats, RelayStats, WorkerLoad};

@@ -8,7 +8,7 @@ use super::dialect::{Closing, Outgoing};
 use super::hub::{ConnId, Effect, Hub, Input, Now, Settings};
 use super::outbox::{Outbox, Pushed};
 use crate::auth::credential::{IceIssuer, http_user};
-use crate::network::network_of;
+use crate::network::NetworkCounts;
 use crate::protocol::{DialectKind, FrameType};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -23,7 +23,8 @@ use tokio::sync::{Notify, watch};
 /// How many connections there may be, and how much may wait for one.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimits {
-    /// From one IPv4 address or IPv6 /64.
+    /// From one IPv4 address or IPv6 /64, and more of the networks around the latter
+    /// ([`NetworkCounts`]).
     pub per_ip: u32,
     /// In all.
     pub total: u32,
@@ -118,7 +119,7 @@ struct State {
     hub: Hub,
     limits: ConnectionLimits,
     outboxes: HashMap<ConnId, Arc<Outbox>>,
-    per_ip: HashMap<IpAddr, u32>,
+    networks: NetworkCounts,
     /// Kept between calls for its capacity.
     effects: Vec<Effect>,
     sent: SentByType,
@@ -142,7 +143,7 @@ impl Driver {
             hub: Hub::new(settings, ice, rand::random()),
             limits,
             outboxes: HashMap::new(),
-            per_ip: HashMap::new(),
+            networks: NetworkCounts::default(),
             effects: vec![],
             sent: SentByType::default(),
             next_conn: 0,
@@ -187,13 +188,10 @@ impl Driver {
         if total >= state.limits.total {
             return Err(ConnectError::Total);
         }
-        let source = network_of(client);
         let per_ip = state.limits.per_ip;
-        let count = state.per_ip.entry(source).or_insert(0);
-        if *count >= per_ip {
+        if !state.networks.take(client, per_ip) {
             return Err(ConnectError::PerIp);
         }
-        *count += 1;
         let conn = ConnId(state.next_conn);
         state.next_conn += 1;
         let outbox = Arc::new(Outbox::new(state.limits.outbox));
@@ -204,7 +202,6 @@ impl Driver {
             conn,
             dialect,
             client,
-            source,
             outbox,
             driver: Arc::clone(self),
         })
@@ -349,7 +346,6 @@ pub struct Admission {
     pub(super) dialect: DialectKind,
     pub(super) client: IpAddr,
     pub(super) outbox: Arc<Outbox>,
-    source: IpAddr,
     driver: Arc<Driver>,
 }
 
@@ -363,12 +359,7 @@ impl Drop for Admission {
     fn drop(&mut self) {
         let mut state = self.driver.lock();
         state.outboxes.remove(&self.conn);
-        if let Some(count) = state.per_ip.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                state.per_ip.remove(&self.source);
-            }
-        }
+        state.networks.give_back(self.client);
         self.driver.live.send_replace(state.outboxes.len());
         self.driver.stats.of(self.dialect).connections.dec();
     }
@@ -424,7 +415,7 @@ mod tests {
         assert!(admit("2001:db8::2").is_ok());
         drop((_second, _other));
         assert!(
-            driver.lock().per_ip.is_empty(),
+            driver.lock().networks.is_empty(),
             "nothing is left of clients that are gone"
         );
     }

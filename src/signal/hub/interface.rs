@@ -2,7 +2,8 @@
 
 use crate::auth::Grant;
 use crate::protocol::{
-    Body, ClientMessage, CloseCode, DialectKind, FrameError, FrameType, PeerId, RequestError,
+    Addressed, Body, ClientMessage, CloseCode, DialectKind, ExchangeReply, FrameError, FrameType,
+    PeerId, Publication, RequestError,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -54,6 +55,11 @@ pub enum Input {
         /// The last number sent before the ping.
         seq: u64,
     },
+    /// The client answered an [`Event::Probe`].
+    Alive {
+        /// On which socket.
+        conn: ConnId,
+    },
     /// A socket is gone, for whatever reason but [`Effect::Close`].
     Closed {
         /// Which.
@@ -85,6 +91,26 @@ pub enum Loss {
 pub enum Event {
     /// A frame of the native protocol, which other dialects read too.
     Native(Body),
+    /// What somebody sent to a topic.
+    Published {
+        /// Shared by all subscribers.
+        publication: Arc<Publication>,
+        /// How many there are.
+        clients: u32,
+        /// With which quality of service.
+        qos: u8,
+    },
+    /// What somebody sent to the client's name.
+    Addressed {
+        /// The sender's name.
+        from: Arc<str>,
+        /// What.
+        message: Arc<Addressed>,
+    },
+    /// An answer, or what else concerns topics and names.
+    Exchange(Box<ExchangeReply>),
+    /// Asks for a sign of life: the connection pings, and its pong is an [`Input::Alive`].
+    Probe,
 }
 
 impl Event {
@@ -92,6 +118,10 @@ impl Event {
     pub fn cost(&self) -> usize {
         match self {
             Self::Native(body) => body.len(),
+            Self::Published { publication, .. } => publication.cost(),
+            Self::Addressed { from, message } => from.len() + message.cost(),
+            Self::Exchange(reply) => reply.cost(),
+            Self::Probe => 0,
         }
     }
 
@@ -99,6 +129,14 @@ impl Event {
     pub fn kind(&self) -> FrameType {
         match self {
             Self::Native(body) => body.kind(),
+            Self::Published { .. } => FrameType::Publish,
+            Self::Addressed { .. } => FrameType::Message,
+            Self::Exchange(reply) => match **reply {
+                ExchangeReply::Ice(_) => FrameType::IceServers,
+                ExchangeReply::Taken | ExchangeReply::Absent { .. } => FrameType::Error,
+                _ => FrameType::Ack,
+            },
+            Self::Probe => FrameType::Pong,
         }
     }
 }

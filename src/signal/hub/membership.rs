@@ -223,6 +223,7 @@ impl Hub {
         self.end(cx, peer, reason);
         if let Some(conn) = conn {
             self.remove_connection(conn);
+            self.exchange_left(cx, conn, peer);
             cx.effects.push(Effect::Close {
                 conn,
                 code,

@@ -36,10 +36,15 @@ pub(super) enum Verdict {
 impl Bucket {
     /// Charges one message at `rate` a second (0: unlimited); refused ones are charged as well.
     pub(super) fn charge(&mut self, now: Instant, rate: u32) -> Verdict {
-        if rate == 0 {
+        self.charge_many(now, rate, 1)
+    }
+
+    /// Charges a message that counts as `count`.
+    pub(super) fn charge_many(&mut self, now: Instant, rate: u32, count: u32) -> Verdict {
+        if rate == 0 || count == 0 {
             return Verdict::Pass;
         }
-        let interval = Duration::from_secs(1) / rate;
+        let interval = Duration::from_secs(1) / rate * count;
         let paid_until = self.paid_until.map_or(now, |paid| paid.max(now)) + interval;
         self.paid_until = Some(paid_until);
         match paid_until - now {

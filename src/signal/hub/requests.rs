@@ -179,6 +179,7 @@ impl Hub {
             Request::Kick { peer_id, reason } => self.kick(cx, requester, &peer_id, reason),
             Request::Room(patch) => self.change_room(cx, requester, *patch),
             Request::Grant { peer_id, role } => self.grant(cx, requester, &peer_id, role),
+            Request::Exchange(request) => self.exchange(cx, requester, request, grant),
             Request::Ping { t } => {
                 let pong = ServerMessage::Pong { t: t.as_deref() };
                 Ok(Answer::Reply(Body::new(&pong, requester.id())))

@@ -14,10 +14,12 @@ use std::mem;
 impl Hub {
     /// A connection is gone; its session, if any, waits for another.
     pub(super) fn lost(&mut self, cx: &mut Cx<'_>, conn: ConnId, reason: LeaveReason) {
+        let id = conn;
         let Some(conn) = self.remove_connection(conn) else {
             return;
         };
         let peer = conn.peer;
+        self.exchange_left(cx, id, peer);
         let Some(session) = self.sessions.get_mut(peer) else {
             return;
         };
