@@ -370,6 +370,8 @@ fn hub_settings(config: &Config) -> Settings {
         ring_total: signal.ring_total.0 as usize,
         rate: signal.rate.0,
         candidate_rate: signal.candidate_rate.0,
+        byte_rate: signal.byte_rate.0,
+        byte_burst: signal.outbox.0 / 2,
         ..Settings::default()
     }
 }

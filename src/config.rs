@@ -16,7 +16,7 @@ pub use hooks::Hooks;
 pub use problem::{ConfigError, Problem};
 pub use raw::{Http, Log, LogFormat, LogLevel, Mode, Raw, Rooms, Signal, UniqueIdentity};
 pub use tls::{Acme, CertificateSource, Tls};
-pub use values::{BitRate, Frequency, Ports, Size, Span};
+pub use values::{BitRate, ByteRate, Frequency, Ports, Size, Span};
 
 use crate::auth::Signer;
 use crate::auth::credential::TurnSecrets;

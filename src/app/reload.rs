@@ -26,6 +26,7 @@ const RELOADABLE: &[&str] = &[
     "signal.ring_total",
     "signal.rate",
     "signal.candidate_rate",
+    "signal.byte_rate",
     "signal.connections_per_ip",
     "signal.max_connections",
     "turn.alternate",

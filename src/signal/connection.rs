@@ -187,7 +187,9 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
             }
             let at = self.deadline();
             let dialect_at = self.dialect.next_timeout().map(Instant::from_std);
-            let first = dialect_at.map_or(at, |dialect_at| at.min(dialect_at));
+            let held_until = self.admission.outbox.held_until().map(Instant::from_std);
+            let wakes = dialect_at.into_iter().chain(held_until);
+            let first = wakes.fold(at, Instant::min);
             if timer.deadline() != first {
                 timer.as_mut().reset(first);
             }
@@ -206,10 +208,11 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
 
     /// Whether so little waits for the client that it may say more.
     fn accepts_input(&self) -> bool {
+        let now = || Instant::now().into_std();
         self.wants_end.is_none()
             && self.pending.is_none()
-            && self.admission.outbox.is_light()
             && self.socket.is_light()
+            && self.admission.outbox.is_light(now)
     }
 
     /// A full socket is not pinged.

@@ -6,16 +6,16 @@
 
 use super::dialect::{Closing, Outgoing};
 use super::hub::{ConnId, Effect, Hub, Input, Now, Settings};
-use super::outbox::{Outbox, Pushed};
+use super::outbox::{Outbox, Pushed, Shares};
 use crate::auth::credential::{IceIssuer, http_user};
-use crate::network::NetworkCounts;
+use crate::network::{NetworkCounts, network_of};
 use crate::protocol::{DialectKind, FrameType};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, watch};
@@ -120,6 +120,10 @@ struct State {
     limits: ConnectionLimits,
     outboxes: HashMap<ConnId, Arc<Outbox>>,
     networks: NetworkCounts,
+    /// Bytes that wait for the connections of each network that has some.
+    waiting_of: HashMap<IpAddr, Arc<AtomicUsize>>,
+    /// Bytes that wait for all connections.
+    waiting: Arc<AtomicUsize>,
     /// Kept between calls for its capacity.
     effects: Vec<Effect>,
     sent: SentByType,
@@ -144,6 +148,8 @@ impl Driver {
             limits,
             outboxes: HashMap::new(),
             networks: NetworkCounts::default(),
+            waiting_of: HashMap::new(),
+            waiting: Arc::default(),
             effects: vec![],
             sent: SentByType::default(),
             next_conn: 0,
@@ -194,7 +200,11 @@ impl Driver {
         }
         let conn = ConnId(state.next_conn);
         state.next_conn += 1;
-        let outbox = Arc::new(Outbox::new(state.limits.outbox));
+        let shares = Shares {
+            network: Arc::clone(state.waiting_of.entry(network_of(client)).or_default()),
+            total: Arc::clone(&state.waiting),
+        };
+        let outbox = Arc::new(Outbox::new(state.limits.outbox, shares));
         state.outboxes.insert(conn, Arc::clone(&outbox));
         self.live.send_replace(state.outboxes.len());
         self.stats.of(dialect).connections.inc();
@@ -281,6 +291,11 @@ impl Driver {
                         self.push(input, outbox, Outgoing { peer, seq, event });
                     }
                 }
+                Effect::Hold { conn, until } => {
+                    if let Some(outbox) = state.outboxes.get(&conn) {
+                        outbox.hold(until);
+                    }
+                }
                 Effect::Close { conn, code, reason } => {
                     if let Some(outbox) = state.outboxes.get(&conn) {
                         outbox.close(Closing { code, reason });
@@ -360,6 +375,11 @@ impl Drop for Admission {
         let mut state = self.driver.lock();
         state.outboxes.remove(&self.conn);
         state.networks.give_back(self.client);
+        let network = network_of(self.client);
+        // The table and this outbox hold the count of a network that has no other connection.
+        if (state.waiting_of.get(&network)).is_some_and(|count| Arc::strong_count(count) <= 2) {
+            state.waiting_of.remove(&network);
+        }
         self.driver.live.send_replace(state.outboxes.len());
         self.driver.stats.of(self.dialect).connections.dec();
     }
@@ -414,6 +434,7 @@ mod tests {
         drop(first);
         assert!(admit("2001:db8::2").is_ok());
         drop((_second, _other));
+        assert!(driver.lock().waiting_of.is_empty());
         assert!(
             driver.lock().networks.is_empty(),
             "nothing is left of clients that are gone"

@@ -48,7 +48,7 @@ use exchange::Exchange;
 use names::Names;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use rate::{Attempts, Bucket};
+use rate::{Attempts, Bucket, ByteBucket};
 use response_cache::ResponseCache;
 use session::{Conn, Sessions};
 use std::collections::{BTreeMap, HashMap};
@@ -246,6 +246,7 @@ impl Hub {
                 malformed: 0,
                 frames: Bucket::default(),
                 candidates: Bucket::default(),
+                bytes: ByteBucket::default(),
                 responses: ResponseCache::default(),
                 sessions: 0,
             },
@@ -273,6 +274,13 @@ impl Hub {
                 seq: None,
                 event: Event::Native(body),
             });
+        }
+    }
+
+    /// Sends one after the other to a session.
+    fn send_all(&mut self, cx: &mut Cx<'_>, peer: PeerId, bodies: Vec<Body>) {
+        for body in bodies {
+            self.sessions.send(cx.effects, peer, body);
         }
     }
 

@@ -155,6 +155,13 @@ pub enum Effect {
         /// What it is told.
         event: Event,
     },
+    /// Reads nothing more from the socket until then: its client has sent others enough for now.
+    Hold {
+        /// Which.
+        conn: ConnId,
+        /// When its client may go on.
+        until: Instant,
+    },
     /// Closes the socket once what was sent before is out. The hub has forgotten it already.
     Close {
         /// Which.
@@ -210,6 +217,10 @@ pub struct Settings {
     pub rate: u32,
     /// Candidates a second from one connection, likewise.
     pub candidate_rate: u32,
+    /// Bytes a second that one connection may send to others; 0 for no limit.
+    pub byte_rate: u64,
+    /// Bytes that it may send at once.
+    pub byte_burst: u64,
 }
 
 impl Default for Settings {
@@ -229,6 +240,8 @@ impl Default for Settings {
             ring_total: 256 * 1024 * 1024,
             rate: 100,
             candidate_rate: 50,
+            byte_rate: 256 * 1024,
+            byte_burst: 128 * 1024,
         }
     }
 }

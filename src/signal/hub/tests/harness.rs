@@ -11,6 +11,7 @@ pub(crate) struct World {
     pub(crate) now: Now,
     pub(crate) revoked: Vec<(String, u64)>,
     pub(crate) closed: BTreeMap<u64, u16>,
+    pub(crate) held: BTreeMap<u64, Instant>,
     open: BTreeSet<u64>,
     inboxes: BTreeMap<u64, VecDeque<Value>>,
     /// What dialects with topics and names got.
@@ -48,6 +49,7 @@ impl World {
             },
             revoked: Vec::new(),
             closed: BTreeMap::new(),
+            held: BTreeMap::new(),
             open: BTreeSet::new(),
             inboxes: BTreeMap::new(),
             exchanged: BTreeMap::new(),
@@ -97,6 +99,9 @@ impl World {
                 } => {
                     assert!(self.open.remove(&conn), "closed {conn} twice");
                     self.closed.insert(conn, code as u16);
+                }
+                Effect::Hold { conn, until } => {
+                    self.held.insert(conn.0, until);
                 }
                 Effect::Send {
                     conn: ConnId(conn),

@@ -408,6 +408,7 @@ impl Net {
                     }
                 }
                 Effect::Send { .. } | Effect::Revoke { .. } | Effect::RevokeIdentity { .. } => {}
+                Effect::Hold { .. } => {}
             }
         }
     }
