@@ -2,6 +2,8 @@
 
 use super::Names;
 use crate::config::Public;
+use crate::network::network_of;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -16,6 +18,10 @@ const STUN_WAITS: [Duration; 3] = [
     Duration::from_millis(1000),
     Duration::from_millis(1500),
 ];
+
+/// What a box says that has no address which clients reach.
+pub const NO_ADDRESS: &str = "no interface has an address that clients reach: relays are refused \
+    until one comes (a lease by DHCP, a tunnel, a floating address), or public.address names one";
 
 /// An address that clients reach, and the local one behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +59,18 @@ pub async fn discover(
         })
         .collect();
     }
+    names.look_up().await;
+    rediscover(public, names, &[], is_public).await
+}
+
+/// What is found now, of which `before` was announced: an address that is there still and no worse
+/// than another stays.
+pub async fn rediscover(
+    public: &Public,
+    names: &Names,
+    before: &[Announced],
+    is_public: impl Fn(IpAddr) -> bool,
+) -> Vec<Announced> {
     let mut found: Vec<Announced> = vec![];
     let mut add = |address: IpAddr, how: &str| {
         let is_like = |known: &Announced| known.address.is_ipv4() == address.is_ipv4();
@@ -60,27 +78,33 @@ pub async fn discover(
             found.extend(announce(address, how.into()));
         }
     };
-    names.look_up().await;
-    for (ip, how) in names.choose(&[]) {
+    for (ip, how) in names.choose(before) {
         add(ip, &how);
     }
     if public.addresses.is_empty() {
-        interfaces()
-            .into_iter()
-            .filter(|ip| is_public(*ip))
-            .for_each(|ip| add(ip, "network interface"));
+        let mut public_ones: Vec<IpAddr> = interfaces().into_iter().collect();
+        public_ones.retain(|ip| is_public(*ip) && is_usable(*ip));
+        // Of a prefix that is on its way out the machine sends nothing any more.
+        let preferred = outbound(false).map(network_of);
+        let is_old = |ip: &IpAddr| ip.is_ipv6() && preferred.is_some_and(|p| p != network_of(*ip));
+        let is_new = |ip: &IpAddr| before.iter().all(|known| known.address != *ip);
+        public_ones.sort_by_key(|ip| (is_old(ip), is_new(ip)));
+        for ip in public_ones {
+            add(ip, "network interface");
+        }
         if let Some(server) = &public.stun {
+            let how = format!("STUN by {server}");
             match ask(server).await {
-                Ok(addresses) => {
-                    addresses
-                        .into_iter()
-                        .for_each(|ip| add(ip, &format!("STUN by {server}")));
+                Ok(addresses) => addresses.into_iter().for_each(|ip| add(ip, &how)),
+                Err(error) => {
+                    tracing::warn!("public.stun: no answer of {server}: {error}");
+                    let known = before.iter().filter(|known| known.how == how);
+                    known.for_each(|known| add(known.address, &how));
                 }
-                Err(error) => tracing::warn!("public.stun: no answer of {server}: {error}"),
             }
         }
         for ipv4 in [true, false] {
-            if let Some(ip) = outbound(ipv4).filter(|ip| !ip.is_loopback()) {
+            if let Some(ip) = outbound(ipv4).filter(|ip| !ip.is_loopback() && !is_link_local(*ip)) {
                 add(
                     ip,
                     "interface of the default route; not public, so set public.address",
@@ -88,7 +112,19 @@ pub async fn discover(
             }
         }
     }
+    found.sort_by_key(|announced| announced.address.is_ipv6());
     found
+}
+
+/// Good on one link only, and with a zone beside it.
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+/// Tells whether sockets can be bound to an address: one of IPv6 is listed before the kernel has
+/// made sure that nobody else has it.
+fn is_usable(ip: IpAddr) -> bool {
+    std::net::UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// What a box without IPv4 means, for the log, the banner and `check`.
@@ -116,7 +152,8 @@ pub(super) fn announce(address: IpAddr, how: String) -> Option<Announced> {
     })
 }
 
-fn interfaces() -> Vec<IpAddr> {
+/// The addresses of this machine's interfaces.
+pub(super) fn interfaces() -> BTreeSet<IpAddr> {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     interfaces.iter().map(|i| i.ip()).collect()
 }
