@@ -11,7 +11,7 @@ use super::driver::{Admission, DialectStats, Driver};
 use super::hub::{self, Input, Loss};
 use super::websocket::{Decoder, Event, Next, Opcode};
 use crate::auth::Grant;
-use crate::protocol::{ClientMessage, CloseCode, PeerId, RequestError};
+use crate::protocol::{CloseCode, PeerId, RequestError};
 use buffered_socket::BufferedSocket;
 use consult::Pending;
 pub use consult::{Consent, Consult, Consulted, Consulting, Inquiry};
@@ -294,75 +294,6 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
             );
         });
         self.ask();
-    }
-
-    /// Hands the hub what the dialect asks of it.
-    fn ask(&mut self) {
-        REQUESTS.with_borrow_mut(|requests| {
-            for message in requests.drain(..) {
-                match self.pending {
-                    Some(_) => self.deferred.push_back(message),
-                    None => self.ask_for(message),
-                }
-            }
-        });
-    }
-
-    fn ask_for(&mut self, message: Asked) {
-        let token = |message: &ClientMessage| message.token().or(self.token.as_ref()).cloned();
-        let grant = match &message {
-            Ok(message) if message.wants_grant() => self.authorize(token(message).as_ref()),
-            _ => Ok(Grant::open()),
-        };
-        let out = match (&self.settings.consult, &message, &grant) {
-            (Some(consult), Ok(asked), Ok(granted)) => {
-                let standing = |room: Option<&str>| {
-                    self.driver().with_hub(|hub, _, _| {
-                        let standing = hub.standing(self.admission.conn)?;
-                        Some((standing, room.is_some_and(|room| hub.room(room).is_some())))
-                    })
-                };
-                let (token, client) = (token(asked), self.admission.client);
-                consult::ask(consult, standing, asked, granted, token.as_ref(), client)
-            }
-            _ => None,
-        };
-        match (out, message, grant) {
-            (Some(answer), Ok(message), Ok(grant)) => {
-                self.pending = Some(Box::new(Pending {
-                    message,
-                    grant,
-                    answer,
-                }));
-            }
-            (_, message, grant) => self.input(message, grant),
-        }
-    }
-
-    fn input(&self, message: Asked, grant: Result<Grant, RequestError>) {
-        self.driver().input(Input::Frame {
-            conn: self.admission.conn,
-            message,
-            grant,
-        });
-    }
-
-    /// Goes on with the request whose answer has come, and with those behind it.
-    fn poll_consent(&mut self, cx: &mut Context<'_>) {
-        while let Some(mut pending) = self.pending.take() {
-            let Poll::Ready(consent) = pending.answer.as_mut().poll(cx) else {
-                self.pending = Some(pending);
-                return;
-            };
-            let Pending { message, grant, .. } = *pending;
-            let (message, grant) = consult::judged(message, grant, consent);
-            self.input(message, grant);
-            while self.pending.is_none()
-                && let Some(message) = self.deferred.pop_front()
-            {
-                self.ask_for(message);
-            }
-        }
     }
 
     fn dialect_stats(&self) -> &DialectStats {
