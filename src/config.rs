@@ -8,6 +8,7 @@ mod check;
 mod hooks;
 mod problem;
 mod raw;
+mod secrets;
 mod source;
 mod tls;
 mod values;

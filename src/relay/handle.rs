@@ -114,6 +114,8 @@ pub struct RelayHandle {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Told by a worker that ends.
     ended: Arc<Notify>,
+    /// Told of each revocation.
+    revoked: Notify,
     /// Accepting ends with the set.
     _accepting: JoinSet<()>,
 }
@@ -152,6 +154,7 @@ impl RelayHandle {
             shared: Arc::clone(&shared),
             threads: Mutex::default(),
             ended: Arc::default(),
+            revoked: Notify::new(),
             _accepting: accepting,
         };
         let settings = Arc::new(config.settings);
@@ -190,14 +193,27 @@ impl RelayHandle {
     /// Refuses credentials of `user` that expire at `revoked_until` (Unix seconds) or before, and ends the
     /// user's allocations on every worker's next turn. Never blocks on a worker.
     pub fn revoke(&self, user: &str, revoked_until: u64) {
+        self.revoke_client(user, revoked_until, None);
+    }
+
+    /// As [`revoke`](Self::revoke), at the expense of the network of a client that is gone.
+    pub fn revoke_client(&self, user: &str, revoked_until: u64, client: Option<IpAddr>) {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        self.shared.revoke(user, revoked_until, now.as_secs());
+        let unix_now = now.as_secs();
+        self.shared
+            .revoke_client(user, revoked_until, client, unix_now);
+        self.revoked.notify_one();
         let user: Arc<str> = user.into();
         self.intake.order_all(|commands| {
             commands.revoked.insert(Arc::clone(&user));
         });
+    }
+
+    /// Comes back once something was revoked since the last time.
+    pub async fn revoked(&self) {
+        self.revoked.notified().await;
     }
 
     /// Refuses new allocations from here on; living ones go on.

@@ -198,6 +198,7 @@ impl Hub {
         effects.push(Effect::Revoke {
             user: peer,
             revoked_until,
+            network: session.network,
         });
         true
     }
