@@ -1,6 +1,7 @@
 //! The composition root: the only place where signaling meets the relay.
 
 mod banner;
+mod hooks;
 mod ice_urls;
 mod listeners;
 mod metrics;
@@ -11,6 +12,7 @@ mod settings;
 
 pub use banner::Banner;
 
+use self::hooks::Hooks;
 use crate::auth::credential::IceIssuer;
 use crate::config::{Config, Mode};
 use crate::http::{self, Access, AdminToken, AppState, Phase};
@@ -157,8 +159,9 @@ impl App {
         let (admin_token, admin_seen) = watch::channel(admin_token(&config));
         let access = Access::new(verifier_seen);
         let drain_asked = Arc::new(Notify::new());
+        let hooks = Hooks::new(&config);
         let context = Arc::new(AppState {
-            sessions: connection_settings(&config, access.clone()),
+            sessions: connection_settings(&config, access.clone(), &hooks),
             access,
             ice: ice_seen,
             driver: Arc::clone(&driver),
@@ -220,6 +223,7 @@ impl App {
             longest_ttl,
             connections,
             certificates: reload,
+            hooks,
         };
         tasks.spawn(reloader.follow(Arc::clone(&driver), relay.clone()));
         phase.send_replace(Phase::Ready);

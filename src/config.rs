@@ -6,6 +6,7 @@
 mod auth;
 mod check;
 mod compat;
+mod hooks;
 mod problem;
 mod raw;
 mod secrets;
@@ -14,6 +15,7 @@ mod tls;
 mod values;
 
 pub use compat::{Compat, Protocol, SocketIoProfile};
+pub use hooks::Hooks;
 pub use problem::{ConfigError, Problem};
 pub use raw::{Http, Log, LogFormat, LogLevel, Mode, Raw, Rooms, Signal, UniqueIdentity};
 pub use tls::{Acme, CertificateSource, Tls};
@@ -55,6 +57,8 @@ pub struct Config {
     pub compat: Compat,
     /// How long a drain waits for calls to end.
     pub drain_grace: Duration,
+    /// The application's backend.
+    pub hooks: Hooks,
     /// Where metrics are served without a token.
     pub metrics: Option<SocketAddr>,
     /// What is written to the log.

@@ -1,5 +1,6 @@
 //! What of the configuration may change while the box runs, and who is told of it.
 
+use super::hooks::Hooks;
 use super::{admin_token, connection_caps, connection_limits, hub_settings, relay};
 use crate::auth::InviteKeys;
 use crate::auth::credential::IceIssuer;
@@ -42,6 +43,7 @@ const RELOADABLE: &[&str] = &[
     "turn.max_rate",
     "turn.total_rate",
     "drain.",
+    "hooks.",
     "log.level",
 ];
 
@@ -62,6 +64,7 @@ pub(super) struct Reloader {
     pub(super) connections: Arc<Connections>,
     /// Has certificate files looked at.
     pub(super) certificates: Arc<Notify>,
+    pub(super) hooks: Hooks,
 }
 
 impl Reloader {
@@ -85,6 +88,7 @@ impl Reloader {
         self.config.send_modify(|config| merge(config, new));
         let config = self.config.borrow();
         self.verifier.send_replace(config.auth.verifier.clone());
+        self.hooks.apply(&config);
         self.admin_token.send_replace(admin_token(&config));
         let (secrets, ttl) = (config.turn.secrets.clone(), config.turn.ttl);
         self.longest_ttl.fetch_max(ttl.as_secs(), Ordering::Relaxed);
@@ -211,6 +215,7 @@ mod tests {
             admin_token: watch::Sender::new(None),
             ice: watch::Sender::new(ice),
             page: String::new(),
+            hooks: Hooks::new(&config),
             config: watch::Sender::new(config),
             announced: watch::Sender::new(vec![]),
             longest_ttl: Arc::default(),

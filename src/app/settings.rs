@@ -1,5 +1,6 @@
 //! What each part of signaling is told of the configuration.
 
+use super::hooks::Hooks;
 use crate::compat;
 use crate::config::{Config, Mode, Protocol, UniqueIdentity};
 use crate::http::{self, Access};
@@ -42,7 +43,11 @@ pub(super) fn hub_settings(config: &Config, page: &str) -> Settings {
     }
 }
 
-pub(super) fn connection_settings(config: &Config, access: Access) -> ConnectionSettings {
+pub(super) fn connection_settings(
+    config: &Config,
+    access: Access,
+    hooks: &Hooks,
+) -> ConnectionSettings {
     ConnectionSettings {
         heartbeat: config.signal.heartbeat.0,
         timeout: config.signal.timeout.0,
@@ -53,6 +58,7 @@ pub(super) fn connection_settings(config: &Config, access: Access) -> Connection
                 RequestError::new(code, error.to_string())
             })
         }),
+        consult: Some(Arc::new(hooks.clone())),
     }
 }
 

@@ -68,6 +68,7 @@ impl Check<'_> {
         }
         let tls = self.tls(&raw);
         let compat = self.compat(&raw, loopback && auth.mode == super::Mode::Open);
+        let hooks = self.hooks(&raw);
         self.limits(&raw);
         let http = Http {
             allowed_origins: self.origins(&raw.http.allowed_origins),
@@ -100,6 +101,7 @@ impl Check<'_> {
             turn,
             compat,
             drain_grace: raw.drain.grace.0,
+            hooks,
             metrics: raw.metrics.listen,
             log: raw.log,
             warnings: std::mem::take(&mut self.warnings),

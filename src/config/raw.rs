@@ -43,6 +43,7 @@ tables! {
         turn: Turn = Turn::default(),
         compat: Compat = Compat::default(),
         drain: Drain = Drain::default(),
+        hooks: Hooks = Hooks::default(),
         metrics: Metrics = Metrics::default(),
         log: Log = Log::default(),
     }
@@ -164,6 +165,15 @@ tables! {
     /// The end of a run.
     Drain {
         grace: Span = Span(Duration::from_secs(30)),
+    }
+    /// The application's backend.
+    Hooks {
+        authorize: Option<String> = None,
+        #[serde(serialize_with = "redact")]
+        secret: Option<SecretString> = None,
+        secret_file: Option<PathBuf> = None,
+        fail_open: bool = false,
+        allow_private: bool = false,
     }
     /// Metrics beside the admin API.
     Metrics {

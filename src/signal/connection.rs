@@ -3,6 +3,7 @@
 //! It frames and parses; what a message means is the hub's business.
 
 mod buffered_socket;
+mod consult;
 mod ending;
 
 use super::dialect::{Asked, Closing, Dialect, Incoming, Outgoing, Output};
@@ -12,9 +13,12 @@ use super::websocket::{Decoder, Event, Next, Opcode};
 use crate::auth::Grant;
 use crate::protocol::{CloseCode, PeerId, RequestError};
 use buffered_socket::BufferedSocket;
+use consult::Pending;
+pub use consult::{Consent, Consult, Consulted, Consulting, Inquiry};
 use ending::End;
 use secrecy::{ExposeSecret, SecretString};
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -43,6 +47,8 @@ pub struct ConnectionSettings {
     pub max_frame: usize,
     /// Judges the token of a frame, or of the connection.
     pub authorize: Authorize,
+    /// Asks the operator's backend, where there is one.
+    pub consult: Option<Arc<dyn Consult>>,
 }
 
 /// Turns a token, or the lack of one, into rights.
@@ -75,6 +81,8 @@ pub fn run<C: Carrier, D: Dialect>(
         unfinished: None,
         hub_notified: false,
         wants_end: None,
+        pending: None,
+        deferred: VecDeque::new(),
         admission,
         token,
         settings,
@@ -116,6 +124,10 @@ struct Connection<C: Carrier, D: Dialect> {
     hub_notified: bool,
     /// How the dialect wants the connection to end.
     wants_end: Option<Closing>,
+    /// The request about which somebody is being asked.
+    pending: Option<Box<Pending>>,
+    /// What the dialect asked of the hub behind it: what one message makes, for no more is read.
+    deferred: VecDeque<Asked>,
     admission: Admission,
     token: Option<SecretString>,
     settings: ConnectionSettings,
@@ -163,6 +175,7 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
                     }
                 }
             }
+            self.poll_consent(cx);
             // Who takes little is not listened to, or the answers would pile up. Nothing is missed:
             // it is asked again as soon as the socket has room.
             if self.accepts_input()
@@ -197,7 +210,10 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
     /// Whether so little waits for the client that it may say more.
     fn accepts_input(&self) -> bool {
         let now = || Instant::now().into_std();
-        self.wants_end.is_none() && self.socket.is_light() && self.admission.outbox.is_light(now)
+        self.wants_end.is_none()
+            && self.pending.is_none()
+            && self.socket.is_light()
+            && self.admission.outbox.is_light(now)
     }
 
     /// A full socket is not pinged.
@@ -279,25 +295,6 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
             );
         });
         self.ask();
-    }
-
-    /// Hands the hub what the dialect asks of it.
-    fn ask(&self) {
-        REQUESTS.with_borrow_mut(|requests| {
-            for message in requests.drain(..) {
-                let grant = match &message {
-                    Ok(message) if message.wants_grant() => {
-                        self.authorize(message.token().or(self.token.as_ref()))
-                    }
-                    _ => Ok(Grant::open()),
-                };
-                self.driver().input(Input::Frame {
-                    conn: self.admission.conn,
-                    message,
-                    grant,
-                });
-            }
-        });
     }
 
     fn dialect_stats(&self) -> &DialectStats {

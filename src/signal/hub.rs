@@ -33,7 +33,7 @@ mod timers;
 mod topics;
 mod views;
 
-pub use admin::{PeerInfo, RoomInfo};
+pub use admin::{PeerInfo, RoomInfo, Standing};
 pub use interface::{ConnId, Effect, Event, Input, Loss, Now, Settings, UniqueIdentity};
 pub use stats::{Counters, Gauges};
 

@@ -15,7 +15,9 @@ pub use hub::fuzz::fuzz as fuzz_splice;
 #[cfg(any(test, fuzzing))]
 pub use websocket::fuzz::fuzz as fuzz_websocket;
 
-pub use connection::{Authorize, Carrier, ConnectionSettings, run};
+pub use connection::{
+    Authorize, Carrier, ConnectionSettings, Consent, Consult, Consulted, Consulting, Inquiry, run,
+};
 pub use dialect::{Asked, Closing, Dialect, Incoming, Native, Outgoing, Output};
 pub use driver::{
     Admission, ConnectError, ConnectionLimits, DialectStats, Driver, OnRevoke, SentByType, Stats,

@@ -8,6 +8,7 @@ mod calls;
 mod command_line;
 mod connection;
 mod harness;
+mod hooks;
 mod http;
 mod limits;
 mod memory;

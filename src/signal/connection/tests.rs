@@ -81,6 +81,7 @@ fn settings() -> ConnectionSettings {
         timeout: Duration::from_secs(10),
         max_frame: 1 << 16,
         authorize: Arc::new(|_| Ok(Grant::open())),
+        consult: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the operator sees and does.
 
 use super::moderation::{no_such_member, no_such_room};
-use super::{Cx, Effect, Hub, Now};
+use super::{ConnId, Cx, Effect, Hub, Now};
 use crate::protocol::{
     Body, CloseCode, LeaveReason, PeerId, PeerView, RequestError, RoomPatch, RoomView,
     ServerMessage,
@@ -10,6 +10,7 @@ use crate::signal::room::Room;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// A room with its members, as the admin API shows it.
 #[derive(Debug, Serialize)]
@@ -31,7 +32,29 @@ pub struct PeerInfo {
     pub room_id: Option<String>,
 }
 
+/// Who a connection's client is at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Its peer id, which it has before it has a session.
+    pub peer: PeerId,
+    /// Its name, once it has a session.
+    pub identity: Option<String>,
+    /// Its room.
+    pub room: Option<Arc<str>>,
+}
+
 impl Hub {
+    /// Who the client of `conn` is.
+    pub fn standing(&self, conn: ConnId) -> Option<Standing> {
+        let peer = self.conns.get(&conn)?.peer;
+        let session = self.sessions.get(peer);
+        Some(Standing {
+            peer,
+            identity: session.map(|session| session.name(peer).into_owned()),
+            room: session.and_then(|session| session.room.clone()),
+        })
+    }
+
     /// All rooms by name, each with its count of members.
     pub fn rooms(&self) -> impl Iterator<Item = RoomView<'_>> {
         self.rooms_from("")

@@ -1,0 +1,184 @@
+//! Asks `hooks.authorize`: bounded in number and time, answers kept for as long as they say.
+
+use super::Settings;
+use super::question::{Answer, Kept, Question, kept_for};
+use super::request::{Answered, post};
+use crate::auth::Role;
+use crate::net::https::HttpsClient;
+use serde_json::Value;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, watch};
+
+/// Questions under way at most. A question beyond them is answered `rate-limited` at once.
+const MAX_QUESTIONS: usize = 1_024;
+/// How long the backend may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What a question comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// The client may go on.
+    Allow {
+        /// The role in the room, in place of the token's.
+        role: Option<Role>,
+        /// The metadata, in place of the token's and the client's.
+        metadata: Option<Value>,
+    },
+    /// The client may not; the reason reaches it.
+    Deny(String),
+    /// Too many questions are under way: the client may try again.
+    Busy,
+}
+
+/// What the authorizer has counted since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Questions that the backend or a kept answer allowed.
+    pub allowed: AtomicU64,
+    /// Questions that the backend or a kept answer denied.
+    pub denied: AtomicU64,
+    /// Questions without a usable answer.
+    pub failed: AtomicU64,
+    /// Questions that were not asked: too many were under way.
+    pub busy: AtomicU64,
+}
+
+/// Asks `hooks.authorize`.
+pub struct Authorizer {
+    client: HttpsClient,
+    settings: watch::Receiver<Settings>,
+    kept: Mutex<Kept>,
+    slots: Semaphore,
+    failing: AtomicBool,
+    counters: Counters,
+}
+
+impl Authorizer {
+    /// Asks through `client` at the URL of the current settings.
+    pub fn new(client: HttpsClient, settings: watch::Receiver<Settings>) -> Self {
+        Self {
+            client,
+            settings,
+            kept: Mutex::default(),
+            slots: Semaphore::new(MAX_QUESTIONS),
+            failing: AtomicBool::new(false),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Tells whether there is somebody to ask.
+    pub fn is_on(&self) -> bool {
+        self.settings.borrow().authorize.is_some()
+    }
+
+    /// Sums since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Forgets kept answers: the settings have changed.
+    pub fn clear(&self) {
+        self.kept().clear();
+    }
+
+    /// Asks, unless the answer is still known.
+    pub async fn ask(&self, question: &Question) -> Decision {
+        let settings = self.settings.borrow().clone();
+        if settings.authorize.is_none() {
+            return decision(Answer {
+                allow: true,
+                role: None,
+                metadata: None,
+                reason: None,
+            });
+        }
+        let kept = self.kept().get(Instant::now(), question);
+        let answer = match kept {
+            Some(answer) => answer,
+            None => {
+                let Ok(_slot) = self.slots.try_acquire() else {
+                    self.counters.busy.fetch_add(1, Ordering::Relaxed);
+                    return Decision::Busy;
+                };
+                match self.fetch(&settings, question).await {
+                    Ok(answer) => answer,
+                    Err(problem) => return self.without_answer(&settings, &problem),
+                }
+            }
+        };
+        let counter = match answer.allow {
+            true => &self.counters.allowed,
+            false => &self.counters.denied,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        decision(answer)
+    }
+
+    async fn fetch(&self, settings: &Settings, question: &Question) -> Result<Answer, String> {
+        let url = settings.authorize.clone();
+        let Answered {
+            status,
+            cache_control,
+            body,
+        } = post(
+            &self.client,
+            settings,
+            url.as_ref(),
+            question.body(),
+            TIMEOUT,
+        )
+        .await?;
+        if !status.is_success() {
+            return Err(format!("it answered {status}"));
+        }
+        let answer = Answer::parse(&body)?;
+        if let Some(time) = cache_control.as_deref().and_then(kept_for) {
+            self.kept()
+                .put(Instant::now(), question, answer.clone(), time);
+        }
+        if self.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!("hooks.authorize answers again");
+        }
+        Ok(answer)
+    }
+
+    fn without_answer(&self, settings: &Settings, problem: &str) -> Decision {
+        self.counters.failed.fetch_add(1, Ordering::Relaxed);
+        if self.failing.swap(true, Ordering::Relaxed) {
+            tracing::debug!(%problem, "hooks.authorize gives no answer");
+        } else {
+            let then = match settings.fail_open {
+                true => "everybody is let in (hooks.fail_open)",
+                false => "newcomers are refused",
+            };
+            tracing::warn!(%problem, "hooks.authorize gives no answer: {then}");
+        }
+        match settings.fail_open {
+            true => Decision::Allow {
+                role: None,
+                metadata: None,
+            },
+            false => Decision::Deny("the application does not answer".into()),
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn decision(answer: Answer) -> Decision {
+    match answer.allow {
+        true => Decision::Allow {
+            role: answer.role,
+            metadata: answer.metadata,
+        },
+        false => Decision::Deny(
+            answer
+                .reason
+                .unwrap_or_else(|| "the application refuses this".into()),
+        ),
+    }
+}
