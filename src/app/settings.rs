@@ -1,0 +1,50 @@
+//! The configuration in the words of signaling.
+
+use crate::config::{Config, Mode, UniqueIdentity};
+use crate::http::{self, Access};
+use crate::protocol::{ErrorCode, RequestError};
+use crate::signal::ConnectionSettings;
+use crate::signal::hub::{self, Settings};
+use std::sync::Arc;
+
+/// The settings of signaling; `page` is the URL of the call page.
+pub(super) fn hub_settings(config: &Config, page: &str) -> Settings {
+    let (rooms, signal) = (&config.rooms, &config.signal);
+    Settings {
+        max_peers: rooms.max_peers,
+        max_rooms: rooms.max_rooms as usize,
+        unique_identity: match rooms.unique_identity {
+            UniqueIdentity::Allow => hub::UniqueIdentity::Allow,
+            UniqueIdentity::Replace => hub::UniqueIdentity::Replace,
+            UniqueIdentity::Reject => hub::UniqueIdentity::Reject,
+        },
+        sessions_per_network: signal.connections_per_ip as usize,
+        list_rooms: rooms.list,
+        heartbeat: signal.heartbeat.0,
+        resume_window: signal.resume_window.0,
+        ring: signal.ring.0 as usize,
+        ring_total: signal.ring_total.0 as usize,
+        rate: signal.rate.0,
+        candidate_rate: signal.candidate_rate.0,
+        page: page.to_owned(),
+        invite_tokens: config.auth.mode == Mode::Jwt,
+        byte_rate: signal.byte_rate.0,
+        byte_burst: signal.outbox.0 / 2,
+        ..Settings::default()
+    }
+}
+
+/// How connections are run.
+pub(super) fn connection_settings(config: &Config, access: Access) -> ConnectionSettings {
+    ConnectionSettings {
+        heartbeat: config.signal.heartbeat.0,
+        timeout: config.signal.timeout.0,
+        max_frame: config.signal.max_frame.0 as usize,
+        authorize: Arc::new(move |token| {
+            access.grant(token, http::unix_now()).map_err(|error| {
+                let code = ErrorCode::from_name(error.code()).unwrap_or(ErrorCode::Unauthorized);
+                RequestError::new(code, error.to_string())
+            })
+        }),
+    }
+}
