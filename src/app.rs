@@ -448,9 +448,22 @@ fn connection_settings(config: &Config, access: Access) -> ConnectionSettings {
 }
 
 fn compat_settings(config: &Config) -> compat::Settings {
+    use compat::{PeerJsSettings, y_webrtc::YWebrtc};
+    let compat = &config.compat;
+    let on = |protocol| compat.speaks(protocol);
     compat::Settings {
-        tutorials: config.compat.speaks(Protocol::Tutorials),
+        tutorials: on(Protocol::Tutorials),
         lobby: config.compat.lobby,
+        y_webrtc: on(Protocol::YWebrtc).then_some(YWebrtc {
+            relay_only: compat.y_webrtc_relay_only,
+        }),
+        trystero: on(Protocol::Trystero),
+        peerjs: on(Protocol::PeerJs).then(|| PeerJsSettings {
+            key: compat.peerjs_key.clone(),
+            paths: compat.peerjs_paths.clone(),
+            relay_only: compat.peerjs_relay_only,
+        }),
+        mqtt: on(Protocol::Mqtt),
     }
 }
 
