@@ -7,27 +7,26 @@ mod metrics;
 mod relay;
 mod reload;
 mod revocations;
+mod settings;
 
 pub use banner::Banner;
 
 use crate::auth::credential::IceIssuer;
-use crate::compat;
-use crate::config::{Config, Mode, Protocol, UniqueIdentity};
+use crate::config::{Config, Mode};
 use crate::http::{self, Access, AdminToken, AppState, Phase};
 use crate::net::{
     self, AddressChanges, Announced, CertStore, ConnectionCaps, Connections, Inherited, Names,
 };
-use crate::protocol::{ErrorCode, RequestError};
 use crate::relay::RelayHandle;
 use crate::relay::engine::{PeerPolicy, Verdict};
-use crate::signal::hub::{self, Settings};
-use crate::signal::{ConnectionLimits, ConnectionSettings, Driver};
+use crate::signal::Driver;
 use anyhow::{Context as _, Result};
 use ice_urls::{IceUrlBuilder, IceUrls};
 use listeners::{Behind, Certificates, StopSignals, TcpListeners, TurnHandler};
 use reload::Reloader;
 use revocations::RevocationLog;
 use secrecy::ExposeSecret;
+use settings::{compat_settings, connection_limits, connection_settings, hub_settings};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -377,14 +376,6 @@ fn admin_token(config: &Config) -> Option<AdminToken> {
     Some(AdminToken::new(token.expose_secret()))
 }
 
-fn connection_limits(config: &Config) -> ConnectionLimits {
-    ConnectionLimits {
-        per_ip: config.signal.connections_per_ip,
-        total: config.signal.max_connections,
-        outbox: config.signal.outbox.0 as usize,
-    }
-}
-
 /// What a process with the descriptors that shells give by default does not reach.
 const FEW_CONNECTIONS: u32 = 1_000;
 
@@ -406,64 +397,6 @@ fn connection_caps(config: &Config) -> ConnectionCaps {
     ConnectionCaps {
         per_network: config.signal.connections_per_ip,
         total: wanted.min(budget),
-    }
-}
-
-fn hub_settings(config: &Config) -> Settings {
-    let (rooms, signal) = (&config.rooms, &config.signal);
-    Settings {
-        max_peers: rooms.max_peers,
-        max_rooms: rooms.max_rooms as usize,
-        unique_identity: match rooms.unique_identity {
-            UniqueIdentity::Allow => hub::UniqueIdentity::Allow,
-            UniqueIdentity::Replace => hub::UniqueIdentity::Replace,
-            UniqueIdentity::Reject => hub::UniqueIdentity::Reject,
-        },
-        sessions_per_network: signal.connections_per_ip as usize,
-        list_rooms: rooms.list,
-        heartbeat: signal.heartbeat.0,
-        resume_window: signal.resume_window.0,
-        ring: signal.ring.0 as usize,
-        ring_total: signal.ring_total.0 as usize,
-        rate: signal.rate.0,
-        candidate_rate: signal.candidate_rate.0,
-        byte_rate: signal.byte_rate.0,
-        byte_burst: signal.outbox.0 / 2,
-        ..Settings::default()
-    }
-}
-
-fn connection_settings(config: &Config, access: Access) -> ConnectionSettings {
-    ConnectionSettings {
-        heartbeat: config.signal.heartbeat.0,
-        timeout: config.signal.timeout.0,
-        max_frame: config.signal.max_frame.0 as usize,
-        authorize: Arc::new(move |token| {
-            access.grant(token, http::unix_now()).map_err(|error| {
-                let code = ErrorCode::from_name(error.code()).unwrap_or(ErrorCode::Unauthorized);
-                RequestError::new(code, error.to_string())
-            })
-        }),
-    }
-}
-
-fn compat_settings(config: &Config) -> compat::Settings {
-    use compat::{PeerJsSettings, y_webrtc::YWebrtc};
-    let compat = &config.compat;
-    let on = |protocol| compat.speaks(protocol);
-    compat::Settings {
-        tutorials: on(Protocol::Tutorials),
-        lobby: config.compat.lobby,
-        y_webrtc: on(Protocol::YWebrtc).then_some(YWebrtc {
-            relay_only: compat.y_webrtc_relay_only,
-        }),
-        trystero: on(Protocol::Trystero),
-        peerjs: on(Protocol::PeerJs).then(|| PeerJsSettings {
-            key: compat.peerjs_key.clone(),
-            paths: compat.peerjs_paths.clone(),
-            relay_only: compat.peerjs_relay_only,
-        }),
-        mqtt: on(Protocol::Mqtt),
     }
 }
 

@@ -71,7 +71,6 @@ const ARROWS: &[(&str, &[&str])] = &[
         "src/signal/",
         &["app", "http", "cli", "compat", "relay", "net", "config"],
     ),
-    ("src/compat/", &["app", "http", "cli", "relay", "net"]),
     ("src/relay/", &["app", "http", "cli", "signal", "config"]),
     (
         "src/compat/",

@@ -222,6 +222,10 @@ impl Check<'_> {
             )
             .set_fix("`openssl rand -hex 20` makes a secret");
         }
+        for secret in &secrets {
+            let file = turn.secrets_file.as_deref();
+            self.judge_secret("turn.secrets", secret.expose_secret(), file);
+        }
         let made_secret = secrets.is_empty();
         let secrets = TurnSecrets::new(secrets)
             .unwrap_or_else(|| TurnSecrets::new(vec![made_secret_text()]).expect("there is one"));
@@ -325,6 +329,11 @@ impl Check<'_> {
             self.problem("signal.outbox", signal.outbox, "cannot hold one frame")
                 .set_fix(format!("write at least signal.max_frame, {frame}"));
         }
+    }
+
+    /// Where a key was written: the path of a file, or the name of a variable.
+    pub(super) fn origin_of(&self, key: &str) -> Option<String> {
+        self.layers.origin(key)
     }
 
     pub(super) fn secret(

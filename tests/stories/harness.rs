@@ -168,7 +168,16 @@ impl Client {
         query: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<Self, u16> {
-        let url = format!("ws://{}/ws{query}", callbox.http());
+        Self::connect_to(callbox, &format!("/ws{query}"), headers).await
+    }
+
+    /// Connects to a path of a protocol whose first message is `welcome` too.
+    pub async fn connect_to(
+        callbox: &impl Reachable,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, u16> {
+        let url = format!("ws://{}{path}", callbox.http());
         let mut request = url.into_client_request().unwrap();
         for (name, value) in headers {
             request.headers_mut().append(*name, value.parse().unwrap());

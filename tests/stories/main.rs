@@ -27,3 +27,4 @@ mod tokens;
 #[allow(dead_code, reason = "shared with the stories about the relay")]
 #[path = "../relay/client.rs"]
 mod turn_client;
+mod tutorials;
