@@ -1,7 +1,7 @@
 //! What each part of signaling is told of the configuration.
 
 use super::hooks::Hooks;
-use crate::compat;
+use crate::compat::{self, PeerJsSettings, y_webrtc::YWebrtc};
 use crate::config::{Config, Mode, Protocol, UniqueIdentity};
 use crate::http::{self, Access};
 use crate::protocol::{ErrorCode, RequestError};
@@ -63,8 +63,20 @@ pub(super) fn connection_settings(
 }
 
 pub(super) fn compat_settings(config: &Config) -> compat::Settings {
+    let compat = &config.compat;
+    let on = |protocol| compat.speaks(protocol);
     compat::Settings {
-        tutorials: config.compat.speaks(Protocol::Tutorials),
-        lobby: config.compat.lobby,
+        tutorials: on(Protocol::Tutorials),
+        lobby: compat.lobby,
+        y_webrtc: on(Protocol::YWebrtc).then_some(YWebrtc {
+            relay_only: compat.y_webrtc_relay_only,
+        }),
+        trystero: on(Protocol::Trystero),
+        peerjs: on(Protocol::PeerJs).then(|| PeerJsSettings {
+            key: compat.peerjs_key.clone(),
+            paths: compat.peerjs_paths.clone(),
+            relay_only: compat.peerjs_relay_only,
+        }),
+        mqtt: on(Protocol::Mqtt),
     }
 }

@@ -12,8 +12,12 @@ pub mod writer;
 pub mod y_webrtc;
 
 use crate::signal::{Closing, Dialect, Incoming, Outgoing, Output};
+use mqtt::Mqtt;
+use peerjs::PeerJs;
 use std::time::Instant;
+use trystero::Trystero;
 use tutorial::Tutorial;
+use y_webrtc::YWebrtc;
 
 /// What the box speaks beside its own protocol.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +26,25 @@ pub struct Settings {
     pub tutorials: bool,
     /// Whether tutorial pages that name no room find each other by the origin of their pages.
     pub lobby: bool,
+    /// y-webrtc.
+    pub y_webrtc: Option<YWebrtc>,
+    /// The `ws-relay` of trystero.
+    pub trystero: bool,
+    /// PeerJS.
+    pub peerjs: Option<PeerJsSettings>,
+    /// MQTT over WebSocket.
+    pub mqtt: bool,
+}
+
+/// How PeerJS is spoken.
+#[derive(Debug, Clone)]
+pub struct PeerJsSettings {
+    /// The key that clients have to name.
+    pub key: String,
+    /// Prefixes of paths, with a slash at both ends.
+    pub paths: Vec<String>,
+    /// Whether only relayed candidates pass.
+    pub relay_only: bool,
 }
 
 /// Makes an enum of translators, so that a call costs a branch.
@@ -68,6 +91,14 @@ macro_rules! dialects {
 dialects! {
     /// A client of a tutorial.
     Tutorial(Tutorial),
+    /// y-webrtc.
+    YWebrtc(YWebrtc),
+    /// trystero's ws-relay.
+    Trystero(Trystero),
+    /// PeerJS.
+    PeerJs(PeerJs),
+    /// MQTT, which needs more room than the others.
+    Mqtt(Box<Mqtt>),
 }
 
 #[cfg(test)]

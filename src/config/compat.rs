@@ -88,6 +88,14 @@ pub struct Compat {
     /// Whether a page that opens a call without a room finds those that wait in silence: on
     /// loopback only, where nobody else waits.
     pub lobby: bool,
+    /// `compat.peerjs.key`.
+    pub peerjs_key: String,
+    /// `compat.peerjs.paths`, with a slash at both ends.
+    pub peerjs_paths: Vec<String>,
+    /// `compat.peerjs.relay_only`.
+    pub peerjs_relay_only: bool,
+    /// `compat.y-webrtc.relay_only`.
+    pub y_webrtc_relay_only: bool,
 }
 
 impl Compat {
@@ -115,10 +123,45 @@ impl Check<'_> {
             )
             .set_fix("add \"socketio\" to compat.enabled, or leave the profile out");
         }
+        let peerjs = &raw.compat.peerjs;
+        if peerjs.key.is_empty() {
+            self.problem("compat.peerjs.key", "", "is empty")
+                .set_fix("leave it out, or give clients a key to name");
+        }
+        let peerjs_paths = peerjs
+            .paths
+            .iter()
+            .filter_map(|path| self.peerjs_path(path));
         Compat {
             enabled,
             socketio_profile,
             lobby: is_loopback_and_open,
+            peerjs_key: peerjs.key.clone(),
+            peerjs_paths: peerjs_paths.collect::<BTreeSet<_>>().into_iter().collect(),
+            peerjs_relay_only: peerjs.relay_only,
+            y_webrtc_relay_only: raw.compat.y_webrtc.relay_only,
         }
+    }
+
+    /// A prefix with a slash at both ends, as clients write it into their URLs.
+    fn peerjs_path(&mut self, path: &str) -> Option<String> {
+        let is_plain = |segment: &str| {
+            let is_word = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+            !segment.is_empty() && segment.bytes().all(is_word) && !matches!(segment, "." | "..")
+        };
+        let bare = path.trim_matches('/');
+        let reserved = ["v1", "ws", "sdk", "assets", "check", "admin"];
+        let first = bare.split('/').next().unwrap_or("");
+        if bare.is_empty() || bare.split('/').all(is_plain) && !reserved.contains(&first) {
+            let slash = if bare.is_empty() { "" } else { "/" };
+            return Some(format!("/{bare}{slash}"));
+        }
+        self.problem(
+            "compat.peerjs.paths",
+            path,
+            "is not a path that can be given to PeerJS",
+        )
+        .set_fix("write \"/\", or segments of letters, digits and -._~ that the box does not use");
+        None
     }
 }

@@ -157,6 +157,20 @@ tables! {
         #[serde(deserialize_with = "some_list")]
         enabled: Option<Vec<Protocol>> = None,
         socketio: SocketIo = SocketIo::default(),
+        peerjs: PeerJs = PeerJs::default(),
+        #[serde(rename = "y-webrtc")]
+        y_webrtc: YWebrtc = YWebrtc::default(),
+    }
+    /// PeerJS.
+    PeerJs {
+        key: String = "peerjs".to_owned(),
+        #[serde(deserialize_with = "list")]
+        paths: Vec<String> = vec!["/".to_owned(), "/peerjs".to_owned()],
+        relay_only: bool = false,
+    }
+    /// y-webrtc.
+    YWebrtc {
+        relay_only: bool = false,
     }
     /// Applications over Socket.IO.
     SocketIo {

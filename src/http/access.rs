@@ -17,6 +17,11 @@ impl Access {
         Self(verifier)
     }
 
+    /// Whether a token is needed.
+    pub fn asks_for_tokens(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
     /// Judges a token at `now` (Unix seconds).
     ///
     /// # Errors

@@ -25,7 +25,11 @@ impl<S: Sync> FromRequestParts<S> for Asked {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(Self {
-            token: token_of(parts),
+            // Programs of the REST scheme send their secret as `key` or `api`.
+            token: token_of(parts)
+                .or_else(|| query(parts, "key"))
+                .or_else(|| query(parts, "api"))
+                .filter(|token| !token.is_empty()),
             format: query(parts, "format"),
         })
     }

@@ -11,12 +11,12 @@ use super::packet::{Connect, Packet, Publish, Reason, Subscribe, Version};
 use super::reader::Stream;
 use super::writer::{self, Ack, Announced};
 use crate::protocol::{
-    ClientMessage, CloseCode, Denied, ErrorCode, ExchangeReply, ExchangeRequest, FrameType,
-    MessageType, Publication, Request, SubscriptionOptions, Takeover, Wish,
+    ClientMessage, CloseCode, ErrorCode, ExchangeReply, ExchangeRequest, FrameType, MessageType,
+    Publication, Request, SubscriptionOptions, Takeover, Wish,
 };
 use crate::signal::hub::Event;
 use crate::signal::{Closing, Dialect, Incoming, Outgoing, Output};
-use delivery::Outbound;
+use delivery::{Outbound, publication, reason};
 use secrecy::SecretString;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -291,6 +291,7 @@ impl Mqtt {
         out.request(Ok(ClientMessage {
             dialect: None,
             id: None,
+            dialect: None,
             kind: MessageType::Register,
             request: Request::Exchange(ExchangeRequest::Open {
                 token: token.map(SecretString::from),
@@ -484,21 +485,5 @@ impl Mqtt {
         let mut bytes = vec![];
         writer::subscribed(&mut bytes, self.version, id, &codes);
         out.binary(&bytes);
-    }
-}
-
-fn publication(publish: &Publish<'_>) -> Arc<Publication> {
-    Arc::new(Publication {
-        topic: publish.topic.into(),
-        properties: publish.properties.into(),
-        payload: publish.payload.into(),
-        qos: publish.qos.min(1),
-    })
-}
-
-fn reason(denied: Denied) -> Reason {
-    match denied {
-        Denied::Forbidden => Reason::NotAuthorized,
-        Denied::Full | Denied::TooFast => Reason::QuotaExceeded,
     }
 }

@@ -3,7 +3,7 @@
 use super::super::packet::{Publish, Reason};
 use super::super::writer::{self, Ack};
 use super::Mqtt;
-use crate::protocol::{CloseCode, Publication};
+use crate::protocol::{CloseCode, Denied, Publication};
 use crate::signal::Output;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -93,5 +93,21 @@ impl Outbound {
                 return self.last_id;
             }
         }
+    }
+}
+
+pub(super) fn publication(publish: &Publish<'_>) -> Arc<Publication> {
+    Arc::new(Publication {
+        topic: publish.topic.into(),
+        properties: publish.properties.into(),
+        payload: publish.payload.into(),
+        qos: publish.qos.min(1),
+    })
+}
+
+pub(super) fn reason(denied: Denied) -> Reason {
+    match denied {
+        Denied::Forbidden => Reason::NotAuthorized,
+        Denied::Full | Denied::TooFast => Reason::QuotaExceeded,
     }
 }
