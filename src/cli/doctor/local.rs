@@ -2,7 +2,7 @@
 
 use super::report::{Diagnosis, Line};
 use super::url::{BaseUrl, bracketed};
-use crate::cli::check_certificate;
+use crate::cli::certificate::check_certificate;
 use crate::config::Config;
 use crate::net;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
