@@ -21,6 +21,9 @@ pub fn check_certificate(mut config: Config) -> Result<Config, ConfigError> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
+        let remarks = shown.remarks.iter();
+        let remarks = remarks.map(|remark| format!("tls.cert = {}: {remark}", cert.display()));
+        config.warnings.extend(remarks);
         let days = shown.days_left(now.as_secs());
         if days < 0 {
             let warning = format!("tls.cert has expired {} days ago: clients refuse it", -days);

@@ -101,7 +101,8 @@ impl Observations {
                 } else {
                     because(
                         "token-needed",
-                        "the box asks for a token, and none was given",
+                        "the box asks for a token, and none was given: that is right for a box with \
+                         auth.mode \"jwt\", and nothing behind it could be asked",
                         "give --token (`callbox token --identity doctor --room '*'` makes one), \
                          or --config with the box's own file",
                     )

@@ -2,6 +2,7 @@
 
 use super::report::{Diagnosis, Line};
 use super::url::{BaseUrl, bracketed};
+use crate::cli::certificate::check_certificate;
 use crate::config::Config;
 use crate::net;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -64,6 +65,29 @@ pub(super) fn foreign_holders(config: &Config) -> Vec<Line> {
         lines.push(Line::failed(check, "taken", Duration::ZERO, diagnosis));
     }
     lines
+}
+
+/// What is wrong with the certificate files of the configuration.
+pub(super) fn certificate_faults(config: &Config) -> Vec<Line> {
+    let diagnosis = |cause| Diagnosis {
+        finding: "certificate",
+        cause,
+        fix: "correct the files of tls.cert and tls.key: they are read again by themselves".into(),
+    };
+    let check = "certificate files";
+    let known = config.warnings.len();
+    match check_certificate(config.clone()) {
+        Ok(checked) => {
+            let remarks = checked.warnings[known..].iter().cloned().map(diagnosis);
+            let note = |d| Line::note(check, "to look at", d);
+            remarks.map(note).collect()
+        }
+        Err(error) => {
+            let faults = error.0.iter().map(|problem| diagnosis(problem.to_string()));
+            let failed = |d| Line::failed(check, "faulty", Duration::ZERO, d);
+            faults.map(failed).collect()
+        }
+    }
 }
 
 /// The address by which this machine reaches its own listener.

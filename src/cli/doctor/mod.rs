@@ -105,6 +105,7 @@ pub async fn doctor(
     };
     if let Some(config) = config.filter(|_| args.url.is_none()) {
         examination.lines.extend(local::foreign_holders(config));
+        examination.lines.extend(local::certificate_faults(config));
     }
     examination
         .examine(&base, token.as_deref(), config, now)

@@ -43,6 +43,9 @@ impl PemFiles {
             match self.look() {
                 Ok(None) => {}
                 Ok(Some(identity)) => {
+                    for remark in &identity.remarks {
+                        tracing::warn!("{}: {remark}", self.cert.display());
+                    }
                     store.install(identity);
                     tracing::info!(cert = %self.cert.display(), "serving a renewed certificate");
                 }

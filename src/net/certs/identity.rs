@@ -1,8 +1,8 @@
 //! One certificate with its key, read from PEM: whom it names and how long it is good.
 
+use super::chain;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use std::fmt;
@@ -19,6 +19,8 @@ pub struct Identity {
     pub not_before: u64,
     /// Unix seconds after which the leaf is refused by clients.
     pub not_after: u64,
+    /// What an operator should know of the files, each in words that follow their name.
+    pub remarks: Vec<String>,
 }
 
 /// Why a pair cannot be served.
@@ -33,6 +35,15 @@ pub enum IdentityError {
     /// The leaf is no X.509 certificate.
     #[error("the first certificate cannot be read: {0}")]
     Unreadable(String),
+    /// A key that asks for a passphrase.
+    #[error(
+        "the key is encrypted, and nobody is there to type its passphrase: `openssl pkey -in KEY \
+         -out PLAIN` writes one that is not"
+    )]
+    Encrypted,
+    /// Text of two bytes a letter.
+    #[error("the {0} file is UTF-16: save it as plain UTF-8")]
+    Utf16(&'static str),
     /// The key is of an unknown kind, or belongs to another certificate.
     #[error("certificate and key do not fit: {0}")]
     Mismatch(rustls::Error),
@@ -44,12 +55,8 @@ impl Identity {
     /// # Errors
     /// Either is missing or malformed, or they do not belong together.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, IdentityError> {
-        let chain = CertificateDer::pem_slice_iter(chain)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| IdentityError::Pem("certificate", error))?;
-        let leaf = chain.first().ok_or(IdentityError::Empty)?;
-        let key =
-            PrivateKeyDer::from_pem_slice(key).map_err(|error| IdentityError::Pem("key", error))?;
+        let chain::Pair { key, remarks } = chain::read(chain, key)?;
+        let leaf = key.cert.first().ok_or(IdentityError::Empty)?;
         let (_, parsed) = parse_x509_certificate(leaf)
             .map_err(|error| IdentityError::Unreadable(error.to_string()))?;
         let validity = parsed.validity();
@@ -57,10 +64,9 @@ impl Identity {
         let (not_before, not_after) = (seconds(validity.not_before), seconds(validity.not_after));
         ParsedCertificate::try_from(leaf)
             .map_err(|error| IdentityError::Unreadable(error.to_string()))?;
-        let key =
-            CertifiedKey::from_der(chain, key, &provider()).map_err(IdentityError::Mismatch)?;
         Ok(Self {
             key: Arc::new(key),
+            remarks,
             not_before,
             not_after,
         })

@@ -1,6 +1,7 @@
 //! What the TLS port shows: one certificate, exchanged while connections run, and the short-lived
 //! ones that prove a name to an ACME authority.
 
+mod chain;
 mod files;
 mod identity;
 
