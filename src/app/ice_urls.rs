@@ -41,7 +41,7 @@ impl IceUrlBuilder {
         Self {
             public: config.public.clone(),
             announced: announced.to_vec(),
-            udp: relay(udp),
+            udp: first_ports(&relay(udp)),
             tcp: relay(tcp),
             tls: relay(tls),
         }
@@ -102,6 +102,17 @@ impl IceUrlBuilder {
             }
         }
     }
+}
+
+/// Of each address the listener that comes first: a further port is for telling NATs.
+fn first_ports(listeners: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut first: Vec<SocketAddr> = vec![];
+    for listener in listeners {
+        if !first.iter().any(|known| known.ip() == listener.ip()) {
+            first.push(*listener);
+        }
+    }
+    first
 }
 
 /// The `HOST` and port under which each listener is reached: the public name once a port, or each
@@ -189,6 +200,19 @@ mod tests {
     fn a_name_covers_both_families_once() {
         let both = ["0.0.0.0:3478", "[::]:3478"];
         let urls = served(public(Some("call.example.org"), &[]), &[], &both, &[]).urls(None);
+        assert_eq!(urls.stun, ["stun:call.example.org:3478"]);
+        assert_eq!(urls.turn, ["turn:call.example.org:3478?transport=udp"]);
+    }
+
+    #[test]
+    fn of_several_udp_ports_of_an_address_the_first_is_named() {
+        let mut env = vec![("CALLBOX_PUBLIC__HOST", "call.example.org")];
+        env.extend([("CALLBOX_AUTH__MODE", "open"), ("CALLBOX_TURN__TCP", "")]);
+        let env = env.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let config = Config::load(None, env).unwrap();
+        let udp = &config.turn.udp.addresses;
+        assert_eq!(udp.len(), 4, "3478 and 3479 of both families: {udp:?}");
+        let urls = IceUrlBuilder::new(&config, &[], udp, &[], &[]).urls(None);
         assert_eq!(urls.stun, ["stun:call.example.org:3478"]);
         assert_eq!(urls.turn, ["turn:call.example.org:3478?transport=udp"]);
     }

@@ -175,7 +175,8 @@ fn row(view: AllocationView) -> RelayRow {
     }
 }
 
-/// Binds each address; one that nobody wrote down and the machine lacks is passed over.
+/// Binds each address. Of those that nobody wrote down, one that the machine lacks is passed over,
+/// and a second port that is taken costs nothing but the discovery of NATs.
 fn each<T>(
     listen: &Listen,
     bind: impl Fn(SocketAddr) -> Result<T, BindError>,
@@ -187,19 +188,51 @@ fn each<T>(
             Err(error) if !listen.explicit && error.is_absent_address() => {
                 tracing::debug!("passed over {address}: {error}");
             }
+            Err(error) if !listen.explicit && error.is_taken() && is_second(listen, *address) => {
+                tracing::warn!("no second STUN port, so that no NAT is told by it: {error}");
+            }
             Err(error) => return Err(error),
         }
     }
     Ok(sockets)
 }
 
+/// Tells whether another port of the same address comes before this one.
+fn is_second(listen: &Listen, address: SocketAddr) -> bool {
+    let first = listen.addresses.iter().find(|a| a.ip() == address.ip());
+    first != Some(&address)
+}
+
 #[cfg(test)]
 mod tests {
+    use super::{Listen, each};
     use crate::app::App;
+    use crate::net;
     use std::io::{Read, Write};
+    use std::net::SocketAddr;
     use std::net::{Shutdown, TcpStream};
     use std::sync::mpsc;
     use std::time::Duration;
+
+    #[test]
+    fn a_second_stun_port_that_is_taken_is_passed_over_and_a_first_one_is_not() {
+        let taken = net::udp("127.0.0.1:0".parse().unwrap(), "turn.udp").unwrap();
+        let (free, held) = ("127.0.0.1:0".parse().unwrap(), taken.local_addr().unwrap());
+        let bind = |addresses: &[SocketAddr], explicit| {
+            let addresses = addresses.to_vec();
+            let listen = Listen {
+                addresses,
+                explicit,
+            };
+            each(&listen, |address| net::udp(address, "turn.udp")).map(|sockets| sockets.len())
+        };
+        assert_eq!(bind(&[free, held], false).unwrap(), 1);
+        assert!(bind(&[free, held], true).is_err(), "it was written down");
+        assert!(
+            bind(&[held, free], false).is_err(),
+            "clients are sent there"
+        );
+    }
 
     #[tokio::test]
     async fn the_end_of_a_stream_is_heard_however_much_was_said_before() {

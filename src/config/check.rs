@@ -25,6 +25,9 @@ const LONGEST_SPAN: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// RFC 8656 section 18 (and RFC 8489): the default port of TURN and STUN over UDP and TCP.
 const TURN_PORT: u16 = 3478;
+/// Where Binding requests are answered as well by default: from two ports, a client tells what kind
+/// of NAT it is behind (RFC 5780).
+const SECOND_STUN_PORT: u16 = 3479;
 /// The longest pause of a relay worker: what nobody hears.
 const MAX_COALESCE: Duration = Duration::from_millis(5);
 /// More threads than any machine has use for; workers are numbered in a byte.
@@ -302,8 +305,8 @@ impl Check<'_> {
         let made_secret = secrets.is_empty();
         let secrets = TurnSecrets::new(secrets)
             .unwrap_or_else(|| TurnSecrets::new(vec![made_secret_text()]).expect("there is one"));
-        let udp = Listen::new(&turn.udp, loopback);
-        let tcp = Listen::new(&turn.tcp, loopback);
+        let udp = Listen::new(&turn.udp, loopback, &[TURN_PORT, SECOND_STUN_PORT]);
+        let tcp = Listen::new(&turn.tcp, loopback, &[TURN_PORT]);
         for (key, listen) in [("turn.udp", &udp), ("turn.tcp", &tcp)] {
             let outside = |a: &&SocketAddr| !a.ip().is_loopback();
             if loopback && let Some(outside) = listen.addresses.iter().find(outside) {
@@ -452,15 +455,15 @@ impl Check<'_> {
 }
 
 impl Listen {
-    /// What is written, or else the port of STUN and TURN on all addresses; on loopback if the
-    /// box is to stay there.
-    fn new(written: &Option<Vec<SocketAddr>>, loopback: bool) -> Self {
+    /// What is written, or else `ports` on all addresses; on loopback if the box is to stay there.
+    fn new(written: &Option<Vec<SocketAddr>>, loopback: bool, ports: &[u16]) -> Self {
         let default: [IpAddr; 2] = if loopback {
             [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
         } else {
             [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
         };
-        let default = || default.map(|ip| SocketAddr::new(ip, TURN_PORT)).to_vec();
+        let at = |port: &u16| default.map(|ip| SocketAddr::new(ip, *port));
+        let default = || ports.iter().flat_map(at).collect();
         Self {
             explicit: written.is_some(),
             addresses: written.clone().unwrap_or_else(default),

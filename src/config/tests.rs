@@ -23,7 +23,7 @@ fn nothing_written_is_a_loopback_box_in_open_mode() {
             .udp
             .addresses
             .iter()
-            .all(|a| a.ip().is_loopback() && a.port() == 3478)
+            .all(|a| a.ip().is_loopback() && [3478, 3479].contains(&a.port()))
     );
 }
 
@@ -164,7 +164,18 @@ fn a_reachable_box_has_to_say_who_may_join() {
 #[test]
 fn turn_listens_on_tcp_beside_udp_with_a_worker_a_core() {
     let config = Config::load(None, std::iter::empty()).unwrap();
-    assert_eq!(config.turn.tcp, config.turn.udp);
+    // And on a second port over UDP, from which clients tell their NAT.
+    let ports = |listen: &Listen| {
+        listen
+            .addresses
+            .iter()
+            .map(SocketAddr::port)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ports(&config.turn.udp), [3478, 3478, 3479, 3479]);
+    assert_eq!(ports(&config.turn.tcp), [3478, 3478]);
+    let written = load("[turn]\nudp = [\"127.0.0.1:3478\"]", &[]).unwrap();
+    assert_eq!(ports(&written.turn.udp), [3478]);
     assert!(config.turn.workers >= 1);
     assert_eq!(load("[turn]\nworkers = 3", &[]).unwrap().turn.workers, 3);
     assert!(

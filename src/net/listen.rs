@@ -18,6 +18,11 @@ pub struct BindError {
 }
 
 impl BindError {
+    /// Tells whether another program has the port.
+    pub fn is_taken(&self) -> bool {
+        self.kernel.kind() == io::ErrorKind::AddrInUse
+    }
+
     /// Tells whether the machine lacks this address or its whole family.
     pub fn is_absent_address(&self) -> bool {
         matches!(

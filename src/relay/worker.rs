@@ -158,16 +158,18 @@ impl Worker {
             epoll: Rc::clone(&epoll),
             offload: config.offload,
         };
+        let mut engine = Engine::new(
+            config.id,
+            config.settings,
+            config.shared,
+            relays,
+            config.seed,
+            now,
+        );
+        engine.set_stun_servers(config.listeners.iter().map(Listener::address).collect());
         Self {
             id: config.id,
-            engine: Engine::new(
-                config.id,
-                config.settings,
-                config.shared,
-                relays,
-                config.seed,
-                now,
-            ),
+            engine,
             egress: Egress::new(
                 config.listeners,
                 Streams::new(Rc::clone(&epoll), stream_token),

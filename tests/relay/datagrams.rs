@@ -200,3 +200,23 @@ async fn a_worker_with_time_to_spare_lets_datagrams_come_together_unless_told_no
     let relay = Relay::coalescing(1, Duration::ZERO);
     assert_eq!(pauses_of_a_hundred(&relay).await, 0);
 }
+
+/// RFC 5780: from another port of the box, a client learns how its NAT filters.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binding_response_comes_from_the_port_that_was_asked_for() {
+    let relay = Relay::start(2);
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(SOON)).unwrap();
+    let ask = |attributes: &[u8]| {
+        let header = [0, 1, 0, attributes.len() as u8, 0x21, 0x12, 0xa4, 0x42];
+        let request = [&header[..], &[7; 12], attributes].concat();
+        client.send_to(&request, relay.udp).unwrap();
+        let mut response = [0; 200];
+        let (length, from) = client.recv_from(&mut response).unwrap();
+        (response[..length].to_vec(), from)
+    };
+    let (plain, from) = ask(&[]);
+    assert_eq!((&plain[..2], from), (&[1, 1][..], relay.udp));
+    let (changed, from) = ask(&[0, 3, 0, 4, 0, 0, 0, 2]);
+    assert_eq!((&changed[..2], from), (&[1, 1][..], relay.udp_second));
+}

@@ -20,6 +20,8 @@ pub(crate) struct Relay {
     _tasks: JoinSet<()>,
     pub(crate) udp: SocketAddr,
     pub(crate) udp_v6: SocketAddr,
+    /// A second port of the address of `udp`.
+    pub(crate) udp_second: SocketAddr,
     pub(crate) tcp: SocketAddr,
     pub(crate) tls: SocketAddr,
     /// What clients of `tls` trust.
@@ -36,6 +38,8 @@ impl Relay {
     pub(crate) fn coalescing(workers: usize, coalesce: Duration) -> Self {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let udp_v6 = UdpSocket::bind("[::1]:0").unwrap();
+        let second = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let udp_second = second.local_addr().unwrap();
         let (tcp, tls) = (listener(), listener());
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let certificate = made.cert.der().clone();
@@ -67,7 +71,7 @@ impl Relay {
             tls.local_addr().unwrap(),
         );
         let listeners = Listeners {
-            udp: vec![udp, udp_v6],
+            udp: vec![udp, udp_v6, second],
             tcp: vec![tcp],
         };
         let handle = Arc::new(RelayHandle::start(config, listeners).unwrap());
@@ -78,6 +82,7 @@ impl Relay {
             handle,
             udp: addresses.0,
             udp_v6: addresses.1,
+            udp_second,
             tcp: addresses.2,
             tls: addresses.3,
             certificate,

@@ -18,6 +18,11 @@ pub(super) const ATTR_ADDRESS_ERROR_CODE: AttrType = AttrType(0x8001);
 /// ICMP (RFC 8656 section 18.13).
 pub(super) const ATTR_ICMP: AttrType = AttrType(0x8004);
 
+/// RESPONSE-ADDRESS, SOURCE-ADDRESS and CHANGED-ADDRESS (RFC 3489 section 11.2).
+const ATTR_RESPONSE_ADDRESS: AttrType = AttrType(0x0002);
+pub(super) const ATTR_SOURCE_ADDRESS: AttrType = AttrType(0x0004);
+pub(super) const ATTR_CHANGED_ADDRESS: AttrType = AttrType(0x0005);
+
 /// Bytes before the attributes of a STUN message.
 pub(super) const HEADER: usize = 20;
 /// Bytes before the value of an attribute.
@@ -259,21 +264,46 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// The transaction id of a Binding request of RFC 3489; `None` for anything else.
-pub(super) fn classic_binding(datagram: &[u8]) -> Option<ClassicTransactionId> {
-    let (&[0, 1, l0, l1], rest) = datagram.split_first_chunk::<4>()? else {
-        return None;
-    };
-    let (&transaction, attributes) = rest.split_first_chunk::<16>()?;
-    let length = usize::from(u16::from_be_bytes([l0, l1]));
-    let is_classic = !transaction.starts_with(&MAGIC_COOKIE.to_be_bytes());
-    let is_whole = length == attributes.len() && length.is_multiple_of(4);
-    let mut read = Attributes {
-        raw: datagram,
-        at: HEADER,
-    };
-    let is_sound = is_classic && is_whole && read.all(|(_, _, value)| value.is_some());
-    is_sound.then_some(transaction)
+/// A Binding request of RFC 3489.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ClassicBinding {
+    pub(super) transaction: ClassicTransactionId,
+    /// The flags of CHANGE-REQUEST, as in RFC 5780.
+    pub(super) change: u8,
+}
+
+impl ClassicBinding {
+    /// Reads a request that fills `datagram` exactly; `None` for anything else. One that wants its
+    /// answer sent to somebody else (RESPONSE-ADDRESS) is nothing that this server knows.
+    pub(super) fn parse(datagram: &[u8]) -> Option<Self> {
+        let (&[0, 1, l0, l1], rest) = datagram.split_first_chunk::<4>()? else {
+            return None;
+        };
+        let (&transaction, attributes) = rest.split_first_chunk::<16>()?;
+        let length = usize::from(u16::from_be_bytes([l0, l1]));
+        if transaction.starts_with(&MAGIC_COOKIE.to_be_bytes())
+            || length != attributes.len()
+            || !length.is_multiple_of(4)
+        {
+            return None;
+        }
+        let mut change = 0;
+        for (_, kind, value) in (Attributes {
+            raw: datagram,
+            at: HEADER,
+        }) {
+            match (kind, value?) {
+                (ATTR_RESPONSE_ADDRESS, _) => return None,
+                (ATTR_CHANGE_REQUEST, &[_, _, _, flags]) => change = flags & 0x06,
+                (ATTR_CHANGE_REQUEST, _) => return None,
+                _ => {}
+            }
+        }
+        Some(Self {
+            transaction,
+            change,
+        })
+    }
 }
 
 /// Number and payload of a ChannelData message. Bytes behind the payload are padding.

@@ -10,6 +10,7 @@ mod allocation;
 mod auth;
 mod control;
 mod data;
+mod discovery;
 mod event;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -33,7 +34,8 @@ pub use settings::{Quotas, Settings};
 
 use super::shared::SharedState;
 use data::Arrival;
-use message::Message;
+use discovery::Discovery;
+use message::{ClassicBinding, Message};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::io;
@@ -104,6 +106,7 @@ pub struct Engine<R: RelaySockets> {
     shared: Arc<SharedState>,
     sockets: R,
     table: Table<R::Socket>,
+    discovery: Discovery,
     rng: StdRng,
     /// Where messages are written before the shell copies them.
     scratch: Vec<u8>,
@@ -129,12 +132,20 @@ impl<R: RelaySockets> Engine<R> {
             shared,
             sockets,
             table: Table::new(rng.next_u64()),
+            discovery: Discovery::default(),
             rng,
             scratch: Vec::new(),
             started: now,
             draining: false,
             stats: Stats::default(),
         }
+    }
+
+    /// Names the addresses on which the shell takes Binding requests over UDP, a wildcard for every
+    /// address of its family: where there are several, clients can have their NAT's behaviour
+    /// discovered (RFC 5780). The shell must be able to reply from each of them.
+    pub fn set_stun_servers(&mut self, servers: Vec<SocketAddr>) {
+        self.discovery = Discovery::new(servers);
     }
 
     /// Takes datagrams, or one deframed message of a stream, from a client.
@@ -154,8 +165,8 @@ impl<R: RelaySockets> Engine<R> {
                 Some(0x40..=0x7f) => self.channel_data(now, five_tuple, run, out),
                 Some(0..=3) => match Message::parse(datagram) {
                     Some(message) => self.stun(now, five_tuple, &message, out),
-                    None => match message::classic_binding(datagram) {
-                        Some(transaction) => self.classic_binding(five_tuple, &transaction, out),
+                    None => match ClassicBinding::parse(datagram) {
+                        Some(request) => self.classic_binding(five_tuple, &request, out),
                         None => self.stats.dropped.malformed += 1,
                     },
                 },

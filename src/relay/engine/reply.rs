@@ -3,8 +3,9 @@
 
 use super::auth::{Signature, SignatureKind};
 use super::message::{
-    ATTR_ADDRESS_ERROR_CODE, ATTR_ICMP, ClassicTransactionId, FAMILY_V4, FAMILY_V6, HEADER,
-    Message, TransactionId, fingerprint, push_address, push_xor_address,
+    ATTR_ADDRESS_ERROR_CODE, ATTR_CHANGED_ADDRESS, ATTR_ICMP, ATTR_SOURCE_ADDRESS,
+    ClassicTransactionId, FAMILY_V4, FAMILY_V6, HEADER, Message, TransactionId, fingerprint,
+    push_address, push_xor_address,
 };
 use super::{Family, RefusedByCode};
 use std::net::{IpAddr, SocketAddr};
@@ -86,8 +87,8 @@ impl Reply {
         self
     }
 
-    pub(super) fn unknown_attributes(self, request: &Message<'_>) -> Self {
-        let unknown = request.unknown_attributes().take(MAX_UNKNOWN).collect();
+    pub(super) fn unknown_attributes(self, kinds: impl IntoIterator<Item = AttrType>) -> Self {
+        let unknown = kinds.into_iter().take(MAX_UNKNOWN).collect();
         self.with(&UnknownAttributes(unknown))
     }
 
@@ -166,11 +167,43 @@ impl Reply {
     }
 }
 
+/// What RFC 5780 has a Binding response say of the server.
+pub(super) struct Origin {
+    /// Where the response comes from.
+    pub(super) response: SocketAddr,
+    /// An address and port of the box that both differ from those that were asked.
+    pub(super) other: Option<SocketAddr>,
+    /// Bytes of PADDING in the request.
+    pub(super) padding: Option<usize>,
+}
+
+/// Bytes of PADDING at most: the MTU of Ethernet, rounded down to four (RFC 5780 section 7.6). It
+/// is no more than the request had, either.
+const MAX_PADDING: usize = 1_500;
+
 /// Writes a Binding success response into `buffer`.
-pub(super) fn write_binding(buffer: &mut Vec<u8>, request: &Message<'_>, client: SocketAddr) {
+pub(super) fn write_binding(
+    buffer: &mut Vec<u8>,
+    request: &Message<'_>,
+    client: SocketAddr,
+    origin: Option<&Origin>,
+) {
     let transaction = request.transaction();
     start(buffer, BINDING_SUCCESS, &transaction);
     push_xor_address(buffer, ATTR_XORMAPPED_ADDRESS, client, &transaction);
+    if let Some(origin) = origin {
+        push_address(buffer, ATTR_MAPPED_ADDRESS, client);
+        push_address(buffer, ATTR_RESPONSE_ORIGIN, origin.response);
+        if let Some(other) = origin.other {
+            push_address(buffer, ATTR_OTHER_ADDRESS, other);
+        }
+        if let Some(asked) = origin.padding {
+            let length = asked.min(MAX_PADDING) & !3;
+            buffer.extend(ATTR_PADDING.value().to_be_bytes());
+            buffer.extend((length as u16).to_be_bytes());
+            buffer.resize(buffer.len() + length, 0);
+        }
+    }
     set_length(buffer, FINGERPRINT_SIZE as usize);
     let value = fingerprint(buffer);
     buffer.extend([0x80, 0x28, 0, 4]);
@@ -182,12 +215,19 @@ pub(super) fn write_classic_binding(
     buffer: &mut Vec<u8>,
     transaction: &ClassicTransactionId,
     client: SocketAddr,
+    origin: Option<&Origin>,
 ) {
     buffer.clear();
     buffer.extend(BINDING_SUCCESS.value().to_be_bytes());
     buffer.extend([0, 0]);
     buffer.extend(transaction);
     push_address(buffer, ATTR_MAPPED_ADDRESS, client);
+    if let Some(origin) = origin {
+        push_address(buffer, ATTR_SOURCE_ADDRESS, origin.response);
+        if let Some(other) = origin.other {
+            push_address(buffer, ATTR_CHANGED_ADDRESS, other);
+        }
+    }
     set_length(buffer, 0);
 }
 

@@ -3,13 +3,15 @@
 use super::auth::{Authenticated, PASSWORD_ALGORITHMS, Unauthenticated, Verifier};
 use super::event::{DenyReason, Event};
 use super::ids::{FiveTuple, Now};
-use super::message::{ClassicTransactionId, Message};
+use super::message::{ClassicBinding, Message};
 use super::nonce::{self, Features};
-use super::reply::{self, Reply};
+use super::reply::{self, Origin, Reply};
 use super::{Engine, Family, Output, RelaySockets, Transport};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use stun::attributes::{ATTR_NONCE, ATTR_PASSWORD_ALGORITHMS, ATTR_REALM};
+use stun::attributes::{
+    ATTR_CHANGE_REQUEST, ATTR_NONCE, ATTR_PADDING, ATTR_PASSWORD_ALGORITHMS, ATTR_REALM,
+};
 use stun::error_code::*;
 use stun::message::{
     METHOD_ALLOCATE, METHOD_CHANNEL_BIND, METHOD_CREATE_PERMISSION, METHOD_REFRESH,
@@ -72,33 +74,98 @@ impl From<DenyReason> for Failure {
 }
 
 impl<R: RelaySockets> Engine<R> {
+    /// Answers a Binding request, from another address of the box if the client asks for that
+    /// (RFC 5780 section 6.1).
     pub(super) fn binding<'a>(
         &mut self,
         five_tuple: &FiveTuple,
         request: &Message<'a>,
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        if request.unknown_attributes().next().is_some() {
-            let reply = Reply::error(request, CODE_UNKNOWN_ATTRIBUTE).unknown_attributes(request);
+        let discovers = five_tuple.transport == Transport::Udp && self.discovery.has_second_port();
+        let understood = |kind| discovers && [ATTR_CHANGE_REQUEST, ATTR_PADDING].contains(&kind);
+        let unknown = request.unknown_attributes();
+        let mut unknown: Vec<_> = unknown.filter(|kind| !understood(*kind)).collect();
+        let change = request.get(ATTR_CHANGE_REQUEST).filter(|_| discovers);
+        let mut origin = five_tuple.server;
+        match change {
+            Some(&[_, _, _, flags]) => match self.discovery.change(origin, flags) {
+                Some(changed) => origin = changed,
+                None => unknown.push(ATTR_CHANGE_REQUEST),
+            },
+            Some(_) => {
+                reply::count(&mut self.stats.refused, CODE_BAD_REQUEST);
+                let reply = Reply::error(request, CODE_BAD_REQUEST).finish(None);
+                return out.reply(five_tuple, &reply);
+            }
+            None => {}
+        }
+        if !unknown.is_empty() {
+            let reply = Reply::error(request, CODE_UNKNOWN_ATTRIBUTE).unknown_attributes(unknown);
             reply::count(&mut self.stats.refused, CODE_UNKNOWN_ATTRIBUTE);
             out.reply(five_tuple, &reply.finish(None));
             return;
         }
-        reply::write_binding(&mut self.scratch, request, five_tuple.client);
+        let padding = request.get(ATTR_PADDING).filter(|_| discovers);
+        let other = match discovers {
+            true => self.discovery.other(five_tuple.server),
+            false => None,
+        };
+        let told = (other.is_some() || change.is_some() || padding.is_some()).then(|| Origin {
+            response: self.announced(origin),
+            other: other.map(|other| self.announced(other)),
+            padding: padding.map(<[u8]>::len),
+        });
+        reply::write_binding(&mut self.scratch, request, five_tuple.client, told.as_ref());
         self.stats.bindings += 1;
-        out.reply(five_tuple, &self.scratch);
+        let from = FiveTuple {
+            server: origin,
+            ..*five_tuple
+        };
+        out.reply(&from, &self.scratch);
     }
 
-    /// Answers a Binding request of RFC 3489 (RFC 5389 section 12.2).
+    /// Answers a Binding request of RFC 3489 (RFC 5389 section 12.2). One that asks for what cannot
+    /// be had is dropped: from an answer that comes from elsewhere, its client would conclude what
+    /// is not so.
     pub(super) fn classic_binding<'a>(
         &mut self,
         five_tuple: &FiveTuple,
-        transaction: &ClassicTransactionId,
+        request: &ClassicBinding,
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        reply::write_classic_binding(&mut self.scratch, transaction, five_tuple.client);
+        let discovers = five_tuple.transport == Transport::Udp;
+        let Some(origin) = (match request.change {
+            0 => Some(five_tuple.server),
+            flags if discovers => self.discovery.change(five_tuple.server, flags),
+            _ => None,
+        }) else {
+            self.stats.dropped.unexpected += 1;
+            return;
+        };
+        let other = self.discovery.other(five_tuple.server);
+        let told = other.filter(|_| discovers).map(|other| Origin {
+            response: self.announced(origin),
+            other: Some(self.announced(other)),
+            padding: None,
+        });
+        let (scratch, client) = (&mut self.scratch, five_tuple.client);
+        reply::write_classic_binding(scratch, &request.transaction, client, told.as_ref());
         self.stats.bindings += 1;
-        out.reply(five_tuple, &self.scratch);
+        let from = FiveTuple {
+            server: origin,
+            ..*five_tuple
+        };
+        out.reply(&from, &self.scratch);
+    }
+
+    /// How clients know an address of the box, which may be behind 1:1 NAT.
+    fn announced(&self, server: SocketAddr) -> SocketAddr {
+        let relays = self.shared.relay_address(Family::of(server.ip()));
+        match relays.filter(|relays| relays.bind == server.ip()) {
+            Some(relays) => SocketAddr::new(relays.announced, server.port()),
+            None => server,
+        }
     }
 
     /// Answers Allocate, Refresh, CreatePermission and ChannelBind.
@@ -172,7 +239,9 @@ impl<R: RelaySockets> Engine<R> {
     ) {
         let mut reply = Reply::error(request.message, failure.code);
         match failure.code {
-            CODE_UNKNOWN_ATTRIBUTE => reply = reply.unknown_attributes(request.message),
+            CODE_UNKNOWN_ATTRIBUTE => {
+                reply = reply.unknown_attributes(request.message.unknown_attributes())
+            }
             CODE_TRY_ALTERNATE => {
                 if let Some(alternate) = self.alternate(request.five_tuple.client) {
                     reply = reply.alternate(alternate);

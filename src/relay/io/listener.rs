@@ -14,6 +14,11 @@ pub(in crate::relay) struct Listener {
 }
 
 impl Listener {
+    /// What it is bound to.
+    pub(in crate::relay) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The address of the server under which a datagram came in.
     pub(in crate::relay) fn asked(&self, local: Option<IpAddr>) -> SocketAddr {
         SocketAddr::new(local.unwrap_or(self.address.ip()), self.address.port())

@@ -8,6 +8,7 @@ mod channels;
 mod client;
 mod conformance;
 mod data;
+mod discovery;
 mod floods;
 mod hairpin;
 pub(in crate::relay) mod harness;
