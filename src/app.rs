@@ -10,12 +10,13 @@ mod reload;
 pub use banner::Banner;
 
 use crate::auth::credential::IceIssuer;
+use crate::clock;
 use crate::config::{Config, Mode, UniqueIdentity};
-use crate::http::{self, Access, AdminToken, AppState, Phase};
+use crate::http::{Access, AdminToken, AppState, Phase};
 use crate::net::{self, Announced, CertStore, Inherited, Names};
 use crate::protocol::{ErrorCode, RequestError};
 use crate::relay::RelayHandle;
-use crate::relay::engine::{PeerPolicy, Verdict};
+use crate::relay::engine::is_public;
 use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, ConnectionSettings, Driver};
 use anyhow::{Context as _, Result};
@@ -291,8 +292,6 @@ pub async fn ice_issuer(config: &Config) -> IceIssuer {
 }
 
 async fn announced(config: &Config, names: &mut Names) -> Vec<Announced> {
-    let judge = PeerPolicy::new(vec![], vec![], vec![]);
-    let is_public = |ip| judge.judge(ip) == Verdict::Allow;
     net::discover(&config.public, names, config.loopback, is_public).await
 }
 
@@ -346,7 +345,7 @@ fn connection_settings(config: &Config, access: Access) -> ConnectionSettings {
         timeout: config.signal.timeout.0,
         max_frame: config.signal.max_frame.0 as usize,
         authorize: Arc::new(move |token| {
-            access.grant(token, http::unix_now()).map_err(|error| {
+            access.grant(token, clock::unix_now()).map_err(|error| {
                 let code = ErrorCode::from_name(error.code()).unwrap_or(ErrorCode::Unauthorized);
                 RequestError::new(code, error.to_string())
             })

@@ -4,6 +4,7 @@
 //! resolves a name.
 
 mod check;
+mod collect;
 mod problem;
 mod raw;
 mod source;
@@ -18,7 +19,7 @@ pub use values::{BitRate, Frequency, Ports, Size, Span};
 use crate::auth::Signer;
 use crate::auth::credential::TurnSecrets;
 use crate::auth::token::Verifier;
-use check::Check;
+use collect::Check;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use source::Layers;

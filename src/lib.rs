@@ -4,9 +4,11 @@
 //! [`signal`] (rooms and calls) and [`relay`] (STUN/TURN). [`app`] joins them.
 //! Knowledge flows one way: `main → app → {http, cli, signal, relay, net} → {protocol, auth, config}`.
 
+pub mod address;
 pub mod app;
 pub mod auth;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod hooks;
 pub mod http;

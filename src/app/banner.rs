@@ -1,7 +1,7 @@
 //! What the box says of itself when it has started.
 
-use super::ice_urls::bracketed;
 use super::mode_in_words;
+use crate::address::bracketed;
 use crate::auth::credential::IceIssuer;
 use crate::config::Config;
 use crate::net::{Announced, NO_IPV4};

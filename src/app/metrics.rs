@@ -4,8 +4,9 @@ mod certificates;
 mod process;
 mod relay;
 
+use crate::clock::unix_now;
 use crate::config::Config;
-use crate::http::{AsyncQuery, Phase, unix_now};
+use crate::http::{AsyncQuery, Phase};
 use crate::net::{CertStore, NameCounters};
 use crate::protocol::DialectKind;
 use crate::relay::RelayHandle;

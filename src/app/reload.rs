@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use crate::app::App;
     use crate::auth::credential::TurnSecrets;
-    use crate::http::unix_now;
+    use crate::clock::unix_now;
 
     fn config(env: &[(&str, &str)]) -> Config {
         let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));

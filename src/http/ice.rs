@@ -1,9 +1,10 @@
 //! `GET /v1/ice-servers`: credentials for clients that signal elsewhere.
 
+use super::AppState;
 use super::access::{query, token_of};
 use super::problem::Problem;
-use super::{AppState, unix_now};
 use crate::auth::credential::http_user;
+use crate::clock::unix_now;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};

@@ -29,7 +29,6 @@ use axum::routing::get;
 use futures_util::future::BoxFuture;
 use problem::Problem;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use utoipa_axum::routes;
 
@@ -157,17 +156,8 @@ async fn healthz() -> &'static str {
 async fn readyz(State(context): State<Arc<AppState>>) -> Result<&'static str, Problem> {
     let not_yet = |code, detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
     match *context.phase.borrow() {
-        Phase::Ready => Ok("ready
-"),
+        Phase::Ready => Ok("ready\n"),
         Phase::Starting => Err(not_yet("starting", "not all listeners serve yet")),
         Phase::Draining => Err(not_yet("draining", "the box is shutting down")),
     }
-}
-
-/// Unix seconds.
-pub fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }

@@ -9,15 +9,17 @@ mod certs;
 mod front;
 pub mod https;
 mod inherited;
+mod interfaces;
 mod listen;
 mod names;
 mod owner;
 
 pub use acme::AcmeOrders;
-pub use address::{Announced, NO_IPV4, discover, has_ipv4};
+pub use address::discover;
 pub use certs::{CertStore, Identity, IdentityError, PemFiles};
 pub use front::{Accepted, Front, Protocol, Wire};
 pub use inherited::{Inherited, InheritedError, Listener};
+pub use interfaces::{Announced, NO_IPV4, has_ipv4};
 pub use listen::{BindError, raise_descriptor_limit, tcp, udp};
 pub use names::{NameCounters, Names, Resolve};
 pub use owner::{Owner, of_address as owner_of};

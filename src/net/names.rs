@@ -3,7 +3,7 @@
 //! What a lookup loses is kept: an answer that fails, or that lacks a family (a resolver tells a
 //! failing AAAA lookup as a good A one), changes nothing.
 
-use super::address::{Announced, announce};
+use super::interfaces::{Announced, announce};
 use crate::config::AddressRule;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

@@ -2,22 +2,21 @@
 
 use super::accept;
 use super::engine::{AllocationView, Settings, WorkerId};
+use super::intake::{ClientStream, Intake};
 use super::io::listener;
-use super::io::stream::NewStream;
 use super::io::udp::{Offload, kernel_shortcomings};
 use super::shared::{RelayAddress, SharedState};
 use super::stats::RelayStats;
 use super::worker::inbox::{Inbox, Query};
 use super::worker::{self, WorkerConfig};
+use crate::clock::unix_now;
 use rand::Rng;
-use rustls::ServerConnection;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
@@ -48,45 +47,6 @@ pub struct Listeners {
     pub tcp: Vec<TcpListener>,
 }
 
-/// A connection that a worker can take over, its TLS handshake done.
-pub struct ClientStream {
-    socket: TcpStream,
-    tls: Option<Box<ServerConnection>>,
-}
-
-impl ClientStream {
-    /// A plain connection.
-    ///
-    /// # Errors
-    /// The runtime does not let go of the socket.
-    pub fn tcp(socket: tokio::net::TcpStream) -> io::Result<Self> {
-        Ok(Self {
-            socket: socket.into_std()?,
-            tls: None,
-        })
-    }
-
-    /// A connection inside TLS. What rustls has deciphered and nobody has read comes along.
-    ///
-    /// # Errors
-    /// As [`tcp`](Self::tcp).
-    pub fn tls(stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>) -> io::Result<Self> {
-        let (socket, session) = stream.into_inner();
-        Ok(Self {
-            socket: socket.into_std()?,
-            tls: Some(Box::new(session)),
-        })
-    }
-
-    /// The address that the client connected to.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-}
-
 /// A running relay. Dropping it ends every allocation and every thread.
 pub struct RelayHandle {
     intake: Arc<Intake>,
@@ -111,10 +71,7 @@ impl RelayHandle {
             .map(|_| Inbox::new())
             .collect::<io::Result<_>>()?;
         let shared = SharedState::new(config.addresses, config.ports, seed(), Instant::now());
-        let intake = Arc::new(Intake {
-            inboxes,
-            turn: AtomicUsize::new(0),
-        });
+        let intake = Arc::new(Intake::new(inboxes));
         let mut accepting = JoinSet::new();
         for listener in listeners.tcp {
             let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -163,26 +120,23 @@ impl RelayHandle {
     /// Refuses credentials of `user` that expire at `revoked_until` (Unix seconds) or before, and ends the
     /// user's allocations on every worker's next turn. Never blocks on a worker.
     pub fn revoke(&self, user: &str, revoked_until: u64) {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        self.shared.revoke(user, revoked_until, now.as_secs());
+        self.shared.revoke(user, revoked_until, unix_now());
         let user: Arc<str> = user.into();
-        self.intake.order_all(|commands| {
+        self.intake.command_all(|commands| {
             commands.revoked.insert(Arc::clone(&user));
         });
     }
 
     /// Refuses new allocations from here on; living ones go on.
     pub fn drain(&self) {
-        self.intake.order_all(|commands| commands.drain = true);
+        self.intake.command_all(|commands| commands.drain = true);
     }
 
     /// Takes a new configuration; living allocations go on under it.
     pub fn reconfigure(&self, settings: Settings) {
         let settings = Arc::new(settings);
         self.intake
-            .order_all(|commands| commands.settings = Some(Arc::clone(&settings)));
+            .command_all(|commands| commands.settings = Some(Arc::clone(&settings)));
     }
 
     /// The living allocations of the whole box.
@@ -221,7 +175,7 @@ impl RelayHandle {
 
     /// Ends every allocation and every thread.
     pub fn close(&self) {
-        self.intake.order_all(|commands| commands.stop = true);
+        self.intake.command_all(|commands| commands.stop = true);
         for thread in self.threads().drain(..) {
             // Whoever panicked has said so.
             let _ = thread.join();
@@ -255,40 +209,6 @@ impl RelayHandle {
 impl Drop for RelayHandle {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// The way to the workers.
-pub(super) struct Intake {
-    inboxes: Arc<[Inbox]>,
-    /// Streams go to the workers in turn.
-    turn: AtomicUsize,
-}
-
-impl Intake {
-    pub(super) fn serve_stream(
-        &self,
-        stream: ClientStream,
-        peer: SocketAddr,
-        local: SocketAddr,
-        prefix: &[u8],
-    ) {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let new = NewStream {
-            five_tuple: NewStream::five_tuple(stream.tls.is_some(), peer, local),
-            socket: stream.socket,
-            tls: stream.tls,
-            prefix: prefix.to_vec(),
-        };
-        if !self.inboxes[turn % self.inboxes.len()].offer(new) {
-            tracing::debug!(%peer, "too many new relay connections at a time");
-        }
-    }
-
-    fn order_all(&self, change: impl Fn(&mut super::worker::inbox::Commands)) {
-        for inbox in self.inboxes.iter() {
-            inbox.command(&change);
-        }
     }
 }
 

@@ -5,12 +5,14 @@ mod accept;
 pub mod engine;
 pub mod framing;
 mod handle;
+mod intake;
 mod io;
 mod rate;
 pub mod shared;
 mod stats;
 mod worker;
 
-pub use handle::{ClientStream, Listeners, RelayConfig, RelayHandle};
+pub use handle::{Listeners, RelayConfig, RelayHandle};
+pub use intake::ClientStream;
 pub use io::udp::{Offload, kernel_shortcomings};
 pub use stats::{IoStats, RelayStats, WorkerLoad};

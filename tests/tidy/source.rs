@@ -227,8 +227,12 @@ impl<'ast> Visit<'ast> for Facts {
     }
 
     fn visit_signature(&mut self, signature: &'ast syn::Signature) {
-        self.unsafe_code
-            .extend(signature.unsafety.as_ref().map(|token| token.span.start().line));
+        self.unsafe_code.extend(
+            signature
+                .unsafety
+                .as_ref()
+                .map(|token| token.span.start().line),
+        );
         visit::visit_signature(self, signature);
     }
 

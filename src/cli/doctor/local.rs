@@ -1,7 +1,8 @@
 //! What the configuration and this machine tell before the box is asked anything.
 
 use super::report::{Diagnosis, Line};
-use super::url::{BaseUrl, bracketed};
+use super::url::BaseUrl;
+use crate::address::bracketed;
 use crate::config::Config;
 use crate::net;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
