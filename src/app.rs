@@ -13,7 +13,7 @@ use crate::auth::credential::IceIssuer;
 use crate::clock;
 use crate::config::{Config, Mode, UniqueIdentity};
 use crate::http::{Access, AdminToken, AppState, Phase};
-use crate::net::{self, Announced, CertStore, Inherited, Names};
+use crate::net::{self, Announced, CertStore, ConnectionCaps, Connections, Inherited, Names};
 use crate::protocol::{ErrorCode, RequestError};
 use crate::relay::RelayHandle;
 use crate::relay::engine::is_public;
@@ -21,7 +21,7 @@ use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, ConnectionSettings, Driver};
 use anyhow::{Context as _, Result};
 use ice_urls::{IceUrlBuilder, IceUrls};
-use listeners::{Certificates, StopSignals, TcpListeners, TurnHandler};
+use listeners::{Behind, Certificates, StopSignals, TcpListeners, TurnHandler};
 use reload::Reloader;
 use secrecy::ExposeSecret;
 use std::net::SocketAddr;
@@ -96,8 +96,12 @@ impl App {
         let ice = issuer(&config, served.urls(shown.as_deref()));
         let banner = Banner::new(&config, &http, &https, &announced, &ice);
 
+        let connections = Connections::new(connection_caps(&config));
         let relay = match config.turn.enabled {
-            true => Some(Arc::new(turn.start(&config, &announced).context("relay")?)),
+            true => {
+                let relay = turn.start(&config, &announced, &connections);
+                Some(Arc::new(relay.context("relay")?))
+            }
             false => None,
         };
         let revoking = relay.clone();
@@ -141,6 +145,7 @@ impl App {
                 phase: phase_seen,
                 config: applied.subscribe(),
                 names: Arc::clone(&names.counters),
+                connections: Arc::clone(&connections),
             }),
         });
         let timers = Arc::clone(&driver);
@@ -161,9 +166,12 @@ impl App {
         };
         ports.serve(
             &config,
-            &context,
-            certificates.as_ref(),
-            turn_handler.as_ref(),
+            &Behind {
+                context,
+                certificates: certificates.clone(),
+                turn: turn_handler,
+                connections: Arc::clone(&connections),
+            },
             &ends,
             &mut tasks,
         )?;
@@ -174,6 +182,7 @@ impl App {
             ice,
             announced,
             longest_ttl,
+            connections,
             certificates: reload,
         };
         tasks.spawn(reloader.follow(Arc::clone(&driver), relay.clone()));
@@ -317,6 +326,27 @@ fn connection_limits(config: &Config) -> ConnectionLimits {
     }
 }
 
+/// `signal.connections_per_ip` and `signal.max_connections` bound TCP connections of every kind; the
+/// latter no further than the process has descriptors.
+fn connection_caps(config: &Config) -> ConnectionCaps {
+    let relays = match config.turn.enabled {
+        true => config.turn.total_quota,
+        false => 0,
+    };
+    let budget = net::connection_budget(relays);
+    let wanted = config.signal.max_connections;
+    if budget < wanted {
+        tracing::info!(
+            "descriptors suffice for {budget} connections beside relays, not for the {wanted} of \
+             signal.max_connections: raise LimitNOFILE of the unit (`ulimit -Hn` in a shell)"
+        );
+    }
+    ConnectionCaps {
+        per_network: config.signal.connections_per_ip,
+        total: wanted.min(budget),
+    }
+}
+
 fn hub_settings(config: &Config) -> Settings {
     let (rooms, signal) = (&config.rooms, &config.signal);
     Settings {
@@ -335,6 +365,8 @@ fn hub_settings(config: &Config) -> Settings {
         ring_total: signal.ring_total.0 as usize,
         rate: signal.rate.0,
         candidate_rate: signal.candidate_rate.0,
+        byte_rate: signal.byte_rate.0,
+        byte_burst: signal.outbox.0 / 2,
         ..Settings::default()
     }
 }

@@ -3,6 +3,7 @@
 //! Every error names its key, the value, the reason and a fix. Nothing here binds a port or
 //! resolves a name.
 
+mod auth;
 mod check;
 mod collect;
 mod problem;
@@ -14,7 +15,7 @@ mod values;
 pub use problem::{ConfigError, Problem};
 pub use raw::{Http, Log, LogFormat, LogLevel, Mode, Raw, Rooms, Signal, UniqueIdentity};
 pub use tls::{Acme, CertificateSource, Tls};
-pub use values::{BitRate, Frequency, Ports, Size, Span};
+pub use values::{BitRate, ByteRate, Frequency, Ports, Size, Span};
 
 use crate::auth::Signer;
 use crate::auth::credential::TurnSecrets;

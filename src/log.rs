@@ -2,8 +2,13 @@
 //!
 //! Under systemd the journal stamps the time and keeps the severity by itself: lines leave out
 //! the one and carry the other as the `<N>` of sd-daemon(3).
+//!
+//! A line that is written again and again is written seldom ([`limited`]), whoever provokes it.
+
+mod limited;
 
 use crate::config::{Log, LogFormat, LogLevel};
+use limited::Limited;
 use std::fmt;
 use std::fs::File;
 use std::io::IsTerminal;
@@ -39,17 +44,20 @@ pub fn start(log: &Log) -> LogHandle {
             .with_ansi(false)
             .event_format(prioritised().with_target(false))
             .map_event_format(Prioritised)
+            .map_event_format(Limited::new)
             .boxed(),
         (LogFormat::Json, true) => lines
             .json()
             .event_format(prioritised().json())
             .map_event_format(Prioritised)
+            .map_event_format(Limited::new)
             .boxed(),
         (LogFormat::Text, false) => lines
             .with_ansi(std::io::stderr().is_terminal())
             .with_target(false)
+            .map_event_format(Limited::new)
             .boxed(),
-        (LogFormat::Json, false) => lines.json().boxed(),
+        (LogFormat::Json, false) => lines.json().map_event_format(Limited::new).boxed(),
     };
     tracing_subscriber::registry()
         .with(level)

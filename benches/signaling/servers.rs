@@ -183,6 +183,7 @@ impl Launcher {
             ("ROOMS__MAX_PEERS", "1000".to_owned()),
             ("ROOMS__MAX_ROOMS", PLENTY.to_owned()),
             ("SIGNAL__RATE", format!("{PLENTY}/s")),
+            ("SIGNAL__BYTE_RATE", "1GiB/s".into()),
             ("SIGNAL__CANDIDATE_RATE", format!("{PLENTY}/s")),
             ("SIGNAL__CONNECTIONS_PER_IP", PLENTY.to_owned()),
         ] {

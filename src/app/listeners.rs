@@ -2,9 +2,10 @@
 
 use crate::clock;
 use crate::config::{CertificateSource, Config, Tls};
-use crate::http::{self, AppState, Guard, Version};
+use crate::http::{self, AppState, Caller, Guard, Version};
 use crate::net::{
-    Accepted, AcmeOrders, CertStore, Front, Inherited, Listener, PemFiles, Protocol, Wire,
+    Accepted, AcmeOrders, CertStore, Connections, Front, Inherited, Listener, PemFiles, Protocol,
+    Wire,
 };
 use anyhow::{Result, anyhow};
 use axum::Router;
@@ -23,6 +24,16 @@ const SOCKET_NAMES: [(&str, &str); 3] = [
 
 /// Takes a connection that speaks TURN; must not block.
 pub(super) type TurnHandler = Arc<dyn Fn(Accepted) + Send + Sync>;
+
+/// What stands behind every port.
+pub(super) struct Behind {
+    pub(super) context: Arc<AppState>,
+    /// What TLS ports show.
+    pub(super) certificates: Option<Arc<CertStore>>,
+    pub(super) turn: Option<TurnHandler>,
+    /// Where connections of every port are counted.
+    pub(super) connections: Arc<Connections>,
+}
 
 /// Bound listeners.
 pub(super) struct TcpListeners {
@@ -57,34 +68,39 @@ impl TcpListeners {
     pub(super) fn serve(
         self,
         config: &Config,
-        context: &Arc<AppState>,
-        certificates: Option<&Arc<CertStore>>,
-        turn: Option<&TurnHandler>,
+        behind: &Behind,
         ends: &StopSignals,
         tasks: &mut JoinSet<()>,
     ) -> Result<()> {
+        let front = || Front {
+            trusted: config.http.trusted_proxies.clone(),
+            ..Front::plain(Arc::clone(&behind.connections))
+        };
         for (listener, address) in self.plain.into_iter().zip(self.http) {
-            let turn = turn.filter(|_| config.shares_port(address)).cloned();
-            let hand_over = hand_over(router(config, context, address), turn);
+            let turn = behind.turn.clone().filter(|_| config.shares_port(address));
+            let hand_over = hand_over(router(config, &behind.context, address, false), turn);
             let (listener, end) = ends.of(listener)?;
-            tasks.spawn(Front::default().serve(listener, end, hand_over));
+            tasks.spawn(front().serve(listener, end, hand_over));
         }
         for (listener, address) in self.tls.into_iter().zip(self.https) {
             let front = Front {
-                tls: certificates.cloned(),
-                proxies: match config.tls.proxy_protocol {
-                    true => config.http.trusted_proxies.clone(),
-                    false => vec![],
-                },
+                tls: behind.certificates.clone(),
+                proxy_protocol: config.tls.proxy_protocol,
+                ..front()
             };
-            let hand_over = hand_over(router(config, context, address), turn.cloned());
+            let hand_over = hand_over(
+                router(config, &behind.context, address, true),
+                behind.turn.clone(),
+            );
             let (listener, end) = ends.of(listener)?;
             tasks.spawn(front.serve(listener, end, hand_over));
         }
         if let Some(listener) = self.metrics {
-            let hand_over = hand_over(http::metrics_router(Arc::clone(context)), None);
+            let hand_over = hand_over(http::metrics_router(Arc::clone(&behind.context)), None);
             let (listener, end) = ends.of(listener)?;
-            tasks.spawn(Front::default().serve(listener, end, hand_over));
+            tasks.spawn(
+                Front::plain(Arc::clone(&behind.connections)).serve(listener, end, hand_over),
+            );
         }
         Ok(())
     }
@@ -169,12 +185,14 @@ fn bind(
 }
 
 /// What the HTTP port at `address` serves.
-fn router(config: &Config, context: &Arc<AppState>, address: SocketAddr) -> Router {
+fn router(config: &Config, context: &Arc<AppState>, address: SocketAddr, tls: bool) -> Router {
+    let origins = config.http.allowed_origins.iter();
     let guard = Guard {
         public_host: config.public.host.clone(),
-        allowed_origins: config.http.allowed_origins.clone(),
+        allowed_origins: origins.filter_map(|origin| origin.parse().ok()).collect(),
         trusted_proxies: config.http.trusted_proxies.clone(),
         loopback: address.ip().is_loopback(),
+        tls,
     };
     http::router(Arc::clone(context), guard)
 }
@@ -195,10 +213,15 @@ fn hand_over(
                 return;
             }
         };
-        let (client, router) = (accepted.client, router.clone());
+        let router = router.clone();
+        let caller = Caller {
+            client: accepted.client,
+            local: accepted.local,
+            place: Arc::new(accepted.place),
+        };
         match accepted.wire {
-            Wire::Plain(stream) => tokio::spawn(http::serve(stream, client, version, router)),
-            Wire::Tls(stream) => tokio::spawn(http::serve(stream, client, version, router)),
+            Wire::Plain(stream) => tokio::spawn(http::serve(stream, caller, version, router)),
+            Wire::Tls(stream) => tokio::spawn(http::serve(stream, caller, version, router)),
         };
     }
 }

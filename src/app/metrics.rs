@@ -3,11 +3,12 @@
 mod certificates;
 mod process;
 mod relay;
+mod tcp;
 
 use crate::clock::unix_now;
 use crate::config::Config;
 use crate::http::{AsyncQuery, Phase};
-use crate::net::{CertStore, NameCounters};
+use crate::net::{CertStore, Connections, NameCounters};
 use crate::protocol::DialectKind;
 use crate::relay::RelayHandle;
 use crate::signal::hub::{Counters, Gauges};
@@ -23,6 +24,7 @@ use prometheus_client::registry::Registry;
 use relay::Relaying;
 use std::fmt;
 use std::sync::Arc;
+use tcp::Tcp;
 use tokio::sync::watch;
 
 /// What is looked at for each scrape.
@@ -35,6 +37,7 @@ pub(super) struct Sources {
     /// For the limits that gauges approach.
     pub(super) config: watch::Receiver<Config>,
     pub(super) names: Arc<NameCounters>,
+    pub(super) connections: Arc<Connections>,
 }
 
 /// Makes the function that renders everything.
@@ -62,6 +65,7 @@ fn render(sources: Sources, relaying: Option<Relaying>, process: Process) -> Str
         limits: Limits::of(&sources.config.borrow()),
         names: sources.names,
     }));
+    registry.register_collector(Box::new(Tcp(sources.connections)));
     registry.register_collector(Box::new(Signaling {
         counters,
         gauges,

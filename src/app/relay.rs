@@ -3,7 +3,7 @@
 use crate::clock::unix_now;
 use crate::config::{Config, Listen};
 use crate::http::{RelayAdmin, RelayRow};
-use crate::net::{self, Accepted, Announced, BindError, Wire};
+use crate::net::{self, Accepted, Announced, BindError, Connections, Wire};
 use crate::relay::engine::{AllocationView, PeerPolicy, Quotas, Settings, Transport};
 use crate::relay::shared::RelayAddress;
 use crate::relay::{ClientStream, Listeners, RelayConfig, RelayHandle};
@@ -13,6 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 /// What STUN and TURN are served on by themselves, bound and not yet served.
 #[derive(Default)]
@@ -50,12 +51,28 @@ pub(super) fn bind(config: &Config) -> Result<Bound> {
             .map(UdpSocket::local_addr)
             .collect::<Result<_, _>>()?,
         tcp: addresses,
-        listeners: Listeners { udp, tcp },
+        listeners: Listeners {
+            udp,
+            tcp,
+            admit: None,
+        },
     })
 }
 
 impl Bound {
-    pub(super) fn start(self, config: &Config, announced: &[Announced]) -> io::Result<RelayHandle> {
+    /// Starts serving; TCP clients count among `connections`.
+    pub(super) fn start(
+        mut self,
+        config: &Config,
+        announced: &[Announced],
+        connections: &Arc<Connections>,
+    ) -> io::Result<RelayHandle> {
+        let connections = Arc::clone(connections);
+        self.listeners.admit = Some(Arc::new(move |client| {
+            let place = connections.enter(Some(client), Instant::now());
+            let place = place.ok().filter(|place| !place.is_turned_away())?;
+            Some(Box::new(place))
+        }));
         let own = announced.iter().flat_map(|a| [a.address, a.local]);
         let relay_config = RelayConfig {
             settings: settings(config, own),
@@ -117,7 +134,10 @@ pub(super) fn serve_turn_stream(relay: &RelayHandle, accepted: Accepted) {
         ),
     };
     match stream {
-        Ok(stream) => relay.serve_stream(stream, client, local, &prefix),
+        Ok(stream) => {
+            let stream = stream.holding(Box::new(accepted.place));
+            relay.serve_stream(stream, client, local, &prefix);
+        }
         Err(error) => tracing::debug!(%client, "cannot hand a stream to the relay: {error}"),
     }
 }

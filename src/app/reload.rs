@@ -1,11 +1,11 @@
 //! What of the configuration may change while the box runs, and who is told of it.
 
-use super::{admin_token, connection_limits, hub_settings, relay};
+use super::{admin_token, connection_caps, connection_limits, hub_settings, relay};
 use crate::auth::credential::IceIssuer;
 use crate::auth::token::Verifier;
 use crate::config::{Config, Signal, Turn};
 use crate::http::AdminToken;
-use crate::net::Announced;
+use crate::net::{Announced, Connections};
 use crate::relay::RelayHandle;
 use crate::signal::Driver;
 use std::mem;
@@ -25,6 +25,7 @@ const RELOADABLE: &[&str] = &[
     "signal.ring_total",
     "signal.rate",
     "signal.candidate_rate",
+    "signal.byte_rate",
     "signal.connections_per_ip",
     "signal.max_connections",
     "turn.alternate",
@@ -55,6 +56,7 @@ pub(super) struct Reloader {
     pub(super) announced: watch::Sender<Vec<Announced>>,
     /// The longest `turn.ttl` that has applied, in seconds: what was minted under it still lives.
     pub(super) longest_ttl: Arc<AtomicU64>,
+    pub(super) connections: Arc<Connections>,
     /// Has certificate files looked at.
     pub(super) certificates: Arc<Notify>,
 }
@@ -85,6 +87,7 @@ impl Reloader {
         self.longest_ttl.fetch_max(ttl.as_secs(), Ordering::Relaxed);
         self.ice
             .send_modify(|ice| (ice.secrets, ice.ttl) = (secrets, ttl));
+        self.connections.set_caps(connection_caps(&config));
         self.reload_certificates();
         waiting
     }
@@ -177,6 +180,7 @@ mod tests {
     use crate::app::App;
     use crate::auth::credential::TurnSecrets;
     use crate::clock::unix_now;
+    use crate::net::ConnectionCaps;
 
     fn config(env: &[(&str, &str)]) -> Config {
         let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
@@ -198,6 +202,10 @@ mod tests {
             config: watch::Sender::new(config),
             announced: watch::Sender::new(vec![]),
             longest_ttl: Arc::default(),
+            connections: Connections::new(ConnectionCaps {
+                per_network: 1,
+                total: 1,
+            }),
             certificates: Arc::default(),
         };
         (reloader, seen)

@@ -2,7 +2,7 @@
 //!
 //! Nothing is judged here beyond the form of a single value; [`super::Config`] does that.
 
-use super::values::{BitRate, Frequency, Ports, Size, Span};
+use super::values::{BitRate, ByteRate, Frequency, Ports, Size, Span};
 use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::de::{self, SeqAccess, Visitor};
@@ -117,6 +117,7 @@ tables! {
         max_frame: Size = Size(64 << 10),
         rate: Frequency = Frequency(100),
         candidate_rate: Frequency = Frequency(50),
+        byte_rate: ByteRate = ByteRate(256 << 10),
         connections_per_ip: u32 = 1_000,
         max_connections: u32 = 100_000,
     }

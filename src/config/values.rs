@@ -19,6 +19,10 @@ pub struct Size(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BitRate(pub u64);
 
+/// Bytes a second, written `"256KiB/s"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteRate(pub u64);
+
 /// Events a second, written `"100/s"` or `100`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frequency(pub u32);
@@ -83,6 +87,26 @@ impl FromStr for BitRate {
 impl fmt::Display for BitRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_scaled(f, self.0, BIT_RATES)
+    }
+}
+
+impl FromStr for ByteRate {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s
+            .parse::<Size>()
+            .or_else(|_| s.strip_suffix("/s").unwrap_or(s).parse())
+        {
+            Ok(Size(rate)) if rate > 0 => Ok(Self(rate)),
+            _ => Err("is not a rate above zero; write e.g. \"256KiB/s\"".into()),
+        }
+    }
+}
+
+impl fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_scaled(f, self.0, SIZES)?;
+        f.write_str("/s")
     }
 }
 
@@ -158,7 +182,7 @@ macro_rules! serde_as_text {
         }
     )*};
 }
-serde_as_text!(Span, Size, BitRate, Frequency, Ports);
+serde_as_text!(Span, Size, BitRate, ByteRate, Frequency, Ports);
 
 /// Takes a bare number as well as a string, so that `signal.rate = 100` means what it says.
 struct Text<T>(PhantomData<T>);
@@ -211,6 +235,10 @@ mod tests {
             rate("5").is_err(),
             "a rate without a unit could be bits or bytes"
         );
+        let bytes = |s: &str| s.parse::<ByteRate>().map(|v| (v.0, v.to_string()));
+        assert_eq!(bytes("256KiB/s"), Ok((256 << 10, "256KiB/s".into())));
+        assert_eq!(bytes("1MiB"), Ok((1 << 20, "1MiB/s".into())));
+        assert!(bytes("0/s").is_err() && bytes("1MiB/m").is_err());
         assert_eq!("100/s".parse::<Frequency>().unwrap().to_string(), "100/s");
         assert!("0/s".parse::<Frequency>().is_err());
         assert_eq!("100-200".parse::<Ports>().unwrap().0, 100..=200);

@@ -39,16 +39,21 @@ impl From<TokenError> for Problem {
 /// The token of a request: `Authorization: Bearer`, or `?token=` for clients that can set no
 /// header.
 pub(super) fn token_of(parts: &Parts) -> Option<String> {
-    let bearer = parts
-        .headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim().to_owned());
-    bearer
+    bearer_of(parts)
         .or_else(|| query(parts, "token"))
         .filter(|token| !token.is_empty())
+}
+
+/// What stands behind `Authorization: Bearer`, where there is one Authorization header.
+pub(super) fn bearer_of(parts: &Parts) -> Option<String> {
+    let mut given = parts.headers.get_all(header::AUTHORIZATION).iter();
+    let (only, None) = (given.next()?, given.next()) else {
+        return None;
+    };
+    let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim().to_owned())
 }
 
 /// The value of one query parameter.
@@ -56,4 +61,39 @@ pub(super) fn query(parts: &Parts, name: &str) -> Option<String> {
     form_urlencoded::parse(parts.uri.query()?.as_bytes())
         .find(|(key, _)| key == name)
         .map(|(_, value)| value.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::Request;
+
+    fn parts(query: &str, authorization: &[&str]) -> Parts {
+        let mut request = Request::get(format!("/v1/rooms{query}"));
+        for value in authorization {
+            request = request.header(header::AUTHORIZATION, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn a_query_is_never_taken_for_a_header() {
+        for authorization in [
+            &[][..],
+            &["Basic dTpw"],
+            &["Bearer"],
+            &["Digest x"],
+            &["Basic dTpw", "Bearer t"],
+            &["Bearer t", "Bearer u"],
+        ] {
+            let parts = parts("?token=t", authorization);
+            assert_eq!(bearer_of(&parts), None, "{authorization:?}");
+            assert_eq!(token_of(&parts).as_deref(), Some("t"));
+        }
+        let both = parts("?token=t", &["bearer u"]);
+        assert_eq!(bearer_of(&both).as_deref(), Some("u"));
+        assert_eq!(token_of(&both).as_deref(), Some("u"));
+        assert_eq!(bearer_of(&parts("", &["Bearer "])).as_deref(), Some(""));
+        assert_eq!(token_of(&parts("", &["Bearer "])), None);
+    }
 }

@@ -2,17 +2,19 @@
 //! a proxy everybody comes from loopback, so an address proves nothing.
 
 use super::AppState;
-use super::access::token_of;
+use super::access::{bearer_of, query};
 use super::extract::{Segment, Text};
 use super::problem::Problem;
 use crate::protocol::{ErrorCode, RequestError, RoomPatch, RoomView};
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
+use std::convert::Infallible;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 use utoipa_axum::router::OpenApiRouter;
@@ -40,22 +42,14 @@ pub(super) async fn check(
         return Problem::not_found().into_response();
     };
     let (parts, body) = request.into_parts();
+    // `?token=` is for signaling clients: an operator can set a header, and queries end up in
+    // histories.
     let given = bearer_of(&parts);
     if given.is_some_and(|given| expected.matches(&given)) {
         return next.run(Request::from_parts(parts, body)).await;
     }
     let detail = "the admin API asks for Authorization: Bearer with auth.admin_token";
     Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response()
-}
-
-/// `?token=` is for signaling clients: an operator can set a header, and queries end up in
-/// histories.
-fn bearer_of(parts: &axum::http::request::Parts) -> Option<String> {
-    parts
-        .headers
-        .contains_key(header::AUTHORIZATION)
-        .then(|| token_of(parts))
-        .flatten()
 }
 
 /// `auth.admin_token`, kept as its digest: comparing digests takes the same time whatever is given.
@@ -82,18 +76,48 @@ fn digest(token: &str) -> [u8; 32] {
 #[derive(Serialize)]
 struct Rooms<'a> {
     rooms: Vec<RoomView<'a>>,
+    /// Where the rest begins, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<&'a str>,
 }
 
-/// Lists rooms.
+/// Bytes of rooms in one answer: it is put together while signaling waits.
+const MAX_ROOMS: usize = 4 << 20;
+
+/// Lists rooms by name.
 #[utoipa::path(get, path = "/v1/rooms", tag = "rooms", security(("admin" = [])),
-    responses((status = 200, description = "`{\"rooms\": [Room]}`, each with its count of `peers`")))]
-async fn rooms(State(context): State<Arc<AppState>>) -> Response {
+    params(("from" = Option<String>, Query, description = "`next` of the answer before")),
+    responses((status = 200, description = "`{\"rooms\": [Room], \"next\": name?}`, each with its count \
+        of `peers`; with `next` there are more than fit into 4 MiB")))]
+async fn rooms(State(context): State<Arc<AppState>>, from: Begin) -> Response {
     let body = context.driver.with_hub(|hub, _, _| {
-        render(&Rooms {
-            rooms: hub.rooms().collect(),
-        })
+        let mut list = hub.rooms_from(&from.0);
+        let mut bytes = 0;
+        let mut fits = |room: &RoomView<'_>| {
+            bytes += 256 + 2 * room.room_id.len() + room.metadata.map_or(0, |m| m.get().len());
+            bytes <= MAX_ROOMS
+        };
+        let mut rooms = vec![];
+        let next = loop {
+            match list.next() {
+                Some(room) if fits(&room) => rooms.push(room),
+                rest => break rest.map(|room| room.room_id),
+            }
+        };
+        render(&Rooms { rooms, next })
     });
     as_json(body)
+}
+
+/// Where a list begins.
+struct Begin(String);
+
+impl<S: Sync> FromRequestParts<S> for Begin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(query(parts, "from").unwrap_or_default()))
+    }
 }
 
 /// Shows one room with its members.

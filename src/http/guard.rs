@@ -1,17 +1,26 @@
-//! What every request passes first: the Host check of loopback listeners, the Origin check, CORS,
-//! and the client's address behind trusted proxies.
+//! What every request passes first: the Host check, the Origin check, CORS, and the client's
+//! address behind trusted proxies.
 
+use super::forwarded;
 use super::problem::Problem;
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use super::serve::Caller;
+use crate::net::{Charge, Place};
+use crate::origin::{AllowedOrigin, Origin, address_of, is_loopback_name};
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Seconds that a browser may remember a preflight: Chromium's cap.
 const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
+/// RFC 6797: for half a year browsers ask this host by TLS only. Not for the names below it, which
+/// may be somebody else's.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=15552000");
 
 /// Whom a listener answers.
 #[derive(Debug, Clone)]
@@ -19,43 +28,48 @@ pub struct Guard {
     /// `public.host`.
     pub public_host: Option<String>,
     /// `http.allowed_origins`.
-    pub allowed_origins: Vec<String>,
+    pub allowed_origins: Vec<AllowedOrigin>,
     /// `http.trusted_proxies`.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether the listener is bound to loopback: then a foreign Host is DNS rebinding.
+    /// Whether the listener is bound to loopback.
     pub loopback: bool,
+    /// Whether the listener speaks TLS.
+    pub tls: bool,
 }
 
 /// The client's address: the socket's, or what a trusted proxy says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClientAddr(pub(super) IpAddr);
 
+/// What a request holds in the count of connections, for as long as a WebSocket made of it lives.
+#[derive(Clone)]
+pub(super) struct Held {
+    _place: Arc<Place>,
+    /// Of a client behind a trusted proxy.
+    _charge: Option<Arc<Charge>>,
+}
+
+impl Held {
+    pub(super) fn of(request: &mut Parts) -> Option<Self> {
+        request.extensions.remove()
+    }
+}
+
 /// Middleware that applies a [`Guard`].
 pub(super) async fn check(
     State(guard): State<Arc<Guard>>,
-    ConnectInfo(socket): ConnectInfo<SocketAddr>,
-    mut request: Request,
+    Extension(caller): Extension<Caller>,
+    request: Request,
     next: Next,
 ) -> Response {
-    let headers = request.headers();
-    if let Err(problem) = guard.check_host(headers) {
-        return problem.into_response();
-    }
-    // The library is code and no data: it may be read from everywhere.
-    let is_library = request.uri().path().starts_with(super::sdk::PREFIX);
-    let origin = match guard.check_origin(headers) {
-        _ if is_library => Some(HeaderValue::from_static("*")),
-        Ok(origin) => origin,
-        Err(problem) => return problem.into_response(),
-    };
-    let client = ClientAddr(guard.client(socket.ip(), headers));
     let preflight = request.method() == Method::OPTIONS
-        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = if preflight {
-        StatusCode::NO_CONTENT.into_response()
-    } else {
-        request.extensions_mut().insert(client);
-        next.run(request).await
+        && request
+            .headers()
+            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let (origin, mut response) = match guard.admit(&caller, request) {
+        Ok((origin, _)) if preflight => (origin, StatusCode::NO_CONTENT.into_response()),
+        Ok((origin, request)) => (origin, next.run(request).await),
+        Err(problem) => (None, problem.into_response()),
     };
     let headers = response.headers_mut();
     headers.insert(
@@ -63,16 +77,19 @@ pub(super) async fn check(
         HeaderValue::from_static("nosniff"),
     );
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    if guard.tls {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
+    }
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         if preflight {
             headers.insert(
                 header::ACCESS_CONTROL_ALLOW_METHODS,
-                HeaderValue::from_static("GET, POST, PATCH, DELETE"),
+                HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE"),
             );
             headers.insert(
                 header::ACCESS_CONTROL_ALLOW_HEADERS,
-                HeaderValue::from_static("Authorization, Content-Type"),
+                HeaderValue::from_static("Authorization, Content-Type, Last-Event-ID"),
             );
             headers.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE);
         }
@@ -81,49 +98,108 @@ pub(super) async fn check(
 }
 
 impl Guard {
-    /// A page of any name that resolves to 127.0.0.1 could otherwise speak to a loopback box.
-    fn check_host(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
-        let known = host.is_none_or(|host| {
+    /// Judges a request; returns the Origin to echo, and the request with what handlers ask of it.
+    fn admit(
+        &self,
+        caller: &Caller,
+        mut request: Request,
+    ) -> Result<(Option<HeaderValue>, Request), Problem> {
+        let proxied = self.is_proxy(caller.client.ip());
+        let hosts = hosts(request.uri(), request.headers(), request.version())?;
+        self.check_hosts(&hosts, caller.local.ip(), proxied)?;
+        // The library is code and no data: it may be read from everywhere.
+        let is_library = request.uri().path().starts_with(super::sdk::PREFIX);
+        let origin = match self.check_origin(request.headers(), hosts.first().map(String::as_str)) {
+            _ if is_library => Some(HeaderValue::from_static("*")),
+            judged => judged?,
+        };
+        let client =
+            forwarded::client(caller.client.ip(), request.headers(), &self.trusted_proxies);
+        let charge = match proxied && caller.client.ip().to_canonical() != client {
+            true => Some(caller.place.charge(client).map_err(too_many)?),
+            false => None,
+        };
+        let extensions = request.extensions_mut();
+        extensions.insert(ClientAddr(client));
+        extensions.insert(Held {
+            _place: Arc::clone(&caller.place),
+            _charge: charge.map(Arc::new),
+        });
+        Ok((origin, request))
+    }
+
+    fn is_proxy(&self, socket: IpAddr) -> bool {
+        let socket = socket.to_canonical();
+        self.trusted_proxies.iter().any(|net| net.contains(&socket))
+    }
+
+    /// A page of any name that resolves to an address of this machine could otherwise speak to a
+    /// box that only its neighbours reach (DNS rebinding). Addresses as such are no names.
+    fn check_hosts(&self, hosts: &[String], local: IpAddr, proxied: bool) -> Result<(), Problem> {
+        let local = local.to_canonical();
+        let knows = |host: &String| {
             // A name with its root dot is the same name.
             let name = without_port(host).trim_end_matches('.');
-            name.eq_ignore_ascii_case("localhost")
-                || name
-                    .trim_matches(['[', ']'])
-                    .parse()
-                    .is_ok_and(|ip: IpAddr| ip.is_loopback())
-                || self
-                    .public_host
-                    .as_deref()
-                    .is_some_and(|own| own.eq_ignore_ascii_case(name))
-        });
-        if !self.loopback || known {
+            let is_public = self
+                .public_host
+                .as_deref()
+                .is_some_and(|own| own.eq_ignore_ascii_case(name.trim_matches(['[', ']'])));
+            is_public || is_loopback_name(name)
+        };
+        if self.loopback || local.is_loopback() {
+            if !hosts.is_empty() && hosts.iter().all(knows) {
+                return Ok(());
+            }
+            return Err(foreign_host(
+                "this listener is on loopback and answers to localhost and public.host only",
+            ));
+        }
+        let is_neighbour = |host: &String| {
+            let name = without_port(host).trim_end_matches('.');
+            address_of(name).is_some()
+                || is_of_local_network(name)
+                || self.allowed_origins.iter().any(|o| o.names_host(name))
+        };
+        if proxied
+            || !is_private(local)
+            || hosts.iter().all(|host| knows(host) || is_neighbour(host))
+        {
             return Ok(());
         }
-        Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "foreign-host",
-            "this listener is on loopback and answers to localhost and public.host only",
+        Err(foreign_host(
+            "this listener is on a private address and answers to addresses, local names and \
+             public.host only: set public.host to this name, or add it to http.allowed_origins",
         ))
     }
 
     /// The Origin to echo in CORS headers, if there is one and it is welcome.
-    fn check_origin(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, Problem> {
-        let Some(origin) = headers.get(header::ORIGIN) else {
+    fn check_origin(
+        &self,
+        headers: &HeaderMap,
+        host: Option<&str>,
+    ) -> Result<Option<HeaderValue>, Problem> {
+        let mut given = headers.get_all(header::ORIGIN).iter();
+        let Some(value) = given.next() else {
             return Ok(None);
         };
-        let text = origin.to_str().unwrap_or_default();
-        let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
-        let listed = self
-            .allowed_origins
-            .iter()
-            .any(|o| o == "*" || o.trim_end_matches('/').eq_ignore_ascii_case(text));
-        if listed {
-            return Ok(Some(origin.clone()));
+        let text = match given.next() {
+            None => value.to_str().unwrap_or_default(),
+            Some(_) => "",
+        };
+        let origin = Origin::new(text);
+        let listed = self.allowed_origins.iter().any(|o| o.allows(&origin));
+        let is_neighbour = self.loopback && self.allowed_origins.is_empty() && origin.is_loopback();
+        if listed || is_neighbour {
+            return Ok(Some(value.clone()));
         }
-        if self.is_own(text, host) {
+        if self.is_own(&origin, host) {
             return Ok(None);
         }
+        let shown: String = text.chars().take(100).collect();
+        tracing::info!(
+            origin = shown,
+            "a page of this origin may not connect; http.allowed_origins lists those that may"
+        );
         Err(Problem::new(
             StatusCode::FORBIDDEN,
             "foreign-origin",
@@ -132,42 +208,70 @@ impl Guard {
     }
 
     /// Same origin: what the client called this box, or `public.host` where a proxy rewrote it.
-    fn is_own(&self, origin: &str, host: Option<&str>) -> bool {
-        let Some((scheme, authority)) = origin.split_once("://") else {
+    fn is_own(&self, origin: &Origin<'_>, host: Option<&str>) -> bool {
+        let Some((scheme, authority)) = origin.authority() else {
             return false;
         };
-        let bare = match scheme {
-            "https" => authority.strip_suffix(":443"),
-            "http" => authority.strip_suffix(":80"),
-            _ => return false,
-        }
-        .unwrap_or(authority);
-        let same =
-            |own: &str| own.eq_ignore_ascii_case(authority) || own.eq_ignore_ascii_case(bare);
-        host.is_some_and(same)
-            || self
-                .public_host
-                .as_deref()
-                .is_some_and(|own| own.eq_ignore_ascii_case(bare))
+        let host = host.and_then(|host| {
+            let own = format!("{scheme}://{host}");
+            Some(Origin::new(&own).authority()?.1)
+        });
+        let is_public = || {
+            let own = self.public_host.as_deref()?;
+            Some(own.eq_ignore_ascii_case(authority.trim_matches(['[', ']'])))
+        };
+        host.is_some_and(|own| own == authority) || is_public().unwrap_or_default()
     }
+}
 
-    /// Walks X-Forwarded-For from the right, past trusted proxies only: what stands further left
-    /// was written by whoever is not trusted.
-    fn client(&self, socket: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let trusted = |ip: &IpAddr| self.trusted_proxies.iter().any(|net| net.contains(ip));
-        let mut client = socket.to_canonical();
-        let hops = headers.get_all("x-forwarded-for").iter().rev();
-        for hop in hops.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',')) {
-            if !trusted(&client) {
-                break;
-            }
-            match hop.trim().parse::<IpAddr>() {
-                Ok(ip) => client = ip.to_canonical(),
-                Err(_) => break,
-            }
+/// What the client calls this box, in every place where it says so: RFC 9112 section 3.2 allows one
+/// Host, and asks for one in HTTP/1.1.
+fn hosts(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Vec<String>, Problem> {
+    let bad = |detail| Problem::new(StatusCode::BAD_REQUEST, "bad-host", detail);
+    let mut hosts = vec![];
+    for value in headers.get_all(header::HOST) {
+        match value.to_str() {
+            Ok(host) => hosts.push(host.trim().to_owned()),
+            Err(_) => return Err(bad("the Host header is not ASCII")),
         }
-        client
     }
+    if hosts.len() > 1 {
+        return Err(bad("the request has more than one Host header"));
+    }
+    // Of a request in absolute form it is the authority that counts (section 3.2.2).
+    if let Some(authority) = uri.authority() {
+        hosts.insert(0, authority.as_str().to_owned());
+    }
+    if hosts.is_empty() && version >= Version::HTTP_11 {
+        return Err(bad("the request has no Host header"));
+    }
+    Ok(hosts)
+}
+
+fn foreign_host(detail: &str) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "foreign-host", detail)
+}
+
+fn too_many(full: crate::net::Full) -> Problem {
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    Problem::new(status, "rate-limited", full.to_string())
+}
+
+/// Addresses that only neighbours reach.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+/// Names that no public name server answers for: a single label, and RFC 6762, 8375 and ICANN's
+/// names for local networks.
+fn is_of_local_network(name: &str) -> bool {
+    const SUFFIXES: [&str; 5] = [".local", ".lan", ".home.arpa", ".internal", ".home"];
+    let name = name.to_ascii_lowercase();
+    let is_label = !name.is_empty() && !name.contains('.');
+    is_label || SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
 fn without_port(authority: &str) -> &str {
@@ -178,121 +282,4 @@ fn without_port(authority: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn guard() -> Guard {
-        Guard {
-            public_host: Some("call.example.org".into()),
-            allowed_origins: vec!["https://app.example.org".into()],
-            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
-            loopback: true,
-        }
-    }
-
-    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
-        list.iter()
-            .map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap()))
-            .collect()
-    }
-
-    #[test]
-    fn a_loopback_listener_refuses_foreign_hosts() {
-        let ok = |host| guard().check_host(&headers(&[("host", host)])).is_ok();
-        for own in [
-            "localhost:8080",
-            "127.0.0.1",
-            "127.9.9.9:1",
-            "[::1]:8080",
-            "localhost.",
-            "call.example.org",
-        ] {
-            assert!(ok(own), "{own}");
-        }
-        for foreign in [
-            "evil.example",
-            "localhost.evil.example",
-            "10.0.0.1:8080",
-            "",
-        ] {
-            assert!(!ok(foreign), "{foreign}");
-        }
-        let open = Guard {
-            loopback: false,
-            ..guard()
-        };
-        assert!(
-            open.check_host(&headers(&[("host", "evil.example")]))
-                .is_ok()
-        );
-    }
-
-    #[test]
-    fn origins_are_the_same_or_listed() {
-        let ok = |origin, host| {
-            guard()
-                .check_origin(&headers(&[("origin", origin), ("host", host)]))
-                .is_ok()
-        };
-        assert!(ok("http://localhost:8080", "localhost:8080"));
-        assert!(ok("https://box.example", "box.example"));
-        assert!(ok("https://box.example:443", "box.example"));
-        assert!(ok("https://app.example.org", "anything"));
-        assert!(
-            ok("https://call.example.org", "upstream:8080"),
-            "a proxy rewrote Host"
-        );
-        assert!(!ok("http://localhost:9999", "localhost:8080"));
-        assert!(!ok("https://evil.example", "localhost:8080"));
-        assert!(
-            !ok("http://call.example.org:9999", "call.example.org"),
-            "another port"
-        );
-        assert!(!ok("null", "null"));
-        assert!(
-            guard().check_origin(&headers(&[("host", "x")])).is_ok(),
-            "not a browser"
-        );
-        let any = Guard {
-            allowed_origins: vec!["*".into()],
-            ..guard()
-        };
-        assert!(
-            any.check_origin(&headers(&[("origin", "https://evil.example")]))
-                .is_ok()
-        );
-    }
-
-    #[test]
-    fn forwarded_addresses_count_from_the_right_past_trusted_proxies() {
-        let client = |socket: &str, lines: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for line in lines {
-                headers.append("x-forwarded-for", line.parse().unwrap());
-            }
-            guard()
-                .client(socket.parse().unwrap(), &headers)
-                .to_string()
-        };
-        assert_eq!(
-            client("192.0.2.1", &["198.51.100.7"]),
-            "192.0.2.1",
-            "not a proxy of ours"
-        );
-        assert_eq!(client("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
-        assert_eq!(
-            client("10.0.0.1", &["6.6.6.6, 198.51.100.7, 10.0.0.2"]),
-            "198.51.100.7"
-        );
-        assert_eq!(
-            client("10.0.0.1", &["6.6.6.6", "198.51.100.7"]),
-            "198.51.100.7"
-        );
-        assert_eq!(client("10.0.0.1", &["nonsense"]), "10.0.0.1");
-        assert_eq!(
-            client("::ffff:10.0.0.1", &["::ffff:198.51.100.7"]),
-            "198.51.100.7"
-        );
-        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
-    }
-}
+mod tests;

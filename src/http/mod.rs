@@ -5,6 +5,7 @@
 mod access;
 mod admin;
 mod extract;
+mod forwarded;
 mod guard;
 mod ice;
 mod openapi;
@@ -17,7 +18,7 @@ mod ws;
 pub use access::Access;
 pub use admin::{AdminToken, RelayRow};
 pub use guard::Guard;
-pub use serve::{Version, serve};
+pub use serve::{Caller, Version, serve};
 
 use crate::auth::credential::IceIssuer;
 use crate::signal::{ConnectionSettings, Driver};

@@ -1,9 +1,10 @@
 //! One HTTP connection: bounded in the time that a slow or silent client may take.
 
 use super::problem::Problem;
+use crate::net::{Full, Place};
 use axum::Router;
-use axum::extract::{ConnectInfo, Request};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, Version as HttpVersion, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -25,6 +26,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest head: a token in a query is the longest thing in it.
 const MAX_HEAD: u16 = 16 * 1024;
+/// What a client is answered on a connection that is one too many of its network: supervisors ask
+/// from the machine where the crowd may be.
+const OPEN_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// Requests of one HTTP/2 connection at once: a page takes a dozen.
 const MAX_STREAMS: u32 = 32;
 
@@ -37,16 +41,29 @@ pub enum Version {
     Http2,
 }
 
-/// Serves `router` to `client` until either side ends the connection; a WebSocket goes on by
+/// Whose requests a connection carries.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The client, or the proxy that speaks for it.
+    pub client: SocketAddr,
+    /// The address that was connected to.
+    pub local: SocketAddr,
+    /// Kept as long as the connection is used, by its WebSocket too.
+    pub place: Arc<Place>,
+}
+
+/// Serves `router` to `caller` until either side ends the connection; a WebSocket goes on by
 /// itself.
-pub async fn serve<S>(stream: S, client: SocketAddr, version: Version, router: Router)
+pub async fn serve<S>(stream: S, caller: Caller, version: Version, router: Router)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let stream = TokioIo::new(stream);
+    let client = caller.client;
     let served = match version {
         Version::Http1 => {
-            let service = service_fn(move |request| answer(router.clone(), client, request));
+            let service =
+                service_fn(move |request| answer(router.clone(), caller.clone(), request));
             http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
@@ -55,7 +72,7 @@ where
                 .with_upgrades()
                 .await
         }
-        Version::Http2 => serve_http2(stream, client, router).await,
+        Version::Http2 => serve_http2(stream, caller, router).await,
     };
     if let Err(error) = served {
         tracing::debug!(%client, "connection ended: {error}");
@@ -64,7 +81,7 @@ where
 
 /// hyper has no idle timeout for HTTP/2: a connection without a new request for as long as one may
 /// take is shut down, politely first.
-async fn serve_http2<S>(stream: TokioIo<S>, client: SocketAddr, router: Router) -> hyper::Result<()>
+async fn serve_http2<S>(stream: TokioIo<S>, caller: Caller, router: Router) -> hyper::Result<()>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -72,7 +89,7 @@ where
     let counter = Arc::clone(&requests);
     let service = service_fn(move |request| {
         counter.fetch_add(1, Ordering::Relaxed);
-        answer(router.clone(), client, request)
+        answer(router.clone(), caller.clone(), request)
     });
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
@@ -100,10 +117,22 @@ where
 
 async fn answer(
     router: Router,
-    client: SocketAddr,
+    caller: Caller,
     mut request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
-    request.extensions_mut().insert(ConnectInfo(client));
+    let is_open = OPEN_PATHS.contains(&request.uri().path());
+    if !is_open && caller.place.is_turned_away() {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let detail = Full::Network.to_string();
+        let mut refusal = Problem::new(status, "rate-limited", detail).into_response();
+        // RFC 9113 section 8.2.2 has no such header.
+        if request.version() < HttpVersion::HTTP_2 {
+            let headers = refusal.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        return Ok(refusal);
+    }
+    request.extensions_mut().insert(caller);
     // RFC 9113 section 8.3.1: HTTP/2 names the host in `:authority`.
     if !request.headers().contains_key(header::HOST)
         && let Some(authority) = request.uri().authority()
@@ -121,6 +150,7 @@ async fn answer(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::{ConnectionCaps, Connections};
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::time::Instant;
@@ -128,13 +158,36 @@ mod tests {
     /// RFC 9113 section 3.4: the preface, then an empty SETTINGS frame.
     const HTTP2_HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
+    fn now() -> std::time::Instant {
+        Instant::now().into_std()
+    }
+
+    fn connections(per_network: u32) -> Arc<Connections> {
+        Connections::new(ConnectionCaps {
+            per_network,
+            total: 100,
+        })
+    }
+
     fn connect(version: Version) -> DuplexStream {
+        connect_among(&connections(100), version)
+    }
+
+    fn connect_among(connections: &Arc<Connections>, version: Version) -> DuplexStream {
         let host = async |headers: axum::http::HeaderMap| headers[header::HOST].as_bytes().to_vec();
         let echo = async |body: String| body;
-        let router = Router::new().route("/", get(host).post(echo));
+        let router = Router::new()
+            .route("/", get(host).post(echo))
+            .route("/healthz", get(async || "alive"));
         let (client, server) = duplex(64 * 1024);
         let address = SocketAddr::from(([192, 0, 2, 1], 1));
-        tokio::spawn(serve(server, address, version, router));
+        let place = connections.enter(Some(address.ip()), now()).unwrap();
+        let caller = Caller {
+            client: address,
+            local: address,
+            place: Arc::new(place),
+        };
+        tokio::spawn(serve(server, caller, version, router));
         client
     }
 
@@ -160,6 +213,37 @@ mod tests {
         let (heard, waited) = until_closed(Version::Http1, head).await;
         assert!(heard.starts_with(b"HTTP/1.1 408 "));
         assert!(waited >= REQUEST_TIMEOUT && waited < 2 * REQUEST_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_counts_and_one_too_many_is_told() {
+        let connections = connections(2);
+        let ask = async |client: &mut DuplexStream, path: &str| {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut heard = vec![0; 4096];
+            let length = client.read(&mut heard).await.unwrap();
+            String::from_utf8_lossy(&heard[..length]).into_owned()
+        };
+        let mut kept = vec![];
+        for _ in 0..2 {
+            let mut client = connect_among(&connections, Version::Http1);
+            assert!(ask(&mut client, "/").await.starts_with("HTTP/1.1 200 "));
+            kept.push(client);
+        }
+        let mut third = connect_among(&connections, Version::Http1);
+        assert!(
+            ask(&mut third, "/healthz")
+                .await
+                .starts_with("HTTP/1.1 200 ")
+        );
+        let refused = ask(&mut third, "/").await.to_lowercase();
+        assert!(refused.starts_with("http/1.1 429 ") && refused.contains("connection: close"));
+        assert_eq!(third.read(&mut [0]).await.unwrap(), 0);
+        drop(kept);
+        while connections.total() > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use super::AppState;
 use super::access::token_of;
-use super::guard::ClientAddr;
+use super::guard::{ClientAddr, Held};
 use super::problem::Problem;
 use crate::protocol::DialectKind;
 use crate::signal::{self, ConnectError, Native};
@@ -10,7 +10,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -34,7 +34,9 @@ pub(super) async fn upgrade(
     };
     let admission = context.driver.admit(client, DialectKind::Native)?;
     let sessions = context.sessions.clone();
+    let held = Held::of(&mut parts);
     tokio::spawn(async move {
+        let _held = held;
         match upgrade.await {
             Ok(socket) => {
                 let carrier = TokioIo::new(socket);
@@ -48,7 +50,27 @@ pub(super) async fn upgrade(
         (header::UPGRADE, HeaderValue::from_static("websocket")),
         (header::SEC_WEBSOCKET_ACCEPT, accept),
     ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response())
+    let mut response = (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response();
+    if let Some(subprotocol) = subprotocol(&parts.headers) {
+        let headers = response.headers_mut();
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    Ok(response)
+}
+
+/// The first subprotocol that is offered. The frames are the same under every name, and a browser
+/// fails a connection whose offer nobody takes up (RFC 6455 section 4.1).
+pub(super) fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let is_token = |name: &&str| {
+        let is_word = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        !name.is_empty() && name.bytes().all(is_word)
+    };
+    let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut offered = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(str::trim);
+    HeaderValue::from_str(offered.find(is_token)?).ok()
 }
 
 /// RFC 9110 section 15.5.22 and RFC 6455 section 4.4: what would be one.
@@ -97,5 +119,28 @@ impl From<ConnectError> for Problem {
             ConnectError::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         };
         Self::new(status, code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_the_offered_subprotocols_is_chosen() {
+        let chosen = |lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                let line = HeaderValue::from_static(line);
+                headers.append(header::SEC_WEBSOCKET_PROTOCOL, line);
+            }
+            subprotocol(&headers).map(|name| name.to_str().unwrap().to_owned())
+        };
+        assert_eq!(chosen(&[]), None);
+        assert_eq!(chosen(&["callbox"]).as_deref(), Some("callbox"));
+        assert_eq!(chosen(&["a.b, c"]).as_deref(), Some("a.b"));
+        assert_eq!(chosen(&["a, b", "c"]).as_deref(), Some("a"));
+        assert_eq!(chosen(&["", "b"]).as_deref(), Some("b"));
+        assert_eq!(chosen(&[" , two words, \"q\", d"]).as_deref(), Some("d"));
     }
 }

@@ -44,6 +44,23 @@ pub fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, raised);
 }
 
+/// Descriptors of a process that are neither clients' nor relays': listeners of each worker, epoll
+/// sets, timers, files.
+const OWN_DESCRIPTORS: u64 = 128;
+
+/// How many connections this process has descriptors for, once as many as `relays` are reserved;
+/// relays get half of what there is at most.
+pub fn connection_budget(relays: u32) -> u32 {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    share_of(limit, relays)
+}
+
+fn share_of(limit: u64, relays: u32) -> u32 {
+    let free = limit.saturating_sub(OWN_DESCRIPTORS.min(limit / 4));
+    let left = free - u64::from(relays).min(free / 2);
+    left.try_into().unwrap_or(u32::MAX)
+}
+
 /// Binds a TCP listener for the configuration key `key`.
 ///
 /// # Errors
@@ -131,6 +148,16 @@ mod tests {
         let error = tcp(held.local_addr().unwrap(), "http.listen").unwrap_err();
         assert!(error.to_string().contains("set http.listen"));
         assert!(!error.is_absent_address());
+    }
+
+    #[test]
+    fn descriptors_are_reserved_for_relays() {
+        assert_eq!(share_of(524_288, 10_000), 514_160);
+        assert_eq!(share_of(1_024, 10_000), 448);
+        assert_eq!(share_of(1_024, 100), 796);
+        assert_eq!(share_of(u64::MAX, 10_000), u32::MAX);
+        assert_eq!(share_of(0, 10_000), 0);
+        assert!(share_of(64, 10_000) >= 24);
     }
 
     #[test]

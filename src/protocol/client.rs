@@ -6,9 +6,11 @@
 mod fields;
 mod names;
 
+use super::exchange::ExchangeRequest;
 use super::{ErrorCode, MAX_DEPTH, MAX_ID, MessageType};
 use crate::auth::Role;
 use fields::{Fault, Fields};
+pub use names::folds_to;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -32,6 +34,7 @@ impl ClientMessage {
         match &self.request {
             Request::Register { token, .. } => token.as_ref(),
             Request::Join(join) => join.token.as_ref(),
+            Request::Exchange(ExchangeRequest::Open { token }) => token.as_ref(),
             _ => None,
         }
     }
@@ -117,6 +120,8 @@ pub enum Request {
         /// The new role.
         role: Role,
     },
+    /// What dialects with topics and names ask; no native frame does.
+    Exchange(ExchangeRequest),
     /// `ping`.
     Ping {
         /// Given back as it is.
@@ -269,7 +274,7 @@ pub fn parse(text: &str) -> Result<ClientMessage, FrameError> {
 }
 
 /// Whether valid JSON nests deeper than `limit`: decoders elsewhere give up, or worse.
-fn is_deeper_than(json: &str, limit: usize) -> bool {
+pub fn is_deeper_than(json: &str, limit: usize) -> bool {
     // Text with few brackets needs no look at where they stand; nearly every message is such.
     let opening = json.bytes().filter(|b| matches!(b, b'{' | b'[')).count();
     if opening <= limit {

@@ -7,6 +7,14 @@ named! {
         Native = "native",
         /// The WebSocket clients of the tutorials, on `/`.
         Tutorial = "tutorial",
+        /// The signaling of y-webrtc.
+        YWebrtc = "y-webrtc",
+        /// The `ws-relay` of trystero.
+        Trystero = "trystero",
+        /// PeerJS.
+        PeerJs = "peerjs",
+        /// MQTT 3.1.1 and 5.
+        Mqtt = "mqtt",
     }
 }
 

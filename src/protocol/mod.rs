@@ -36,13 +36,19 @@ macro_rules! named {
 
 mod client;
 mod dialect;
+mod exchange;
 mod id;
 mod server;
 
 pub use client::{
-    CallSignal, ClientMessage, Forward, FrameError, Join, Media, Payload, Request, RoomPatch, parse,
+    CallSignal, ClientMessage, Forward, FrameError, Join, Media, Payload, Request, RoomPatch,
+    folds_to, is_deeper_than, parse,
 };
 pub use dialect::DialectKind;
+pub use exchange::{
+    Addressed, Denied, ExchangeReply, ExchangeRequest, MAX_TOPIC, Publication, SubscriptionOptions,
+    Takeover, Wish,
+};
 pub use id::{CallId, PeerId, ResumeToken};
 pub use server::{
     Body, Entry, Ice, PeerView, Presence, Resumption, RoomView, ServerMessage, StateView,

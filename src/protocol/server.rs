@@ -162,6 +162,8 @@ pub enum ServerMessage<'a> {
     },
     Peers {
         peers: Vec<PeerView<'a>>,
+        #[serde(skip_serializing_if = "is_false")]
+        more: bool,
     },
     Rooms {
         rooms: Vec<RoomView<'a>>,
@@ -239,6 +241,9 @@ pub struct Entry<'a> {
     /// The other members; absent for a registration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peers: Option<Vec<PeerView<'a>>>,
+    /// Whether `peers` frames with the other members follow.
+    #[serde(skip_serializing_if = "is_false")]
+    pub more: bool,
     /// The room's settings; absent for a registration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomView<'a>>,
@@ -252,6 +257,10 @@ pub struct Entry<'a> {
     /// Present in `resumed` only.
     #[serde(flatten)]
     pub resumption: Option<Resumption>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What a resume found in the ring.
@@ -328,6 +337,16 @@ pub struct PeerView<'a> {
     /// The foreign protocol that it speaks; absent for the native one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dialect: Option<&'static str>,
+}
+
+impl PeerView<'_> {
+    /// Bytes of its JSON at most.
+    pub fn size(&self) -> usize {
+        // 256 bytes hold the fields of fixed size with their names; a name has no controls, so that an
+        // escape takes two bytes.
+        let raw = |raw: Option<&RawValue>| raw.map_or(4, |raw| raw.get().len());
+        256 + 2 * self.identity.len() + raw(self.state.0) + raw(self.metadata)
+    }
 }
 
 /// A room as its members see it.

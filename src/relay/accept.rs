@@ -1,7 +1,7 @@
 //! Accepting TCP clients: connections are set up on the runtime of the whole box, and handed to a
 //! worker. Those inside TLS come from the TLS port, their handshake done.
 
-use super::intake::{ClientStream, Intake};
+use super::intake::{Admit, ClientStream, Intake};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,15 @@ use tokio::time::sleep;
 /// How long accepting rests where the process is out of file descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// Accepts connections that speak TURN from their first byte.
-pub(super) async fn accept_turn_tcp(listener: TcpListener, intake: Arc<Intake>) {
+/// Accepts connections that speak TURN from their first byte, as far as `admit` lets them in.
+pub(super) async fn accept_turn_tcp(listener: TcpListener, intake: Arc<Intake>, admit: Admit) {
     loop {
         let (socket, peer) = accept(&listener).await;
+        let Some(place) = admit(peer.ip()) else {
+            continue;
+        };
         match ClientStream::tcp(socket) {
-            Ok(stream) => hand_over(&intake, stream, peer, &listener),
+            Ok(stream) => hand_over(&intake, stream.holding(place), peer, &listener),
             Err(error) => tracing::debug!(%peer, "connection lost: {error}"),
         }
     }

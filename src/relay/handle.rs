@@ -2,7 +2,7 @@
 
 use super::accept;
 use super::engine::{AllocationView, Settings, WorkerId};
-use super::intake::{ClientStream, Intake};
+use super::intake::{Admit, ClientStream, Intake};
 use super::io::listener;
 use super::io::udp::{Offload, kernel_shortcomings};
 use super::shared::{RelayAddress, SharedState};
@@ -45,6 +45,8 @@ pub struct Listeners {
     pub udp: Vec<UdpSocket>,
     /// Non-blocking.
     pub tcp: Vec<TcpListener>,
+    /// Who counts connections of `tcp`; without one, nobody does.
+    pub admit: Option<Admit>,
 }
 
 /// A running relay. Dropping it ends every allocation and every thread.
@@ -73,9 +75,16 @@ impl RelayHandle {
         let shared = SharedState::new(config.addresses, config.ports, seed(), Instant::now());
         let intake = Arc::new(Intake::new(inboxes));
         let mut accepting = JoinSet::new();
+        let admit = listeners
+            .admit
+            .unwrap_or_else(|| Arc::new(|_| Some(Box::new(()))));
         for listener in listeners.tcp {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            accepting.spawn(accept::accept_turn_tcp(listener, Arc::clone(&intake)));
+            accepting.spawn(accept::accept_turn_tcp(
+                listener,
+                Arc::clone(&intake),
+                Arc::clone(&admit),
+            ));
         }
         let handle = Self {
             intake: Arc::clone(&intake),

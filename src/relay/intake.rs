@@ -4,17 +4,33 @@ use super::io::stream::NewStream;
 use super::worker::inbox::{Commands, Inbox};
 use rustls::ServerConnection;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What a connection holds for as long as it lives.
+pub type Place = Box<dyn Send>;
+
+/// Counts a TCP connection of a client in, unless there are too many.
+pub type Admit = Arc<dyn Fn(IpAddr) -> Option<Place> + Send + Sync>;
 
 /// A connection that a worker can take over, its TLS handshake done.
 pub struct ClientStream {
     socket: TcpStream,
     tls: Option<Box<ServerConnection>>,
+    place: Option<Place>,
 }
 
 impl ClientStream {
+    /// The same connection, which holds `place` from here on.
+    #[must_use]
+    pub fn holding(self, place: Place) -> Self {
+        Self {
+            place: Some(place),
+            ..self
+        }
+    }
+
     /// A plain connection.
     ///
     /// # Errors
@@ -23,6 +39,7 @@ impl ClientStream {
         Ok(Self {
             socket: socket.into_std()?,
             tls: None,
+            place: None,
         })
     }
 
@@ -35,6 +52,7 @@ impl ClientStream {
         Ok(Self {
             socket: socket.into_std()?,
             tls: Some(Box::new(session)),
+            place: None,
         })
     }
 
@@ -74,6 +92,7 @@ impl Intake {
             five_tuple: NewStream::five_tuple(stream.tls.is_some(), peer, local),
             socket: stream.socket,
             tls: stream.tls,
+            place: stream.place,
             prefix: prefix.to_vec(),
         };
         if !self.inboxes[turn % self.inboxes.len()].offer(new) {

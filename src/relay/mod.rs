@@ -13,6 +13,6 @@ mod stats;
 mod worker;
 
 pub use handle::{Listeners, RelayConfig, RelayHandle};
-pub use intake::ClientStream;
+pub use intake::{Admit, ClientStream, Place};
 pub use io::udp::{Offload, kernel_shortcomings};
 pub use stats::{IoStats, RelayStats, WorkerLoad};

@@ -7,7 +7,7 @@ mod ending;
 
 use super::dialect::{Asked, Closing, Dialect, Incoming, Outgoing, Output};
 use super::driver::{Admission, DialectStats, Driver};
-use super::hub::{Input, Loss};
+use super::hub::{self, Input, Loss};
 use super::websocket::{Decoder, Event, Next, Opcode};
 use crate::auth::Grant;
 use crate::protocol::{CloseCode, PeerId, RequestError};
@@ -81,6 +81,7 @@ pub fn run<C: Carrier, D: Dialect>(
         opened: Instant::now(),
         sent: None,
         heartbeat,
+        probe: None,
     };
     async move {
         let (conn, client) = (connection.admission.conn, connection.admission.client);
@@ -121,6 +122,8 @@ struct Connection<C: Carrier, D: Dialect> {
     /// The last sequence number written, and whose session it is of.
     sent: Option<(PeerId, u64)>,
     heartbeat: Heartbeat,
+    /// The payload of a ping with which the hub asked for a sign of life.
+    probe: Option<u64>,
 }
 
 struct Heartbeat {
@@ -171,7 +174,9 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
             }
             let at = self.deadline();
             let dialect_at = self.dialect.next_timeout().map(Instant::from_std);
-            let first = dialect_at.map_or(at, |dialect_at| at.min(dialect_at));
+            let held_until = self.admission.outbox.held_until().map(Instant::from_std);
+            let wakes = dialect_at.into_iter().chain(held_until);
+            let first = wakes.fold(at, Instant::min);
             if timer.deadline() != first {
                 timer.as_mut().reset(first);
             }
@@ -190,7 +195,8 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
 
     /// Whether so little waits for the client that it may say more.
     fn accepts_input(&self) -> bool {
-        self.wants_end.is_none() && self.admission.outbox.is_light() && self.socket.is_light()
+        let now = || Instant::now().into_std();
+        self.wants_end.is_none() && self.socket.is_light() && self.admission.outbox.is_light(now)
     }
 
     /// A full socket is not pinged.
@@ -231,9 +237,14 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
                     .sent,
             ),
         };
+        let mut is_probed = false;
         let gathered = REQUESTS.with_borrow_mut(|requests| {
             let now = now::<D>(self.opened);
             let each = |frame: &Outgoing, buffer: &mut Vec<u8>| {
+                if !D::IS_NATIVE && matches!(frame.event, hub::Event::Probe) {
+                    is_probed = true;
+                    return;
+                }
                 dialect.encode(frame, now, &mut Output::new(buffer, requests, wants_end));
                 if let Some(count) = count {
                     count.inc();
@@ -248,6 +259,11 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
             };
             socket.poll_gather::<D>(cx, outbox, each)
         });
+        if is_probed {
+            let payload: u64 = rand::random();
+            self.socket.queue(Opcode::Ping, &payload.to_be_bytes());
+            self.probe = Some(payload);
+        }
         self.ask();
         gathered
     }
@@ -339,6 +355,14 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
                 self.socket.queue(Opcode::Pong, payload);
             }
             Event::Pong(payload) => {
+                if self
+                    .probe
+                    .take_if(|probe| payload == probe.to_be_bytes())
+                    .is_some()
+                {
+                    self.driver().input(Input::Alive { conn });
+                    return Ok(Next::Go);
+                }
                 let answers = |ping: &mut Ping| payload == ping.payload.to_be_bytes();
                 let Some(ping) = self.heartbeat.ping.take_if(answers) else {
                     self.count_control_frame()?;

@@ -127,7 +127,10 @@ impl Dialect for Native {
     }
 
     fn encode(&mut self, outgoing: &Outgoing, _: Instant, out: &mut Output<'_>) {
-        let Event::Native(body) = &outgoing.event;
+        let Event::Native(body) = &outgoing.event else {
+            // The hub sends nothing else to native connections.
+            return;
+        };
         let length = protocol::frame_len(outgoing.seq, body);
         websocket::write_header(out.frames, Opcode::Text, length);
         write_frame(out.frames, outgoing.seq, body);

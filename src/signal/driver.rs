@@ -6,17 +6,17 @@
 
 use super::dialect::{Closing, Outgoing};
 use super::hub::{ConnId, Effect, Hub, Input, Now, Settings};
-use super::outbox::{Outbox, Pushed};
+use super::outbox::{Outbox, Pushed, Shares};
 use crate::auth::credential::{IceIssuer, http_user};
 use crate::clock;
-use crate::network::network_of;
+use crate::network::{NetworkCounts, network_of};
 use crate::protocol::{DialectKind, FrameType};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::{Notify, watch};
@@ -24,7 +24,8 @@ use tokio::sync::{Notify, watch};
 /// How many connections there may be, and how much may wait for one.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimits {
-    /// From one IPv4 address or IPv6 /64.
+    /// From one IPv4 address or IPv6 /64, and more of the networks around the latter
+    /// ([`NetworkCounts`]).
     pub per_ip: u32,
     /// In all.
     pub total: u32,
@@ -119,7 +120,11 @@ struct State {
     hub: Hub,
     limits: ConnectionLimits,
     outboxes: HashMap<ConnId, Arc<Outbox>>,
-    per_ip: HashMap<IpAddr, u32>,
+    networks: NetworkCounts,
+    /// Bytes that wait for the connections of each network that has some.
+    waiting_of: HashMap<IpAddr, Arc<AtomicUsize>>,
+    /// Bytes that wait for all connections.
+    waiting: Arc<AtomicUsize>,
     /// Kept between calls for its capacity.
     effects: Vec<Effect>,
     sent: SentByType,
@@ -143,7 +148,9 @@ impl Driver {
             hub: Hub::new(settings, ice, rand::random()),
             limits,
             outboxes: HashMap::new(),
-            per_ip: HashMap::new(),
+            networks: NetworkCounts::default(),
+            waiting_of: HashMap::new(),
+            waiting: Arc::default(),
             effects: vec![],
             sent: SentByType::default(),
             next_conn: 0,
@@ -188,16 +195,17 @@ impl Driver {
         if total >= state.limits.total {
             return Err(ConnectError::Total);
         }
-        let source = network_of(client);
         let per_ip = state.limits.per_ip;
-        let count = state.per_ip.entry(source).or_insert(0);
-        if *count >= per_ip {
+        if !state.networks.take(client, per_ip) {
             return Err(ConnectError::PerIp);
         }
-        *count += 1;
         let conn = ConnId(state.next_conn);
         state.next_conn += 1;
-        let outbox = Arc::new(Outbox::new(state.limits.outbox));
+        let shares = Shares {
+            network: Arc::clone(state.waiting_of.entry(network_of(client)).or_default()),
+            total: Arc::clone(&state.waiting),
+        };
+        let outbox = Arc::new(Outbox::new(state.limits.outbox, shares));
         state.outboxes.insert(conn, Arc::clone(&outbox));
         self.live.send_replace(state.outboxes.len());
         self.stats.of(dialect).connections.inc();
@@ -205,7 +213,6 @@ impl Driver {
             conn,
             dialect,
             client,
-            source,
             outbox,
             driver: Arc::clone(self),
         })
@@ -285,6 +292,11 @@ impl Driver {
                         self.push(input, outbox, Outgoing { peer, seq, event });
                     }
                 }
+                Effect::Hold { conn, until } => {
+                    if let Some(outbox) = state.outboxes.get(&conn) {
+                        outbox.hold(until);
+                    }
+                }
                 Effect::Close { conn, code, reason } => {
                     if let Some(outbox) = state.outboxes.get(&conn) {
                         outbox.close(Closing { code, reason });
@@ -350,7 +362,6 @@ pub struct Admission {
     pub(super) dialect: DialectKind,
     pub(super) client: IpAddr,
     pub(super) outbox: Arc<Outbox>,
-    source: IpAddr,
     driver: Arc<Driver>,
 }
 
@@ -364,11 +375,11 @@ impl Drop for Admission {
     fn drop(&mut self) {
         let mut state = self.driver.lock();
         state.outboxes.remove(&self.conn);
-        if let Some(count) = state.per_ip.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                state.per_ip.remove(&self.source);
-            }
+        state.networks.give_back(self.client);
+        let network = network_of(self.client);
+        // The table and this outbox hold the count of a network that has no other connection.
+        if (state.waiting_of.get(&network)).is_some_and(|count| Arc::strong_count(count) <= 2) {
+            state.waiting_of.remove(&network);
         }
         self.driver.live.send_replace(state.outboxes.len());
         self.driver.stats.of(self.dialect).connections.dec();
@@ -421,8 +432,9 @@ mod tests {
         drop(first);
         assert!(admit("2001:db8::2").is_ok());
         drop((_second, _other));
+        assert!(driver.lock().waiting_of.is_empty());
         assert!(
-            driver.lock().per_ip.is_empty(),
+            driver.lock().networks.is_empty(),
             "nothing is left of clients that are gone"
         );
     }

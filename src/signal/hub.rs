@@ -6,16 +6,20 @@
 mod admin;
 mod admission;
 mod calls;
+mod claims;
 mod clock;
 mod credentials;
 mod drain;
+mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod interface;
 mod membership;
 mod moderation;
 mod names;
+mod parked;
 mod rate;
+mod registry;
 mod requests;
 mod response_cache;
 mod resume;
@@ -24,6 +28,7 @@ mod routing;
 mod session;
 mod stats;
 mod timers;
+mod topics;
 mod views;
 
 pub use admin::{PeerInfo, RoomInfo};
@@ -39,10 +44,11 @@ use crate::signal::room::Room;
 use calls::Call;
 use clock::Clocks;
 use drain::Draining;
+use exchange::Exchange;
 use names::Names;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use rate::{Attempts, Bucket};
+use rate::{Attempts, Bucket, ByteBucket};
 use response_cache::ResponseCache;
 use session::{Conn, Sessions};
 use std::collections::{BTreeMap, HashMap};
@@ -64,6 +70,7 @@ pub struct Hub {
     names: Names,
     rooms: BTreeMap<Arc<str>, Room>,
     calls: HashMap<CallId, Call>,
+    exchange: Exchange,
     attempts: Attempts,
     timers: Timers,
     clocks: Clocks,
@@ -92,6 +99,7 @@ impl Hub {
             names: Names::default(),
             rooms: BTreeMap::new(),
             calls: HashMap::new(),
+            exchange: Exchange::default(),
             attempts: Attempts::default(),
             timers: Timers::default(),
             clocks: Clocks::default(),
@@ -123,6 +131,7 @@ impl Hub {
                     self.sessions.confirm(peer, seq);
                 }
             }
+            Input::Alive { conn } => self.alive(cx, conn),
             Input::Closed { conn, loss } => {
                 let reason = match loss {
                     Loss::Disconnected => LeaveReason::Disconnected,
@@ -163,6 +172,10 @@ impl Hub {
                 Timer::TokenEnds(peer) => self.token_ended(cx, peer),
                 Timer::RingEnds(call) => self.ring_ended(cx, call),
                 Timer::Refresh(peer) => self.push_ice(cx, peer),
+                Timer::ContestEnds(name) => self.contest_ends(cx, &name),
+                Timer::ParkedEnds(name) => self.parked_ends(cx, &name),
+                Timer::RefreshMember(conn) => self.mint_for_member(cx, conn),
+                Timer::MemberEnds(conn) => self.member_ends(cx, conn),
                 Timer::Forgive(guesser) => self.attempts.expire(&guesser),
                 Timer::LookAtClock => self.clock_looked_at(cx),
                 Timer::GraceEnds => self.grace_ended(cx),
@@ -196,6 +209,10 @@ impl Hub {
             ring_bytes: self.sessions.ring_bytes(),
             guessers: self.attempts.len(),
             timers: self.timers.len(),
+            topics: self.exchange.topics.len(),
+            subscriptions: self.exchange.topics.subscriptions(),
+            claimed_names: self.exchange.registry.len(),
+            parked_bytes: self.exchange.parked.bytes(),
             sent: self.sessions.sent,
         }
     }
@@ -229,6 +246,7 @@ impl Hub {
                 malformed: 0,
                 frames: Bucket::default(),
                 candidates: Bucket::default(),
+                bytes: ByteBucket::default(),
                 responses: ResponseCache::default(),
                 sessions: 0,
             },
@@ -256,6 +274,13 @@ impl Hub {
                 seq: None,
                 event: Event::Native(body),
             });
+        }
+    }
+
+    /// Sends one after the other to a session.
+    fn send_all(&mut self, cx: &mut Cx<'_>, peer: PeerId, bodies: Vec<Body>) {
+        for body in bodies {
+            self.sessions.send(cx.effects, peer, body);
         }
     }
 

@@ -6,16 +6,50 @@
 use super::dialect::{Closing, Outgoing};
 use crate::protocol::CloseCode;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+
+/// Bytes that may wait for all connections of one network, and for all of them. Beyond either, a
+/// connection for which more than its fair share waits is closed as one that is too slow.
+const MAX_OF_NETWORK: usize = 32 << 20;
+const MAX_IN_ALL: usize = 256 << 20;
+/// What may wait for any connection, whatever waits for others.
+const FAIR_SHARE: usize = 32 << 10;
+
+/// What waits for connections together.
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    /// Those of the same network.
+    pub(super) network: Arc<AtomicUsize>,
+    /// All.
+    pub(super) total: Arc<AtomicUsize>,
+}
+
+impl Shares {
+    fn add(&self, bytes: usize) {
+        self.network.fetch_add(bytes, Ordering::Relaxed);
+        self.total.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.network.fetch_sub(bytes, Ordering::Relaxed);
+        self.total.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn are_full(&self) -> bool {
+        self.network.load(Ordering::Relaxed) > MAX_OF_NETWORK
+            || self.total.load(Ordering::Relaxed) > MAX_IN_ALL
+    }
+}
 
 /// Written by the driver, emptied by the connection's task.
 #[derive(Debug)]
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
     capacity: usize,
+    shares: Shares,
     opened: Instant,
     entered: AtomicBool,
 }
@@ -40,6 +74,8 @@ struct Queue {
     input: u64,
     before: usize,
     spare: Spare,
+    /// Until when the client is not to be read.
+    held: Option<Instant>,
     closing: Option<Closing>,
     /// The connection's task, where it waits for more.
     reader: Option<Waker>,
@@ -82,10 +118,11 @@ impl Queue {
 }
 
 impl Outbox {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize, shares: Shares) -> Self {
         Self {
             queue: Mutex::default(),
             capacity,
+            shares,
             opened: Instant::now(),
             entered: AtomicBool::new(false),
         }
@@ -110,9 +147,12 @@ impl Outbox {
         if queue.input != input {
             (queue.input, queue.before) = (input, queue.bytes);
         }
-        let bytes = queue.bytes + frame.event.cost();
-        let has_room = queue.has_room(bytes, self.capacity);
+        let cost = frame.event.cost();
+        let bytes = queue.bytes + cost;
+        let has_room = queue.has_room(bytes, self.capacity)
+            && (bytes <= FAIR_SHARE || !self.shares.are_full());
         queue.bytes = bytes;
+        self.shares.add(cost);
         let pushed = if !has_room {
             queue.frames = VecDeque::new();
             queue.closing = Some(Closing {
@@ -126,6 +166,16 @@ impl Outbox {
         };
         wake(queue);
         pushed
+    }
+
+    /// Has the client not read until then.
+    pub(super) fn hold(&self, until: Instant) {
+        self.lock().held = Some(until);
+    }
+
+    /// Until when the client is not read.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        self.lock().held
     }
 
     /// Ends the connection behind the frames that wait; the first reason stands.
@@ -168,9 +218,13 @@ impl Outbox {
         Poll::Ready(Ok(bytes))
     }
 
-    /// Whether so little waits that its consumer may ask for more.
-    pub(super) fn is_light(&self) -> bool {
-        self.lock().bytes <= self.capacity / 2
+    /// Whether so little waits that its consumer may ask for more, and it has not said too much.
+    pub(super) fn is_light(&self, now: impl FnOnce() -> Instant) -> bool {
+        let mut queue = self.lock();
+        if queue.held.is_some_and(|until| until <= now()) {
+            queue.held = None;
+        }
+        queue.held.is_none() && queue.bytes <= self.capacity / 2
     }
 
     /// Drops what waits: nothing of it will be sent.
@@ -206,6 +260,7 @@ impl Outbox {
     pub(super) fn written(&self, bytes: usize) {
         let mut queue = self.lock();
         queue.bytes -= bytes;
+        self.shares.give_back(bytes);
         queue.spare.left = queue.spare.left.saturating_sub(bytes);
         if queue.spare.left == 0 {
             queue.spare = Spare::default();
@@ -214,6 +269,12 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.shares.give_back(self.lock().bytes);
     }
 }
 
@@ -256,7 +317,7 @@ mod tests {
 
     #[test]
     fn frames_being_written_count_until_they_are_out() {
-        let outbox = Outbox::new(100);
+        let outbox = Outbox::new(100, Shares::default());
         outbox.push(1, frame(60));
         assert_eq!(take(&outbox), Poll::Ready(Ok(1)));
         outbox.written(60);
@@ -272,7 +333,7 @@ mod tests {
 
     #[test]
     fn what_one_input_leads_to_reaches_a_consumer_that_keeps_up() {
-        let outbox = Outbox::new(100);
+        let outbox = Outbox::new(100, Shares::default());
         outbox.push(1, frame(50));
         for size in [500, 30, 400] {
             assert!(matches!(outbox.push(2, frame(size)), Pushed::Waits(_)));
@@ -282,7 +343,7 @@ mod tests {
             Pushed::Waits(1030),
             "as if it were not there"
         );
-        assert!(!outbox.is_light());
+        assert!(!outbox.is_light(Instant::now));
         assert_eq!(take(&outbox), Poll::Ready(Ok(5)));
         outbox.written(980);
         assert_eq!(
@@ -299,14 +360,14 @@ mod tests {
 
     #[test]
     fn who_is_behind_gets_no_spare_room() {
-        let outbox = Outbox::new(100);
+        let outbox = Outbox::new(100, Shares::default());
         outbox.push(1, frame(51));
         assert_eq!(outbox.push(2, frame(500)), Pushed::Overflowed);
     }
 
     #[test]
     fn a_batch_ends_behind_the_frame_that_reaches_its_limit() {
-        let outbox = Outbox::new(100);
+        let outbox = Outbox::new(100, Shares::default());
         for input in 0..4 {
             outbox.push(input, frame(20));
         }
@@ -319,7 +380,7 @@ mod tests {
 
     #[test]
     fn the_first_reason_to_close_stands_and_frames_before_it_go_out() {
-        let outbox = Outbox::new(100);
+        let outbox = Outbox::new(100, Shares::default());
         outbox.push(1, frame(10));
         for code in [CloseCode::Kicked, CloseCode::Normal] {
             outbox.close(Closing { code, reason: "" });
@@ -328,5 +389,61 @@ mod tests {
         assert_eq!(outbox.closing().map(|c| c.code), Some(CloseCode::Kicked));
         assert_eq!(take(&outbox), Poll::Ready(Ok(1)));
         assert_eq!(take(&outbox), Poll::Ready(Err(CloseCode::Kicked)));
+    }
+
+    #[test]
+    fn a_held_client_is_read_again_later() {
+        let outbox = Outbox::new(100, Shares::default());
+        let now = Instant::now();
+        outbox.hold(now + Duration::from_secs(1));
+        assert!(!outbox.is_light(|| now));
+        assert!(outbox.is_light(|| now + Duration::from_secs(1)));
+        assert_eq!(outbox.held_until(), None);
+    }
+
+    #[test]
+    fn one_network_holds_no_more_than_its_share_and_others_go_on() {
+        let (total, network) = (Arc::default(), Arc::<AtomicUsize>::default());
+        let outbox = |network: &Arc<AtomicUsize>| {
+            let shares = Shares {
+                network: Arc::clone(network),
+                total: Arc::clone(&total),
+            };
+            Outbox::new(256 << 10, shares)
+        };
+        let mut held = vec![];
+        loop {
+            let slow = outbox(&network);
+            let last = (0..4).map(|_| slow.push(1, frame(60 << 10))).last();
+            held.push(slow);
+            if last != Some(Pushed::Waits(240 << 10)) {
+                break;
+            }
+        }
+        assert!(
+            held.len() <= (MAX_OF_NETWORK >> 10) / 240 + 2,
+            "{}",
+            held.len()
+        );
+        // A light consumer of that network, and any of another one, are as before.
+        assert!(matches!(
+            outbox(&network).push(1, frame(30 << 10)),
+            Pushed::Waits(_)
+        ));
+        let elsewhere = outbox(&Arc::default());
+        for _ in 0..4 {
+            assert!(matches!(
+                elsewhere.push(1, frame(60 << 10)),
+                Pushed::Waits(_)
+            ));
+        }
+        drop((held, elsewhere));
+        assert_eq!(
+            (
+                network.load(Ordering::Relaxed),
+                total.load(Ordering::Relaxed)
+            ),
+            (0, 0)
+        );
     }
 }

@@ -71,6 +71,7 @@ impl Relay {
             tls.local_addr().unwrap(),
         );
         let listeners = Listeners {
+            admit: None,
             udp: vec![udp, udp_v6, second],
             tcp: vec![tcp],
         };

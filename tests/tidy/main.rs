@@ -21,6 +21,7 @@ const PURE: &[&str] = &[
     "src/hooks/question.rs",
     "src/hooks/queue",
     "src/hooks/signature.rs",
+    "src/compat/",
     "src/signal/hub",
     "src/signal/dialect.rs",
     "src/signal/room.rs",
@@ -86,7 +87,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("app", &["*"]),
     (
         "cli",
-        &[
+        &["origin", 
             "address",
             "app",
             "auth",
@@ -102,18 +103,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "http",
-        &[
+        &["origin", 
             "address", "auth", "clock", "cluster", "compat", "hooks", "net", "network", "protocol",
             "rate", "signal",
         ],
     ),
     (
         "compat",
-        &["address", "auth", "clock", "protocol", "rate", "signal"],
+        &["origin", "address", "auth", "clock", "protocol", "rate", "signal"],
     ),
     (
         "cluster",
-        &[
+        &["origin", 
             "address", "auth", "clock", "net", "protocol", "rate", "signal",
         ],
     ),
@@ -133,11 +134,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "net",
-        &[
+        &["origin", 
             "address", "auth", "clock", "config", "network", "protocol", "rate",
         ],
     ),
-    ("config", &["address", "auth", "protocol"]),
+    ("config", &["origin", "address", "auth", "protocol"]),
     ("protocol", &["address", "auth"]),
     ("auth", &["clock"]),
     ("log", &["clock", "config"]),
@@ -145,6 +146,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("turn_engine", &[]),
     ("network", &[]),
     ("clock", &[]),
+    ("origin", &[]),
     ("address", &[]),
     ("rate", &[]),
 ];

@@ -10,27 +10,25 @@ mod sniff;
 pub use sniff::Protocol;
 
 use super::certs::{ACME_ALPN, CertStore};
-use crate::network::network_of;
+use super::connections::{Connections, Place, SilentNote};
 use ipnet::IpNet;
 use socket2::SockRef;
-use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::AbortHandle;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// How long a client may take from `accept` to its first byte, PROXY header and TLS handshake
-/// included.
+/// How long a client may take from `accept` to its first byte, or to the end of its PROXY header.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections of one port that have not spoken yet: a TLS handshake holds some 40 KiB.
-const MAX_SILENT: usize = 1024;
+/// How long it may take from there: a TLS handshake, and the first byte inside. Thousands that come
+/// back at once wait for each other's handshakes.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long written bytes may wait for a client that takes none (tcp(7), TCP_USER_TIMEOUT): what
 /// reads nothing for so long is gone or means harm.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,18 +70,33 @@ pub struct Accepted {
     pub client: SocketAddr,
     /// The address that the client asked.
     pub local: SocketAddr,
+    /// Its place in the count of connections: to be kept as long as the connection is.
+    pub place: Place,
 }
 
 /// How one port greets its clients.
-#[derive(Default)]
 pub struct Front {
     /// Certificates, where the port speaks TLS.
     pub tls: Option<Arc<CertStore>>,
-    /// Whose connections begin with a PROXY header.
-    pub proxies: Vec<IpNet>,
+    /// Whose connections are charged to the client that they name.
+    pub trusted: Vec<IpNet>,
+    /// Whether connections of trusted proxies begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// The count of the whole box.
+    pub connections: Arc<Connections>,
 }
 
 impl Front {
+    /// A plain port that trusts no proxy.
+    pub fn plain(connections: Arc<Connections>) -> Self {
+        Self {
+            tls: None,
+            trusted: vec![],
+            proxy_protocol: false,
+            connections,
+        }
+    }
+
     /// Accepts until `stop` turns true, and hands over every connection that says in time what it
     /// is; `hand_over` must not block.
     pub async fn serve(
@@ -92,15 +105,15 @@ impl Front {
         mut stop: watch::Receiver<bool>,
         hand_over: impl Fn(Accepted) + Send + Sync + 'static,
     ) {
+        let connections = self.connections;
         let greeter = Arc::new(Greeter {
             tls: self
                 .tls
                 .map(|store| TlsAcceptor::from(Arc::new(store.server_config(&sniff::ALPN)))),
-            proxies: self.proxies,
+            trusted: self.trusted,
+            proxy_protocol: self.proxy_protocol,
             hand_over,
         });
-        let places = Arc::new(Semaphore::new(MAX_SILENT));
-        let mut silent = Silent::default();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -114,72 +127,44 @@ impl Front {
                     continue;
                 }
             };
-            if places.available_permits() == 0 {
-                silent.drop_one();
-            }
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                return;
+            let charged = (!greeter.is_trusted(client.ip())).then_some(client.ip());
+            let now = Instant::now();
+            let place = match connections.enter(charged, now) {
+                Ok(place) => place,
+                Err(full) => {
+                    tracing::debug!(%client, "connection closed at once: {full}");
+                    continue;
+                }
             };
+            let silent = connections.note_silent(charged, now);
+            let key = silent.key();
             let greeter = Arc::clone(&greeter);
             let greeting = tokio::spawn(async move {
-                greeter.meet(stream, client).await;
-                drop(place);
+                greeter.meet(stream, client, place, silent).await;
             });
-            silent.push(client.ip(), greeting.abort_handle());
-        }
-    }
-}
-
-/// Connections that have not spoken, oldest first, among some that have since.
-#[derive(Default)]
-struct Silent(VecDeque<(IpAddr, AbortHandle)>);
-
-impl Silent {
-    fn push(&mut self, client: IpAddr, task: AbortHandle) {
-        if self.0.len() >= 2 * MAX_SILENT {
-            self.0.retain(|(_, task)| !task.is_finished());
-        }
-        self.0.push_back((network_of(client), task));
-    }
-
-    /// The network that has most of them makes room, so that whoever opens many loses its own; the
-    /// one that has been silent longest goes, as a client that means to speak does so within
-    /// fractions of a second.
-    fn drop_one(&mut self) {
-        self.0.retain(|(_, task)| !task.is_finished());
-        let mut shares = HashMap::new();
-        for (network, _) in &self.0 {
-            *shares.entry(*network).or_insert(0) += 1;
-        }
-        let shares: &HashMap<IpAddr, u32> = &shares;
-        // Of equal ones the first found, which is the oldest.
-        let greedy = self
-            .0
-            .iter()
-            .rev()
-            .max_by_key(|(network, _)| shares[network]);
-        let Some(&(greedy, _)) = greedy else { return };
-        let oldest = self.0.iter().position(|(network, _)| *network == greedy);
-        if let Some((_, task)) = oldest.and_then(|oldest| self.0.remove(oldest)) {
-            task.abort();
+            connections.may_abort(key, greeting.abort_handle());
         }
     }
 }
 
 struct Greeter<H> {
     tls: Option<TlsAcceptor>,
-    proxies: Vec<IpNet>,
+    trusted: Vec<IpNet>,
+    proxy_protocol: bool,
     hand_over: H,
 }
 
 impl<H: Fn(Accepted)> Greeter<H> {
-    async fn meet(&self, stream: TcpStream, client: SocketAddr) {
-        match timeout(GREETING_TIMEOUT, self.greet(stream, client)).await {
-            Ok(Ok(Some(accepted))) => (self.hand_over)(accepted),
-            Ok(Ok(None)) => {}
-            Ok(Err(error)) => tracing::debug!(%client, "connection failed: {error}"),
-            Err(_) => tracing::debug!(%client, "said nothing in time"),
+    async fn meet(&self, stream: TcpStream, client: SocketAddr, place: Place, silent: SilentNote) {
+        match self.greet(stream, client, place).await {
+            Ok(Some(accepted)) => (self.hand_over)(accepted),
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                tracing::debug!(%client, "said nothing in time");
+            }
+            Err(error) => tracing::debug!(%client, "connection failed: {error}"),
         }
+        drop(silent);
     }
 
     /// `None`: the client speaks no protocol of this port, or was an authority that has seen what
@@ -188,16 +173,38 @@ impl<H: Fn(Accepted)> Greeter<H> {
         &self,
         mut stream: TcpStream,
         mut client: SocketAddr,
+        place: Place,
     ) -> io::Result<Option<Accepted>> {
         // Signaling frames are small and wait for nothing.
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_user_timeout(Some(STALL_TIMEOUT))?;
         let mut local = stream.local_addr()?;
-        if self.is_proxy(client.ip())
-            && let Some(proxied) = proxy::read(&mut stream).await?
-        {
-            (client, local) = (proxied.source, proxied.destination);
+        if self.proxy_protocol && self.is_trusted(client.ip()) {
+            let header = timeout(GREETING_TIMEOUT, proxy::read(&mut stream)).await??;
+            if let Some(proxied) = header {
+                (client, local) = (proxied.source, proxied.destination);
+                let charged = place.belongs_to(client.ip());
+                charged.map_err(io::Error::other)?;
+            }
         }
+        // Until it has spoken, a client costs a socket: TLS would hold buffers for it.
+        timeout(GREETING_TIMEOUT, stream.peek(&mut [0])).await??;
+        let spoken = timeout(HANDSHAKE_TIMEOUT, self.hear(stream, client)).await??;
+        Ok(spoken.map(|(wire, protocol)| Accepted {
+            wire,
+            protocol,
+            client,
+            local,
+            place,
+        }))
+    }
+
+    /// Shakes hands where the port speaks TLS, and looks at the first byte.
+    async fn hear(
+        &self,
+        stream: TcpStream,
+        client: SocketAddr,
+    ) -> io::Result<Option<(Wire, Protocol)>> {
         let (wire, alpn, first) = match &self.tls {
             None => {
                 let mut stream = BufReader::with_capacity(PEEK, stream);
@@ -223,17 +230,12 @@ impl<H: Fn(Accepted)> Greeter<H> {
         if protocol != Protocol::Turn {
             SockRef::from(wire.tcp()).set_tcp_notsent_lowat(MAX_NOT_SENT)?;
         }
-        Ok(Some(Accepted {
-            wire,
-            protocol,
-            client,
-            local,
-        }))
+        Ok(Some((wire, protocol)))
     }
 
-    fn is_proxy(&self, client: IpAddr) -> bool {
+    fn is_trusted(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
-        self.proxies.iter().any(|net| net.contains(&client))
+        self.trusted.iter().any(|net| net.contains(&client))
     }
 }
 

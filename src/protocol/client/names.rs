@@ -36,7 +36,7 @@ pub(super) fn is_server_owned(name: &str) -> bool {
 }
 
 /// Whether `name` is `ascii` for a decoder that ignores case.
-pub(super) fn folds_to(name: &str, ascii: &str) -> bool {
+pub fn folds_to(name: &str, ascii: &str) -> bool {
     if name.is_ascii() {
         return name.eq_ignore_ascii_case(ascii);
     }

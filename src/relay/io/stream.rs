@@ -12,6 +12,7 @@ pub(in crate::relay) use input::{Input, ReadBuffers, ReadState};
 
 use crate::relay::engine::{FiveTuple, Transport};
 use crate::relay::framing::MAX_MESSAGE;
+use crate::relay::handle::Place;
 use crate::relay::stats::IoStats;
 use outbox::{Outbox, Pool, Written};
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -43,6 +44,8 @@ pub(in crate::relay) struct NewStream {
     pub(in crate::relay) five_tuple: FiveTuple,
     pub(in crate::relay) socket: TcpStream,
     pub(in crate::relay) tls: Option<Box<ServerConnection>>,
+    /// What the connection holds for as long as it lives.
+    pub(in crate::relay) place: Option<Place>,
     /// Bytes that were read from it already.
     pub(in crate::relay) prefix: Vec<u8>,
 }
@@ -82,6 +85,7 @@ struct Stream {
     five_tuple: FiveTuple,
     socket: TcpStream,
     tls: Option<Box<ServerConnection>>,
+    _place: Option<Place>,
     /// The front of a message whose rest is still to come.
     partial: Vec<u8>,
     outbox: Outbox,
@@ -161,6 +165,7 @@ impl Streams {
             five_tuple: new.five_tuple,
             socket: new.socket,
             tls: new.tls,
+            _place: new.place,
             partial: new.prefix,
             outbox: Outbox::default(),
             deadline: Some(deadline),

@@ -1,7 +1,7 @@
 //! How many allocations there are: per user, per client address, in all.
 
 use super::{SharedState, lock};
-use crate::network::network_of;
+use crate::network::NetworkCounts;
 use crate::relay::engine::{DenyReason, Quotas};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct QuotaCounts {
     users: HashMap<Arc<str>, User>,
-    ips: HashMap<IpAddr, u32>,
+    ips: NetworkCounts,
     total: u32,
 }
 
@@ -39,7 +39,7 @@ impl QuotaCounts {
         self.users.is_empty() && self.ips.is_empty() && self.total == 0
     }
 
-    fn check(&self, user: &str, block: IpAddr, quotas: Quotas) -> Result<(), DenyReason> {
+    fn check(&self, user: &str, ip: IpAddr, quotas: Quotas) -> Result<(), DenyReason> {
         if self
             .users
             .get(user)
@@ -47,7 +47,7 @@ impl QuotaCounts {
             || quotas.user == 0
         {
             Err(DenyReason::UserQuota)
-        } else if self.ips.get(&block).is_some_and(|&n| n >= quotas.ip) || quotas.ip == 0 {
+        } else if self.ips.is_full(ip, quotas.ip) {
             Err(DenyReason::IpQuota)
         } else if self.total >= quotas.total {
             Err(DenyReason::TotalQuota)
@@ -62,7 +62,7 @@ impl QuotaCounts {
 pub(in crate::relay) struct QuotaLease {
     shared: Arc<SharedState>,
     user: Arc<str>,
-    block: IpAddr,
+    ip: IpAddr,
 }
 
 impl QuotaLease {
@@ -73,19 +73,18 @@ impl QuotaLease {
         ip: IpAddr,
         quotas: Quotas,
     ) -> Result<Self, DenyReason> {
-        let block = network_of(ip);
         let mut counts = lock(&shared.quotas);
-        counts.check(user, block, quotas)?;
+        counts.check(user, ip, quotas)?;
+        let _ = counts.ips.take(ip, quotas.ip);
         let entry = counts.users.entry(Arc::clone(user)).or_default();
         entry.allocations += 1;
         entry.expiry = entry.expiry.max(expiry);
-        *counts.ips.entry(block).or_default() += 1;
         counts.total += 1;
         drop(counts);
         Ok(Self {
             shared: Arc::clone(shared),
             user: Arc::clone(user),
-            block,
+            ip,
         })
     }
 }
@@ -96,7 +95,7 @@ impl Drop for QuotaLease {
         give_back(counts.users.entry(Arc::clone(&self.user)), |user| {
             &mut user.allocations
         });
-        give_back(counts.ips.entry(self.block), |count| count);
+        counts.ips.give_back(self.ip);
         counts.total -= 1;
     }
 }

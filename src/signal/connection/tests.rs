@@ -328,7 +328,9 @@ impl Dialect for Lines {
     }
 
     fn encode(&mut self, outgoing: &Outgoing, _: std::time::Instant, out: &mut Output<'_>) {
-        let crate::signal::hub::Event::Native(body) = &outgoing.event;
+        let crate::signal::hub::Event::Native(body) = &outgoing.event else {
+            return;
+        };
         if let Some(seq) = outgoing.seq {
             assert_eq!(seq, 1, "only a session's first frame has a number");
         }

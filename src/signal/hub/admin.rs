@@ -9,6 +9,7 @@ use crate::protocol::{
 use crate::signal::room::Room;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::ops::Bound;
 
 /// A room with its members, as the admin API shows it.
 #[derive(Debug, Serialize)]
@@ -33,7 +34,14 @@ pub struct PeerInfo {
 impl Hub {
     /// All rooms by name, each with its count of members.
     pub fn rooms(&self) -> impl Iterator<Item = RoomView<'_>> {
-        self.rooms.values().map(Room::counted_view)
+        self.rooms_from("")
+    }
+
+    /// Those from the one of that name on.
+    pub fn rooms_from(&self, name: &str) -> impl Iterator<Item = RoomView<'_>> {
+        let from = (Bound::Included(name), Bound::Unbounded);
+        let rooms = self.rooms.range::<str, _>(from);
+        rooms.map(|(_, room)| room.counted_view())
     }
 
     /// One room with its members.

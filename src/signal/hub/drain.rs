@@ -1,6 +1,7 @@
 //! Shutting down: no newcomers, then nobody.
 
 use super::clock::Clocks;
+use super::exchange::Exchange;
 use super::names::Names;
 use super::rate::Attempts;
 use super::session::Sessions;
@@ -62,6 +63,7 @@ impl Hub {
         self.names = Names::default();
         self.rooms.clear();
         self.calls.clear();
+        self.exchange = Exchange::default();
         self.attempts = Attempts::default();
         self.timers = Timers::default();
         self.clocks = Clocks::default();

@@ -2,7 +2,8 @@
 
 use crate::auth::Grant;
 use crate::protocol::{
-    Body, ClientMessage, CloseCode, DialectKind, FrameError, FrameType, PeerId, RequestError,
+    Addressed, Body, ClientMessage, CloseCode, DialectKind, ExchangeReply, FrameError, FrameType,
+    PeerId, Publication, RequestError,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -54,6 +55,11 @@ pub enum Input {
         /// The last number sent before the ping.
         seq: u64,
     },
+    /// The client answered an [`Event::Probe`].
+    Alive {
+        /// On which socket.
+        conn: ConnId,
+    },
     /// A socket is gone, for whatever reason but [`Effect::Close`].
     Closed {
         /// Which.
@@ -85,6 +91,26 @@ pub enum Loss {
 pub enum Event {
     /// A frame of the native protocol, which other dialects read too.
     Native(Body),
+    /// What somebody sent to a topic.
+    Published {
+        /// Shared by all subscribers.
+        publication: Arc<Publication>,
+        /// How many there are.
+        clients: u32,
+        /// With which quality of service.
+        qos: u8,
+    },
+    /// What somebody sent to the client's name.
+    Addressed {
+        /// The sender's name.
+        from: Arc<str>,
+        /// What.
+        message: Arc<Addressed>,
+    },
+    /// An answer, or what else concerns topics and names.
+    Exchange(Box<ExchangeReply>),
+    /// Asks for a sign of life: the connection pings, and its pong is an [`Input::Alive`].
+    Probe,
 }
 
 impl Event {
@@ -92,6 +118,10 @@ impl Event {
     pub fn cost(&self) -> usize {
         match self {
             Self::Native(body) => body.len(),
+            Self::Published { publication, .. } => publication.cost(),
+            Self::Addressed { from, message } => from.len() + message.cost(),
+            Self::Exchange(reply) => reply.cost(),
+            Self::Probe => 0,
         }
     }
 
@@ -99,6 +129,14 @@ impl Event {
     pub fn kind(&self) -> FrameType {
         match self {
             Self::Native(body) => body.kind(),
+            Self::Published { .. } => FrameType::Publish,
+            Self::Addressed { .. } => FrameType::Message,
+            Self::Exchange(reply) => match **reply {
+                ExchangeReply::Ice(_) => FrameType::IceServers,
+                ExchangeReply::Taken | ExchangeReply::Absent { .. } => FrameType::Error,
+                _ => FrameType::Ack,
+            },
+            Self::Probe => FrameType::Pong,
         }
     }
 }
@@ -116,6 +154,13 @@ pub enum Effect {
         seq: Option<u64>,
         /// What it is told.
         event: Event,
+    },
+    /// Reads nothing more from the socket until then: its client has sent others enough for now.
+    Hold {
+        /// Which.
+        conn: ConnId,
+        /// When its client may go on.
+        until: Instant,
     },
     /// Closes the socket once what was sent before is out. The hub has forgotten it already.
     Close {
@@ -172,6 +217,10 @@ pub struct Settings {
     pub rate: u32,
     /// Candidates a second from one connection, likewise.
     pub candidate_rate: u32,
+    /// Bytes a second that one connection may send to others; 0 for no limit.
+    pub byte_rate: u64,
+    /// Bytes that it may send at once.
+    pub byte_burst: u64,
 }
 
 impl Default for Settings {
@@ -191,6 +240,8 @@ impl Default for Settings {
             ring_total: 256 * 1024 * 1024,
             rate: 100,
             candidate_rate: 50,
+            byte_rate: 256 * 1024,
+            byte_burst: 128 * 1024,
         }
     }
 }

@@ -167,11 +167,8 @@ impl Hub {
 
     pub(super) fn list(&self, requester: &Requester) -> Result<Answer, RequestError> {
         let room = self.room_of(requester.peer)?;
-        let peers = self.others(room, requester.peer);
-        Ok(Answer::Reply(Body::new(
-            &ServerMessage::Peers { peers },
-            requester.id(),
-        )))
+        let (body, rest) = self.peers(room, requester);
+        Ok(Answer::Parts(body, rest))
     }
 
     /// Ends a session and tells everyone concerned; the client itself is told by the caller.
@@ -223,6 +220,7 @@ impl Hub {
         self.end(cx, peer, reason);
         if let Some(conn) = conn {
             self.remove_connection(conn);
+            self.exchange_left(cx, conn, peer);
             cx.effects.push(Effect::Close {
                 conn,
                 code,
@@ -405,7 +403,7 @@ impl Hub {
 
     /// Sends the first frame of a session, number 1, which no ring keeps.
     fn send_session_started(&mut self, cx: &mut Cx<'_>, requester: &Requester) {
-        let body = self.session_started_body(cx, requester.peer, None, requester.id());
+        let (body, rest) = self.session_started_body(cx, requester.peer, None, requester.id());
         self.remember(requester, &body, None);
         cx.effects.push(Effect::Send {
             conn: requester.conn,
@@ -413,6 +411,7 @@ impl Hub {
             seq: Some(1),
             event: Event::Native(body),
         });
+        self.send_all(cx, requester.peer, rest);
     }
 }
 

@@ -36,10 +36,15 @@ pub(super) enum Verdict {
 impl Bucket {
     /// Charges one message at `rate` a second (0: unlimited); refused ones are charged as well.
     pub(super) fn charge(&mut self, now: Instant, rate: u32) -> Verdict {
-        if rate == 0 {
+        self.charge_many(now, rate, 1)
+    }
+
+    /// Charges a message that counts as `count`.
+    pub(super) fn charge_many(&mut self, now: Instant, rate: u32, count: u32) -> Verdict {
+        if rate == 0 || count == 0 {
             return Verdict::Pass;
         }
-        let interval = Duration::from_secs(1) / rate;
+        let interval = Duration::from_secs(1) / rate * count;
         let paid_until = self.paid_until.map_or(now, |paid| paid.max(now)) + interval;
         self.paid_until = Some(paid_until);
         match paid_until - now {
@@ -47,6 +52,37 @@ impl Bucket {
             ahead if ahead <= ABUSE => Verdict::Wait(ahead + interval - BURST),
             _ => Verdict::Abuse,
         }
+    }
+}
+
+/// The bytes that one connection sends to others.
+#[derive(Debug, Default)]
+pub(super) struct ByteBucket {
+    /// When the client would be back within its rate.
+    paid_until: Option<Instant>,
+}
+
+impl ByteBucket {
+    /// Charges bytes at `rate` a second (0: unlimited), of which `burst` pass at once; returns until
+    /// when the client has to wait, if it has to.
+    pub(super) fn charge(
+        &mut self,
+        now: Instant,
+        bytes: usize,
+        rate: u64,
+        burst: u64,
+    ) -> Option<Instant> {
+        if rate == 0 {
+            return None;
+        }
+        let time = |bytes: u64| {
+            let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
+            Duration::from_nanos(nanos.try_into().unwrap_or(u64::MAX))
+        };
+        let paid_until = self.paid_until.map_or(now, |paid| paid.max(now)) + time(bytes as u64);
+        self.paid_until = Some(paid_until);
+        let wait = (paid_until - now).checked_sub(time(burst))?;
+        (!wait.is_zero()).then(|| now + wait)
     }
 }
 
@@ -140,6 +176,20 @@ mod tests {
             Verdict::Pass
         );
         assert_eq!(Bucket::default().charge(now, 0), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_burst_of_bytes_passes_and_then_the_sender_waits() {
+        let now = Instant::now();
+        let mut bucket = ByteBucket::default();
+        let mut charge = |at, bytes| bucket.charge(at, bytes, 1000, 500);
+        assert_eq!(charge(now, 500), None);
+        assert_eq!(charge(now, 100), Some(now + Duration::from_millis(100)));
+        let later = now + Duration::from_millis(600);
+        assert_eq!(charge(later, 500), None, "all is paid");
+        assert_eq!(charge(later, 5000), Some(later + Duration::from_secs(5)));
+        assert_eq!(ByteBucket::default().charge(now, usize::MAX, 0, 0), None);
+        assert!(ByteBucket::default().charge(now, 16 << 20, 1, 0).is_some());
     }
 
     #[test]

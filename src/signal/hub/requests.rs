@@ -2,7 +2,7 @@
 
 use super::rate::Verdict;
 use super::response_cache::{About, Remembered};
-use super::{ConnId, Cx, Hub, millis};
+use super::{ConnId, Cx, Effect, Hub, millis};
 use crate::auth::Grant;
 use crate::protocol::{
     Body, ClientMessage, CloseCode, ErrorCode, FrameError, MessageType, PeerId, Request,
@@ -36,7 +36,19 @@ pub(super) enum Answer {
     Ack,
     /// The reply of its type.
     Reply(Body),
+    /// The reply of its type, and what follows it.
+    Parts(Body, Vec<Body>),
     /// The handler has answered: its reply had to go before or after something else.
+    Sent,
+}
+
+/// A reply given again.
+enum Regenerated {
+    /// The request had no effect and may as well be done again.
+    NotNeeded,
+    /// This is to be said.
+    Body(Body),
+    /// It has been said.
     Sent,
 }
 
@@ -104,7 +116,9 @@ impl Hub {
                     id,
                     kind,
                 };
+                let before = cx.effects.len();
                 self.request(cx, &requester, request, grant);
+                self.charge_bytes(cx, &requester, before);
             }
         }
     }
@@ -123,6 +137,10 @@ impl Hub {
         match self.dispatch(cx, requester, request, grant) {
             Ok(Answer::Ack) => self.ack(cx, requester),
             Ok(Answer::Reply(body)) => self.reply(cx, requester, body),
+            Ok(Answer::Parts(body, rest)) => {
+                self.reply(cx, requester, body);
+                self.send_all(cx, requester.peer, rest);
+            }
             Ok(Answer::Sent) => {}
             Err(refusal) => {
                 let body = self.refuse(cx, requester.conn, &refusal, requester.id());
@@ -146,6 +164,32 @@ impl Hub {
                     );
                 }
             }
+        }
+    }
+
+    /// Charges the asker for what another one got of its request, of which there are `before`
+    /// earlier effects. Of all receivers one counts: what each of them has to take.
+    fn charge_bytes(&mut self, cx: &mut Cx<'_>, requester: &Requester, before: usize) {
+        let sent = cx.effects.get(before..).unwrap_or_default().iter();
+        let mut to_others = sent
+            .filter_map(|effect| match effect {
+                Effect::Send { peer, event, .. } if *peer != requester.peer => Some((*peer, event)),
+                _ => None,
+            })
+            .peekable();
+        let Some((receiver, _)) = to_others.peek().copied() else {
+            return;
+        };
+        let bytes = to_others
+            .filter(|(peer, _)| *peer == receiver)
+            .map(|(_, event)| event.cost())
+            .sum();
+        let (rate, burst) = (self.settings.byte_rate, self.settings.byte_burst);
+        if let Some(conn) = self.conns.get_mut(&requester.conn)
+            && let Some(until) = conn.bytes.charge(cx.now.instant, bytes, rate, burst)
+        {
+            let conn = requester.conn;
+            cx.effects.push(Effect::Hold { conn, until });
         }
     }
 
@@ -179,6 +223,7 @@ impl Hub {
             Request::Kick { peer_id, reason } => self.kick(cx, requester, &peer_id, reason),
             Request::Room(patch) => self.change_room(cx, requester, *patch),
             Request::Grant { peer_id, role } => self.grant(cx, requester, &peer_id, role),
+            Request::Exchange(request) => self.exchange(cx, requester, request, grant),
             Request::Ping { t } => {
                 let pong = ServerMessage::Pong { t: t.as_deref() };
                 Ok(Answer::Reply(Body::new(&pong, requester.id())))
@@ -191,20 +236,21 @@ impl Hub {
         let (Some(id), Some(conn)) = (requester.id(), self.conns.get(&requester.conn)) else {
             return false;
         };
-        let body = match conn.responses.get(id) {
-            None => Ok(None),
-            Some(Remembered::Ack) => Ok(Some(ack_body(requester))),
-            Some(Remembered::Error(body)) => Ok(Some(body.clone())),
+        let again = match conn.responses.get(id) {
+            None => Ok(Regenerated::NotNeeded),
+            Some(Remembered::Ack) => Ok(Regenerated::Body(ack_body(requester))),
+            Some(Remembered::Error(body)) => Ok(Regenerated::Body(body.clone())),
             Some(Remembered::Short(body, about)) if self.still_holds(requester, *about) => {
-                Ok(Some(body.clone()))
+                Ok(Regenerated::Body(body.clone()))
             }
             Some(&(Remembered::Short(_, about) | Remembered::Regenerate(about))) => {
                 self.regenerate(cx, requester, about)
             }
         };
-        match body {
-            Ok(None) => return false,
-            Ok(Some(body)) => self.send_to_connection(cx, requester.conn, body),
+        match again {
+            Ok(Regenerated::NotNeeded) => return false,
+            Ok(Regenerated::Body(body)) => self.send_to_connection(cx, requester.conn, body),
+            Ok(Regenerated::Sent) => {}
             Err(refusal) => {
                 self.refuse(cx, requester.conn, &refusal, requester.id());
             }
@@ -220,18 +266,17 @@ impl Hub {
                 && self.conns[&requester.conn].sessions == about.session)
     }
 
-    /// Makes a reply again, within its session and without the effects of its request; `None` where
-    /// the request had none and may as well be done again.
+    /// Makes a reply again, within its session and without the effects of its request.
     fn regenerate(
         &mut self,
         cx: &mut Cx<'_>,
         requester: &Requester,
         long: About,
-    ) -> Result<Option<Body>, RequestError> {
+    ) -> Result<Regenerated, RequestError> {
         use MessageType as T;
         if let T::List | T::Rooms | T::IceServers | T::Ping = long.kind {
             return if requester.kind == long.kind {
-                Ok(None)
+                Ok(Regenerated::NotNeeded)
             } else {
                 let message = "another request had this `id`";
                 Err(RequestError::new(ErrorCode::InvalidMessage, message))
@@ -242,10 +287,16 @@ impl Hub {
             let message = "the session in which that was answered is over";
             return Err(RequestError::new(ErrorCode::NotInRoom, message));
         }
-        Ok(Some(match long.kind {
+        Ok(Regenerated::Body(match long.kind {
             T::Accept => self.ice_ack(cx, requester),
             T::Room => self.room_body(requester)?,
-            _ => self.session_started_body(cx, requester.peer, long.resumption, requester.id()),
+            _ => {
+                let (body, rest) =
+                    self.session_started_body(cx, requester.peer, long.resumption, requester.id());
+                self.send_to_connection(cx, requester.conn, body);
+                self.send_all(cx, requester.peer, rest);
+                return Ok(Regenerated::Sent);
+            }
         }))
     }
 

@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 const REMEMBERED: usize = 64;
 /// Longest reply kept as text, bytes. Longer ones (lists, credentials) can be made anew, and
 /// keeping them would be most of what an idle session costs.
-const KEPT_TEXT: usize = 512;
+const KEPT_TEXT: usize = 256;
 
 /// The answer to a request seen before.
 #[derive(Debug, Clone, PartialEq, Eq)]

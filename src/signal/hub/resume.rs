@@ -14,10 +14,12 @@ use std::mem;
 impl Hub {
     /// A connection is gone; its session, if any, waits for another.
     pub(super) fn lost(&mut self, cx: &mut Cx<'_>, conn: ConnId, reason: LeaveReason) {
+        let id = conn;
         let Some(conn) = self.remove_connection(conn) else {
             return;
         };
         let peer = conn.peer;
+        self.exchange_left(cx, id, peer);
         let Some(session) = self.sessions.get_mut(peer) else {
             return;
         };
@@ -98,7 +100,7 @@ impl Hub {
             replayed: frames.len(),
             gap,
         };
-        let body = self.session_started_body(cx, peer, Some(resumption), requester.id());
+        let (body, rest) = self.session_started_body(cx, peer, Some(resumption), requester.id());
         self.remember(requester, &body, Some(resumption));
         let send = |seq, body| Effect::Send {
             conn: requester.conn,
@@ -109,6 +111,7 @@ impl Hub {
         cx.effects.push(send(None, body));
         cx.effects
             .extend(frames.into_iter().map(|(seq, body)| send(Some(seq), body)));
+        self.send_all(cx, peer, rest);
         if was_away {
             self.broadcast_peer_state(cx, peer, Some(peer));
         }

@@ -1,7 +1,7 @@
 //! The tables of connections and sessions, and the one way to send to a session.
 
 use super::interface::{ConnId, Effect, Event, Settings};
-use super::rate::Bucket;
+use super::rate::{Bucket, ByteBucket};
 use super::response_cache::ResponseCache;
 use super::ring::Ring;
 use crate::protocol::{Body, CallId, DialectKind, LeaveReason, PeerId, Presence, ResumeToken};
@@ -29,6 +29,7 @@ pub(super) struct Conn {
     pub(super) malformed: u8,
     pub(super) frames: Bucket,
     pub(super) candidates: Bucket,
+    pub(super) bytes: ByteBucket,
     pub(super) responses: ResponseCache,
     /// Sessions begun on it, or on those it resumes: tells in which one a request was answered.
     pub(super) sessions: u32,

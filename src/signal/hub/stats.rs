@@ -73,6 +73,14 @@ pub struct Gauges {
     pub guessers: usize,
     /// Timers set.
     pub timers: usize,
+    /// Topics with a subscriber.
+    pub topics: usize,
+    /// Subscriptions of topics.
+    pub subscriptions: usize,
+    /// Names that a connection of a dialect with names has.
+    pub claimed_names: usize,
+    /// Bytes of messages for names that nobody has yet.
+    pub parked_bytes: usize,
     /// Frames numbered since the start.
     pub sent: u64,
 }

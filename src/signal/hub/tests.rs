@@ -7,6 +7,7 @@ use crate::protocol::{FrameError, MessageType};
 mod admission;
 mod calls;
 mod documented;
+mod exchange;
 mod harness;
 mod limits;
 mod membership;

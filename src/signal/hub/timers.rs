@@ -2,6 +2,7 @@
 
 use super::interface::ConnId;
 use super::rate::Guesser;
+use super::registry::Name;
 use crate::protocol::{CallId, PeerId};
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -21,6 +22,14 @@ pub(super) enum Timer {
     Refresh(PeerId),
     /// The guesser is back within its rate.
     Forgive(Guesser),
+    /// The holder of a name had time for a sign of life.
+    ContestEnds(Name),
+    /// A name that messages wait for had time to be taken.
+    ParkedEnds(Name),
+    /// Three quarters of the life of a connection's credentials are over.
+    RefreshMember(ConnId),
+    /// The token of a connection ends.
+    MemberEnds(ConnId),
     /// The wall clock is compared with the other one.
     LookAtClock,
     /// The drain is over.

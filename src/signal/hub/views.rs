@@ -9,21 +9,32 @@ use crate::protocol::{
 };
 use crate::signal::room::{Member, Room};
 
+/// Bytes of peers in one frame: with what stands beside them, a list stays below the largest frame
+/// that clients send, 64 KiB by default.
+const MAX_PEERS: usize = 60 * 1024;
+/// Bytes that ICE servers and all else but the room's metadata take in `joined`.
+const BESIDE_PEERS: usize = 4 * 1024;
+
 impl Hub {
-    /// The text of `joined`, `registered` or `resumed`, with fresh credentials.
+    /// The text of `joined`, `registered` or `resumed`, with fresh credentials, and the frames that
+    /// follow it where the room has more members than fit.
     pub(super) fn session_started_body(
         &mut self,
         cx: &mut Cx<'_>,
         peer: PeerId,
         resumption: Option<Resumption>,
         id: Option<&str>,
-    ) -> Body {
+    ) -> (Body, Vec<Body>) {
         let ice = self.mint(cx, peer);
         let session = self
             .sessions
             .get(peer)
             .expect("an entry is made for a session");
         let room = session.room.as_ref().map(|room| &self.rooms[room]);
+        let metadata = room.and_then(|room| room.metadata.as_deref());
+        let beside = BESIDE_PEERS + metadata.map_or(0, |metadata| metadata.get().len());
+        let mut pages = room.map_or(vec![], |room| self.others(room, peer, beside));
+        let rest = pages.split_off(pages.len().min(1));
         let entry = Entry {
             room_id: session.room.as_deref(),
             peer_id: peer,
@@ -31,7 +42,8 @@ impl Hub {
             role: room
                 .and_then(|room| room.member(peer))
                 .map(|member| member.role),
-            peers: room.map(|room| self.others(room, peer)),
+            peers: pages.pop(),
+            more: !rest.is_empty(),
             room: room.map(Room::view),
             ice,
             resume_token: session.token,
@@ -43,7 +55,15 @@ impl Hub {
             (None, Some(_)) => ServerMessage::Joined(entry),
             (None, None) => ServerMessage::Registered(entry),
         };
-        Body::new(&message, id)
+        (Body::new(&message, id), peers_frames(rest, None))
+    }
+
+    /// The reply to `list`, and the frames that follow it.
+    pub(super) fn peers(&self, room: &Room, requester: &Requester) -> (Body, Vec<Body>) {
+        let pages = self.others(room, requester.peer, 0);
+        let mut frames = peers_frames(pages, requester.id());
+        let rest = frames.split_off(1);
+        (frames.remove(0), rest)
     }
 
     pub(super) fn session(&self, requester: &Requester) -> Result<&Session, RequestError> {
@@ -60,11 +80,22 @@ impl Hub {
             .ok_or_else(|| RequestError::new(ErrorCode::NotInRoom, "join a room first"))
     }
 
-    /// Whoever is in `room` beside `peer`.
-    pub(super) fn others<'a>(&'a self, room: &Room, peer: PeerId) -> Vec<PeerView<'a>> {
-        room.others(peer)
-            .map(|member| self.peer_view(member))
-            .collect()
+    /// The members of `room` beside `peer`, in parts that fit into a frame each; `beside` bytes of the
+    /// first one are taken.
+    fn others<'a>(&'a self, room: &Room, peer: PeerId, beside: usize) -> Vec<Vec<PeerView<'a>>> {
+        let (mut pages, mut bytes) = (vec![vec![]], beside);
+        for view in room.others(peer).map(|member| self.peer_view(member)) {
+            let size = view.size();
+            let page = pages.last_mut().expect("there is a first part");
+            if bytes + size > MAX_PEERS && !page.is_empty() {
+                pages.push(vec![view]);
+                bytes = size;
+            } else {
+                page.push(view);
+                bytes += size;
+            }
+        }
+        pages
     }
 
     pub(super) fn peer_view(&self, member: &Member) -> PeerView<'_> {
@@ -120,4 +151,14 @@ impl Hub {
         let body = Body::new(&left, None);
         self.sessions.send(cx.effects, peer, body);
     }
+}
+
+/// `peers` frames of those parts, the first with the `id` of a request.
+fn peers_frames(pages: Vec<Vec<PeerView<'_>>>, id: Option<&str>) -> Vec<Body> {
+    let count = pages.len();
+    let frame = |(n, peers)| {
+        let more = n + 1 < count;
+        Body::new(&ServerMessage::Peers { peers, more }, id.filter(|_| n == 0))
+    };
+    pages.into_iter().enumerate().map(frame).collect()
 }

@@ -33,6 +33,7 @@ impl World {
         socket.set_nonblocking(true).unwrap();
         let five_tuple = NewStream::five_tuple(false, peer, server);
         let new = NewStream {
+            place: None,
             five_tuple,
             socket,
             tls: None,

@@ -11,8 +11,11 @@ pub(crate) struct World {
     pub(crate) now: Now,
     pub(crate) revoked: Vec<(String, u64)>,
     pub(crate) closed: BTreeMap<u64, u16>,
+    pub(crate) held: BTreeMap<u64, Instant>,
     open: BTreeSet<u64>,
     inboxes: BTreeMap<u64, VecDeque<Value>>,
+    /// What dialects with topics and names got.
+    pub(crate) exchanged: BTreeMap<u64, Vec<Event>>,
     last_seq: BTreeMap<(u64, PeerId), u64>,
     pub(crate) peers: BTreeMap<u64, PeerId>,
     next_conn: u64,
@@ -46,8 +49,10 @@ impl World {
             },
             revoked: Vec::new(),
             closed: BTreeMap::new(),
+            held: BTreeMap::new(),
             open: BTreeSet::new(),
             inboxes: BTreeMap::new(),
+            exchanged: BTreeMap::new(),
             last_seq: BTreeMap::new(),
             peers: BTreeMap::new(),
             next_conn: 1,
@@ -95,6 +100,20 @@ impl World {
                     assert!(self.open.remove(&conn), "closed {conn} twice");
                     self.closed.insert(conn, code as u16);
                 }
+                Effect::Hold { conn, until } => {
+                    self.held.insert(conn.0, until);
+                }
+                Effect::Send {
+                    conn: ConnId(conn),
+                    event,
+                    ..
+                } => {
+                    assert!(
+                        self.open.contains(&conn),
+                        "sent to closed {conn}: {event:?}"
+                    );
+                    self.exchanged.entry(conn).or_default().push(event);
+                }
                 Effect::Revoke {
                     user,
                     revoked_until,
@@ -110,6 +129,10 @@ impl World {
     }
 
     pub(crate) fn open_from(&mut self, client: &str) -> u64 {
+        self.open_as(client, DialectKind::Native)
+    }
+
+    pub(crate) fn open_as(&mut self, client: &str, dialect: DialectKind) -> u64 {
         let conn = self.next_conn;
         self.next_conn += 1;
         self.open.insert(conn);
@@ -117,7 +140,7 @@ impl World {
         self.input(Input::Connected {
             conn: ConnId(conn),
             client,
-            dialect: DialectKind::Native,
+            dialect,
         });
         conn
     }

@@ -215,3 +215,119 @@ fn who_never_enters_a_session_may_say_little() {
         assert!(world.is_open(host));
     }
 }
+
+#[test]
+fn who_sends_others_much_waits_and_resuming_is_no_way_around() {
+    let mut world = World::new();
+    let [(b, _)] = world.party("r");
+    let a = world.open();
+    let joined = world.ask(a, json!({"type": "join", "roomId": "r"}));
+    let big = json!({"type": "message", "content": "x".repeat(60_000)});
+    for held in [false, false, true] {
+        world.send(a, big.clone());
+        assert_eq!(world.held.contains_key(&a), held);
+    }
+    let until = world.held[&a];
+    let waits = until - world.now.instant;
+    // 180 kB less the burst of 128 KiB, at 256 KiB a second.
+    assert!(
+        waits > Duration::from_millis(180) && waits < Duration::from_millis(200),
+        "{waits:?}"
+    );
+    assert_eq!(world.take(b).len(), 4, "nothing is lost");
+    world.cut(a);
+    let a = world.open();
+    let resume = json!({"type": "resume", "resumeToken": joined["resumeToken"], "seq": 1});
+    world.ask(a, resume);
+    world.send(a, big.clone());
+    assert!(world.held[&a] > until);
+    // Other ways to send bytes to others count as well, and what goes to oneself does not.
+    for request in [
+        json!({"type": "state", "state": {"x": "x".repeat(8_000)}}),
+        json!({"type": "publish", "tracks": "x".repeat(8_000)}),
+        json!({"type": "room", "metadata": "x".repeat(8_000)}),
+    ] {
+        let conn = if request["type"] == "room" { b } else { a };
+        let before = world.held.get(&conn).copied();
+        for _ in 0..20 {
+            world.send(conn, request.clone());
+        }
+        assert!(
+            world.held.get(&conn).copied() > before,
+            "{}",
+            request["type"]
+        );
+    }
+    let before = world.held[&a];
+    world.send(a, json!({"type": "ping", "t": "x".repeat(60_000)}));
+    world.send(a, json!({"type": "list"}));
+    assert_eq!(world.held[&a], before);
+    world.empties();
+}
+
+#[test]
+fn long_lists_come_in_parts_below_a_frame() {
+    let settings = Settings {
+        max_peers: 100,
+        ..Settings::default()
+    };
+    let mut world = World::with(settings, super::harness::ice(true));
+    let metadata = "x".repeat(8 * 1024 - 2);
+    for _ in 0..30 {
+        let conn = world.open();
+        let join = json!({"type": "join", "roomId": "r", "metadata": metadata});
+        world.ask(conn, join);
+    }
+    let collect = |frames: Vec<serde_json::Value>, first: &str| {
+        let mut peers = vec![];
+        for (n, frame) in frames.iter().enumerate() {
+            assert_eq!(frame["type"], if n == 0 { first } else { "peers" });
+            assert!(
+                frame.to_string().len() < 64 * 1024,
+                "{}",
+                frame.to_string().len()
+            );
+            let more = frame.get("more").is_some_and(|more| more == true);
+            assert_eq!(more, n + 1 < frames.len());
+            assert_eq!(frame.get("id").is_some(), n == 0);
+            peers.extend(
+                frame["peers"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|p| p["peerId"].clone()),
+            );
+        }
+        assert!(frames.len() > 3);
+        peers
+    };
+    let conn = world.open();
+    world.clear();
+    let join = json!({"type": "join", "id": "j", "roomId": "r", "metadata": 1});
+    world.send(conn, join.clone());
+    let joined = world.take(conn);
+    let token = joined[0]["resumeToken"].clone();
+    let peers = collect(joined, "joined");
+    assert_eq!(peers.len(), 30);
+    world.send(conn, join);
+    assert_eq!(collect(world.take(conn), "joined"), peers, "given again");
+    world.send(conn, json!({"type": "list", "id": "l"}));
+    let listed = world.take(conn);
+    let seq = listed.last().unwrap()["seq"].clone();
+    assert_eq!(collect(listed, "peers"), peers);
+    world.cut(conn);
+    let conn = world.open();
+    world.clear();
+    world.send(
+        conn,
+        json!({"type": "resume", "id": "r", "resumeToken": token, "seq": seq}),
+    );
+    let resumed = world.take(conn);
+    assert_eq!(resumed[0]["replayed"], 0);
+    assert_eq!(collect(resumed, "resumed"), peers);
+    // A short list is one frame, and says nothing of parts.
+    let [(small, _), _] = world.party("small");
+    world.send(small, json!({"type": "list", "id": "l"}));
+    let frames = world.take(small);
+    assert!(frames.len() == 1 && frames[0].get("more").is_none());
+}

@@ -407,7 +407,8 @@ impl Net {
                         client.conn = None;
                     }
                 }
-                Effect::Revoke { .. } | Effect::RevokeIdentity { .. } => {}
+                Effect::Send { .. } | Effect::Revoke { .. } | Effect::RevokeIdentity { .. } => {}
+                Effect::Hold { .. } => {}
             }
         }
     }

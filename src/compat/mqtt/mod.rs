@@ -1,0 +1,14 @@
+//! MQTT 3.1.1 and 5 over WebSocket: as much of both as signaling needs.
+
+mod connect;
+pub mod packet;
+pub mod reader;
+pub mod writer;
+
+#[cfg(any(test, fuzzing))]
+mod fuzz;
+#[cfg(test)]
+mod tests;
+
+#[cfg(any(test, fuzzing))]
+pub use fuzz::fuzz;

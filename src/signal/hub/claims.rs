@@ -1,0 +1,219 @@
+//! Names of dialects that have them: who takes one, who is reached by one, and messages for a name
+//! that nobody has yet.
+
+use super::interface::{ConnId, Event};
+use super::registry::{Claim, Contest, Name};
+use super::requests::Requester;
+use super::timers::Timer;
+use super::{Cx, Hub};
+use crate::auth::is_name;
+use crate::network::network_of;
+use crate::protocol::{Addressed, CloseCode, ErrorCode, ExchangeReply, RequestError, Takeover};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the holder of a name may take for a sign of life while another client wants the name.
+const CONTEST: Duration = Duration::from_secs(5);
+
+impl Hub {
+    pub(super) fn claim(
+        &mut self,
+        cx: &mut Cx<'_>,
+        requester: &Requester,
+        name: String,
+        proof: u128,
+        takeover: Takeover,
+    ) -> Result<(), RequestError> {
+        let conn = requester.conn;
+        let refused = |code, message| Err(RequestError::new(code, message));
+        if !is_name(&name) {
+            let message = "a name has 1 to 128 bytes without control characters";
+            return refused(ErrorCode::InvalidMessage, message);
+        }
+        let (dialect, network) = {
+            let entry = &self.conns[&conn];
+            (entry.dialect, network_of(entry.client))
+        };
+        let member = self.member(conn);
+        if member.holds.is_some() || member.wants.is_some() {
+            return refused(ErrorCode::InvalidMessage, "the connection has a name");
+        }
+        let proof = match (takeover, &member.identity) {
+            (Takeover::Private, _) => 0,
+            (Takeover::Shared, _) if !member.may_call => {
+                return refused(ErrorCode::Forbidden, "the token does not allow calls");
+            }
+            (Takeover::Shared, Some(identity)) if **identity != *name => {
+                let message = "the id differs from the identity in the token";
+                return refused(ErrorCode::Forbidden, message);
+            }
+            // Whoever has a token of that identity is that identity.
+            (Takeover::Shared, Some(_)) => 0,
+            (Takeover::Shared, None) if !member.chooses_identity => {
+                return refused(ErrorCode::Forbidden, "the token has no `sub`");
+            }
+            (Takeover::Shared, None) => proof,
+        };
+        let key: Name = match takeover {
+            Takeover::Shared => (dialect, name.as_str().into()),
+            // No name contains a control character.
+            Takeover::Private => match &member.identity {
+                Some(identity) => (dialect, format!("{identity}\n{name}").into()),
+                None => (dialect, format!("{network}\r{name}").into()),
+            },
+        };
+        let until = cx.now.instant + CONTEST;
+        match self.exchange.registry.claim(&key, conn, proof, until) {
+            Claim::New => self.claimed(cx, conn, key, &name),
+            Claim::TakenOver(old) => {
+                if takeover == Takeover::Private {
+                    self.member(old).holds = None;
+                    self.close_for_abuse(
+                        cx,
+                        old,
+                        CloseCode::Replaced,
+                        "another connection took over",
+                    );
+                }
+                self.claimed(cx, conn, key, &name);
+            }
+            Claim::Contested(holder) => {
+                self.member(conn).wants = Some(key.clone());
+                self.timers.set(until, Timer::ContestEnds(key));
+                self.send_event(cx, holder, Event::Probe);
+            }
+            Claim::Taken => self.tell(cx, conn, ExchangeReply::Taken),
+        }
+        Ok(())
+    }
+
+    /// The connection has the name from here on, and gets what waits for it.
+    fn claimed(&mut self, cx: &mut Cx<'_>, conn: ConnId, key: Name, name: &str) {
+        let member = self.member(conn);
+        let name: Arc<str> = name.into();
+        member.wants = None;
+        member.holds = Some(key.clone());
+        member.name = Some(Arc::clone(&name));
+        self.tell(cx, conn, ExchangeReply::Claimed { name });
+        let Some((until, messages)) = self.exchange.parked.take(&key) else {
+            return;
+        };
+        self.timers.cancel(until, Timer::ParkedEnds(key));
+        for message in messages {
+            let event = Event::Addressed {
+                from: message.from,
+                message: message.message,
+            };
+            self.send_event(cx, conn, event);
+        }
+    }
+
+    /// A pong: who is asked for a sign of life keeps the name.
+    pub(super) fn alive(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        let held = self
+            .exchange
+            .members
+            .get(&conn)
+            .and_then(|m| m.holds.clone());
+        if let Some(name) = held
+            && let Some(contest) = self.exchange.registry.defend(&name, conn)
+        {
+            self.contest_lost(cx, &name, contest);
+        }
+    }
+
+    fn contest_lost(&mut self, cx: &mut Cx<'_>, name: &Name, contest: Contest) {
+        let timer = Timer::ContestEnds(name.clone());
+        self.timers.cancel(contest.until, timer);
+        self.member(contest.newcomer).wants = None;
+        self.tell(cx, contest.newcomer, ExchangeReply::Taken);
+    }
+
+    /// The holder of a name gave no sign of life.
+    pub(super) fn contest_ends(&mut self, cx: &mut Cx<'_>, name: &Name) {
+        let Some((old, contest)) = self.exchange.registry.surrender(name) else {
+            return;
+        };
+        let text = Arc::clone(&name.1);
+        self.claimed(cx, contest.newcomer, name.clone(), &text);
+        self.member(old).holds = None;
+        let reason = "no sign of life, and another client wants the name";
+        self.close_for_abuse(cx, old, CloseCode::HeartbeatTimeout, reason);
+    }
+
+    pub(super) fn release_name(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        let member = self.member(conn);
+        member.name = None;
+        let Some(name) = member.holds.take() else {
+            return;
+        };
+        if let Some(contest) = self.exchange.registry.release(&name, conn) {
+            let timer = Timer::ContestEnds(name.clone());
+            self.timers.cancel(contest.until, timer);
+            let text = Arc::clone(&name.1);
+            self.claimed(cx, contest.newcomer, name, &text);
+        }
+    }
+
+    pub(super) fn send_to_name(
+        &mut self,
+        cx: &mut Cx<'_>,
+        requester: &Requester,
+        to: &str,
+        message: Arc<Addressed>,
+        parks: bool,
+    ) -> Result<(), RequestError> {
+        let conn = requester.conn;
+        let Some(from) = self.member(conn).name.clone() else {
+            let message = "the connection has no name";
+            return Err(RequestError::new(ErrorCode::NotInRoom, message));
+        };
+        if !is_name(to) {
+            return Ok(());
+        }
+        let entry = &self.conns[&conn];
+        let name: Name = (entry.dialect, to.into());
+        if let Some(holder) = self.exchange.registry.holder(&name) {
+            self.send_event(cx, holder, Event::Addressed { from, message });
+            return Ok(());
+        }
+        if !parks {
+            return Ok(());
+        }
+        let sender = (conn, network_of(entry.client));
+        let now = cx.now.instant;
+        let parked = &mut self.exchange.parked;
+        match parked.park(now, &name, sender, Arc::clone(&from), message) {
+            Ok(None) => {}
+            Ok(Some(until)) => self.timers.set(until, Timer::ParkedEnds(name)),
+            Err(_) => {
+                let absent = ExchangeReply::Absent {
+                    name: name.1,
+                    own: from,
+                };
+                self.tell(cx, conn, absent);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody took the name in time: each sender is told once for each name that it sent under.
+    pub(super) fn parked_ends(&mut self, cx: &mut Cx<'_>, name: &Name) {
+        let Some((_, messages)) = self.exchange.parked.take(name) else {
+            return;
+        };
+        let mut told = BTreeSet::new();
+        for message in messages {
+            if told.insert((message.sender, Arc::clone(&message.from)))
+                && self.exchange.members.contains_key(&message.sender)
+            {
+                let absent = ExchangeReply::Absent {
+                    name: Arc::clone(&name.1),
+                    own: message.from,
+                };
+                self.tell(cx, message.sender, absent);
+            }
+        }
+    }
+}
