@@ -13,7 +13,9 @@ use crate::auth::credential::IceIssuer;
 use crate::clock;
 use crate::config::{Config, Mode, UniqueIdentity};
 use crate::http::{Access, AdminToken, AppState, Phase};
-use crate::net::{self, Announced, CertStore, ConnectionCaps, Connections, Inherited, Names};
+use crate::net::{
+    self, AddressChanges, Announced, CertStore, ConnectionCaps, Connections, Inherited, Names,
+};
 use crate::protocol::{ErrorCode, RequestError};
 use crate::relay::RelayHandle;
 use crate::relay::engine::is_public;
@@ -77,7 +79,9 @@ impl App {
     pub async fn start_with(config: Config, inherited: Inherited) -> Result<Self> {
         let mut names = Names::new(&config.public.addresses);
         let announced = announced(&config, &mut names).await;
-        if config.turn.enabled && !announced.iter().any(|a| a.address.is_ipv4()) {
+        if config.turn.enabled && announced.is_empty() {
+            tracing::warn!("{}", net::NO_ADDRESS);
+        } else if config.turn.enabled && !announced.iter().any(|a| a.address.is_ipv4()) {
             tracing::warn!("{}", net::NO_IPV4);
         }
 
@@ -120,6 +124,9 @@ impl App {
             ),
         ));
 
+        let announced = watch::Sender::new(announced);
+        let relays_somewhere = announced.subscribe();
+        let needs_address = config.turn.enabled;
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let (stop, stop_seen) = watch::channel(false);
         let (ice, ice_seen) = watch::channel(ice);
@@ -135,6 +142,10 @@ impl App {
             ice: ice_seen,
             driver: Arc::clone(&driver),
             phase: phase_seen.clone(),
+            not_ready: Box::new(move || {
+                let is_nowhere = needs_address && relays_somewhere.borrow().is_empty();
+                is_nowhere.then_some(("no-address", net::NO_ADDRESS))
+            }),
             pages: config.http.pages,
             admin_token: admin_seen,
             relays: relay::admin(relay.clone(), Arc::clone(&longest_ttl)),
@@ -150,13 +161,12 @@ impl App {
         });
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
-        let announced = watch::Sender::new(announced);
         let shown = match &certificates {
             Some(store) => store.watch(),
             None => watch::channel(None).1,
         };
         tasks.spawn(served.follow(shown, announced.subscribe(), ice.clone()));
-        tasks.spawn(names.follow(announced.clone()));
+        tasks.spawn(follow_addresses(&config, names, announced.clone()));
         let turn_handler = relay.clone().map(|relay| -> TurnHandler {
             Arc::new(move |accepted| relay::serve_turn_stream(&relay, accepted))
         });
@@ -304,6 +314,26 @@ async fn announced(config: &Config, names: &mut Names) -> Vec<Announced> {
     net::discover(&config.public, names, config.loopback, is_public).await
 }
 
+/// Keeps `announced` at the addresses that this machine has and that names lead to.
+fn follow_addresses(
+    config: &Config,
+    names: Names,
+    announced: watch::Sender<Vec<Announced>>,
+) -> impl Future<Output = ()> + use<> {
+    let (public, loopback) = (config.public.clone(), config.loopback);
+    async move {
+        if loopback {
+            return;
+        }
+        let find: net::Find = Box::new(move |names, before| {
+            let public = public.clone();
+            Box::pin(async move { net::rediscover(&public, names, before, is_public).await })
+        });
+        let changes = AddressChanges::subscribe();
+        names.follow(announced, changes, find).await;
+    }
+}
+
 fn issuer(config: &Config, urls: IceUrls) -> IceIssuer {
     IceIssuer {
         stun_urls: urls.stun,
@@ -326,6 +356,9 @@ fn connection_limits(config: &Config) -> ConnectionLimits {
     }
 }
 
+/// What a process with the descriptors that shells give by default does not reach.
+const FEW_CONNECTIONS: u32 = 1_000;
+
 /// `signal.connections_per_ip` and `signal.max_connections` bound TCP connections of every kind; the
 /// latter no further than the process has descriptors.
 fn connection_caps(config: &Config) -> ConnectionCaps {
@@ -335,8 +368,8 @@ fn connection_caps(config: &Config) -> ConnectionCaps {
     };
     let budget = net::connection_budget(relays);
     let wanted = config.signal.max_connections;
-    if budget < wanted {
-        tracing::info!(
+    if budget < wanted.min(FEW_CONNECTIONS) {
+        tracing::warn!(
             "descriptors suffice for {budget} connections beside relays, not for the {wanted} of \
              signal.max_connections: raise LimitNOFILE of the unit (`ulimit -Hn` in a shell)"
         );

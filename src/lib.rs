@@ -15,9 +15,10 @@ pub mod hooks;
 pub mod http;
 pub mod log;
 pub mod net;
-pub mod network;
 pub mod origin;
 pub mod protocol;
 pub mod relay;
 pub mod service;
 pub mod signal;
+
+pub use turn_engine::network;

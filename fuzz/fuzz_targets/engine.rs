@@ -1,4 +1,4 @@
 //! Operations on an engine, with credentials that are good.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| callbox::relay::engine::fuzz::operate(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| turn_engine::engine::fuzz::operate(bytes));

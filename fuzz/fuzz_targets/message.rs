@@ -1,4 +1,4 @@
 //! STUN messages and ChannelData as a socket may bring them.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| callbox::relay::engine::fuzz::parse(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| turn_engine::engine::fuzz::parse(bytes));

@@ -178,7 +178,13 @@ fn bind(
 ) -> Result<(Vec<Listener>, Vec<SocketAddr>)> {
     let mut listeners = vec![];
     for address in addresses {
-        listeners.push(inherited.tcp(name, *address, key)?);
+        match inherited.tcp(name, *address, key) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if error.is_half_of_pair(*address, addresses) => {
+                tracing::warn!("{error}; the rest is served");
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     let bound: Result<Vec<_>, _> = listeners.iter().map(|l| l.socket.local_addr()).collect();
     Ok((listeners, bound?))

@@ -209,6 +209,9 @@ fn each<T>(
             Err(error) if !listen.explicit && error.is_absent_address() => {
                 tracing::debug!("passed over {address}: {error}");
             }
+            Err(error) if error.is_half_of_pair(*address, &listen.addresses) => {
+                tracing::warn!("{error}; the rest is served");
+            }
             Err(error) if !listen.explicit && error.is_taken() && is_second(listen, *address) => {
                 tracing::warn!("no second STUN port, so that no NAT is told by it: {error}");
             }

@@ -2,10 +2,10 @@
 //!
 //! Pure: the clock is an argument, and nothing here knows of rooms, sockets or relays.
 
-pub mod credential;
 mod grant;
 mod signer;
 pub mod token;
 
 pub use grant::{Grant, MAX_METADATA, MAX_NAME, Role, RoomPattern, RoomScope, is_name};
 pub use signer::{Bearer, Signer};
+pub use turn_engine::credential;

@@ -10,7 +10,6 @@ use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZero;
-use std::path::Path;
 use std::time::Duration;
 
 /// Bytes of a secret that the box makes for itself: as strong as the SHA-1 state it keys.

@@ -59,6 +59,8 @@ pub struct AppState {
     pub sessions: ConnectionSettings,
     /// Readiness.
     pub phase: watch::Receiver<Phase>,
+    /// Why newcomers are not served though everything runs, as a code and a sentence.
+    pub not_ready: NotReady,
     /// Whether the embedded pages are served.
     pub pages: bool,
     /// `auth.admin_token`; without one the admin API does not exist.
@@ -71,6 +73,9 @@ pub struct AppState {
 
 /// A question that takes a while.
 pub type AsyncQuery<T> = Box<dyn Fn() -> BoxFuture<'static, T> + Send + Sync>;
+
+/// Tells what a box lacks that runs.
+pub type NotReady = Box<dyn Fn() -> Option<(&'static str, &'static str)> + Send + Sync>;
 
 /// Finds what a revocation left behind.
 pub type RevokedUntil = Box<dyn Fn(&str) -> Option<u64> + Send + Sync>;
@@ -153,11 +158,14 @@ async fn healthz() -> &'static str {
 /// Tells whether newcomers are served.
 #[utoipa::path(get, path = "/readyz", tag = "health",
     responses((status = 200, description = "ready"),
-        (status = 503, description = "starting or draining")))]
+        (status = 503, description = "starting, draining, or without an address to relay on")))]
 async fn readyz(State(context): State<Arc<AppState>>) -> Result<&'static str, Problem> {
     let not_yet = |code, detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
     match *context.phase.borrow() {
-        Phase::Ready => Ok("ready\n"),
+        Phase::Ready => match (context.not_ready)() {
+            None => Ok("ready\n"),
+            Some((code, detail)) => Err(not_yet(code, detail)),
+        },
         Phase::Starting => Err(not_yet("starting", "not all listeners serve yet")),
         Phase::Draining => Err(not_yet("draining", "the box is shutting down")),
     }

@@ -3,6 +3,7 @@
 use super::Names;
 use super::interfaces::{Announced, announce, interfaces, outbound};
 use crate::config::Public;
+use crate::network::network_of;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -43,6 +44,18 @@ pub async fn discover(
         })
         .collect();
     }
+    names.look_up().await;
+    rediscover(public, names, &[], is_public).await
+}
+
+/// What is found now, of which `before` was announced: an address that is there still and no worse
+/// than another stays.
+pub async fn rediscover(
+    public: &Public,
+    names: &Names,
+    before: &[Announced],
+    is_public: impl Fn(IpAddr) -> bool,
+) -> Vec<Announced> {
     let mut found: Vec<Announced> = vec![];
     let mut add = |address: IpAddr, how: &str| {
         let is_like = |known: &Announced| known.address.is_ipv4() == address.is_ipv4();
@@ -50,27 +63,33 @@ pub async fn discover(
             found.extend(announce(address, how.into()));
         }
     };
-    names.look_up().await;
-    for (ip, how) in names.choose(&[]) {
+    for (ip, how) in names.choose(before) {
         add(ip, &how);
     }
     if public.addresses.is_empty() {
-        interfaces()
-            .into_iter()
-            .filter(|ip| is_public(*ip))
-            .for_each(|ip| add(ip, "network interface"));
+        let mut public_ones: Vec<IpAddr> = interfaces().into_iter().collect();
+        public_ones.retain(|ip| is_public(*ip) && is_usable(*ip));
+        // Of a prefix that is on its way out the machine sends nothing any more.
+        let preferred = outbound(false).map(network_of);
+        let is_old = |ip: &IpAddr| ip.is_ipv6() && preferred.is_some_and(|p| p != network_of(*ip));
+        let is_new = |ip: &IpAddr| before.iter().all(|known| known.address != *ip);
+        public_ones.sort_by_key(|ip| (is_old(ip), is_new(ip)));
+        for ip in public_ones {
+            add(ip, "network interface");
+        }
         if let Some(server) = &public.stun {
+            let how = format!("STUN by {server}");
             match ask(server).await {
-                Ok(addresses) => {
-                    addresses
-                        .into_iter()
-                        .for_each(|ip| add(ip, &format!("STUN by {server}")));
+                Ok(addresses) => addresses.into_iter().for_each(|ip| add(ip, &how)),
+                Err(error) => {
+                    tracing::warn!("public.stun: no answer of {server}: {error}");
+                    let known = before.iter().filter(|known| known.how == how);
+                    known.for_each(|known| add(known.address, &how));
                 }
-                Err(error) => tracing::warn!("public.stun: no answer of {server}: {error}"),
             }
         }
         for ipv4 in [true, false] {
-            if let Some(ip) = outbound(ipv4).filter(|ip| !ip.is_loopback()) {
+            if let Some(ip) = outbound(ipv4).filter(|ip| !ip.is_loopback() && !is_link_local(*ip)) {
                 add(
                     ip,
                     "interface of the default route; not public, so set public.address",
@@ -78,7 +97,19 @@ pub async fn discover(
             }
         }
     }
+    found.sort_by_key(|announced| announced.address.is_ipv6());
     found
+}
+
+/// Good on one link only, and with a zone beside it.
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+/// Tells whether sockets can be bound to an address: one of IPv6 is listed before the kernel has
+/// made sure that nobody else has it.
+fn is_usable(ip: IpAddr) -> bool {
+    std::net::UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// Asks a STUN server over each family that its name has.

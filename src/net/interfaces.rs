@@ -1,6 +1,11 @@
 //! The addresses of this machine, and which of them clients are told.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// What a box says that has no address which clients reach.
+pub const NO_ADDRESS: &str = "no interface has an address that clients reach: relays are refused \
+    until one comes (a lease by DHCP, a tunnel, a floating address), or public.address names one";
 
 /// An address that clients reach, and the local one behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +44,7 @@ pub(super) fn announce(address: IpAddr, how: String) -> Option<Announced> {
 }
 
 /// The addresses of this machine's interfaces.
-pub(super) fn interfaces() -> Vec<IpAddr> {
+pub(super) fn interfaces() -> BTreeSet<IpAddr> {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     interfaces.iter().map(|i| i.ip()).collect()
 }

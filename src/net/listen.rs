@@ -23,6 +23,17 @@ impl BindError {
         self.kernel.kind() == io::ErrorKind::AddrInUse
     }
 
+    /// Tells whether the machine lacks the whole family of a wildcard address, while `listed` has
+    /// the same port on the other family's: that pair means "everywhere".
+    pub fn is_half_of_pair(&self, address: SocketAddr, listed: &[SocketAddr]) -> bool {
+        let other = |a: &SocketAddr| {
+            a.ip().is_unspecified()
+                && a.port() == address.port()
+                && a.is_ipv4() != address.is_ipv4()
+        };
+        lacks_family(&self.kernel) && address.ip().is_unspecified() && listed.iter().any(other)
+    }
+
     /// Tells whether the machine lacks this address or its whole family.
     pub fn is_absent_address(&self) -> bool {
         matches!(
@@ -66,15 +77,15 @@ fn share_of(limit: u64, relays: u32) -> u32 {
 /// # Errors
 /// The address is taken, absent or not permitted; the message says which, and the fix.
 pub fn tcp(address: SocketAddr, key: &str) -> Result<TcpListener, BindError> {
-    let bind = || {
-        let socket = open(address, Type::STREAM, Protocol::TCP)?;
+    let bind = |waits| {
+        let socket = open(address, Type::STREAM, Protocol::TCP, waits)?;
         // Connections of an earlier run in TIME_WAIT do not hold the port; a listener still does.
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
-    bind().map_err(|source| worded("tcp", address, key, source))
+    bind_or_wait(address, key, bind).map_err(|source| worded("tcp", address, key, source))
 }
 
 /// Binds a UDP socket for the configuration key `key`.
@@ -82,22 +93,57 @@ pub fn tcp(address: SocketAddr, key: &str) -> Result<TcpListener, BindError> {
 /// # Errors
 /// As [`tcp`].
 pub fn udp(address: SocketAddr, key: &str) -> Result<UdpSocket, BindError> {
-    let bind = || {
-        let socket = open(address, Type::DGRAM, Protocol::UDP)?;
+    let bind = |waits| {
+        let socket = open(address, Type::DGRAM, Protocol::UDP, waits)?;
         socket.bind(&address.into())?;
         Ok(socket.into())
     };
-    bind().map_err(|source| worded("udp", address, key, source))
+    bind_or_wait(address, key, bind).map_err(|source| worded("udp", address, key, source))
 }
 
-fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+/// An address that is written down and not there yet (a lease that has not come, a floating address
+/// that another machine holds) is bound all the same, and served once it comes.
+fn bind_or_wait<T>(
+    address: SocketAddr,
+    key: &str,
+    bind: impl Fn(bool) -> io::Result<T>,
+) -> io::Result<T> {
+    match bind(false) {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && address.port() != 0 => {
+            let bound = bind(true).map_err(|_| error)?;
+            tracing::warn!(
+                "{key} names {address}, but no interface of this machine has that address: it is \
+                 served once one has"
+            );
+            Ok(bound)
+        }
+        other => other,
+    }
+}
+
+fn open(
+    address: SocketAddr,
+    kind: Type,
+    protocol: Protocol,
+    is_absent: bool,
+) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
         // `0.0.0.0` and `[::]` are listed and bound side by side.
         socket.set_only_v6(true)?;
     }
+    match address {
+        _ if !is_absent => {}
+        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+    }
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+fn lacks_family(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    matches!(code, Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT))
 }
 
 fn worded(protocol: &str, address: SocketAddr, key: &str, source: io::Error) -> BindError {
@@ -116,6 +162,13 @@ fn worded(protocol: &str, address: SocketAddr, key: &str, source: io::Error) -> 
             "port {port}/{protocol} needs a privilege below 1024: grant CAP_NET_BIND_SERVICE \
              (the systemd unit does), or set {key} to a higher port"
         ),
+        _ if lacks_family(&source) => {
+            let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
+            format!(
+                "{key} names {address}, but this machine has no {family}: take \"{address}\" out \
+                 of {key}"
+            )
+        }
         io::ErrorKind::AddrNotAvailable => {
             format!("{key} names {address}, but no interface of this machine has that address")
         }
@@ -148,6 +201,41 @@ mod tests {
         let error = tcp(held.local_addr().unwrap(), "http.listen").unwrap_err();
         assert!(error.to_string().contains("set http.listen"));
         assert!(!error.is_absent_address());
+    }
+
+    #[test]
+    fn a_family_that_the_machine_lacks_is_passed_over_where_the_other_one_is_listed() {
+        let lacks = || io::Error::from_raw_os_error(libc::EAFNOSUPPORT);
+        let v6: SocketAddr = "[::]:443".parse().unwrap();
+        let error = worded("tcp", v6, "tls.listen", lacks());
+        let shown = error.to_string();
+        assert!(shown.contains("no IPv6") && shown.contains("take \"[::]:443\" out of tls.listen"));
+        let listed = |list: &[&str]| -> Vec<SocketAddr> {
+            list.iter().map(|a| a.parse().unwrap()).collect()
+        };
+        assert!(error.is_half_of_pair(v6, &listed(&["0.0.0.0:443", "[::]:443"])));
+        assert!(!error.is_half_of_pair(v6, &listed(&["0.0.0.0:80", "[::]:443"])));
+        assert!(!error.is_half_of_pair(v6, &listed(&["[::]:443"])));
+        let one = "[::1]:443".parse().unwrap();
+        assert!(!error.is_half_of_pair(one, &listed(&["0.0.0.0:443"])));
+    }
+
+    #[test]
+    fn an_address_that_is_not_there_yet_is_bound_all_the_same() {
+        let port = udp("127.0.0.1:0".parse().unwrap(), "x")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let absent = SocketAddr::from(([192, 0, 2, 1], port));
+        assert_eq!(
+            udp(absent, "turn.udp").unwrap().local_addr().unwrap(),
+            absent
+        );
+        assert_eq!(
+            tcp(absent, "turn.tcp").unwrap().local_addr().unwrap(),
+            absent
+        );
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! The entries of `public.address`, their names looked up again and again while the box runs.
+//! The entries of `public.address`, their names looked up again and again while the box runs, and
+//! what is announced kept at them and at the addresses that this machine has.
 //!
 //! What a lookup loses is kept: an answer that fails, or that lacks a family (a resolver tells a
 //! failing AAAA lookup as a good A one), changes nothing.
 
-use super::interfaces::{Announced, announce};
+use super::interfaces::{Announced, NO_ADDRESS, interfaces};
+use super::kernel::AddressChanges;
 use crate::config::AddressRule;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -15,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::lookup_host;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 /// `getaddrinfo` tells no TTL; names of dynamic DNS services live for one minute.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -26,6 +28,10 @@ const JITTER: Duration = Duration::from_secs(15);
 
 /// Looks one name up.
 pub type Resolve = Box<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync>;
+
+/// Finds what is to be announced, of names and of what was announced before.
+pub type Find =
+    Box<dyn for<'a> Fn(&'a Names, &'a [Announced]) -> BoxFuture<'a, Vec<Announced>> + Send + Sync>;
 
 /// What became of lookups, for metrics.
 #[derive(Debug, Default)]
@@ -130,34 +136,72 @@ impl Names {
         [true, false].into_iter().filter_map(of_family).collect()
     }
 
-    /// Keeps `announced` at what the names say, for ever; returns at once where there is no name.
-    pub async fn follow(mut self, announced: watch::Sender<Vec<Announced>>) {
+    fn has_name(&self) -> bool {
         let is_name = |rule: &AddressRule| matches!(rule, AddressRule::Dns(_));
-        if !self.rules.iter().any(is_name) {
-            return;
-        }
+        self.rules.iter().any(is_name)
+    }
+
+    /// Keeps `announced` at what `find` makes of the names' answers and of the addresses that this
+    /// machine has, for ever: looks again when `changes` says so, and names up each minute.
+    pub async fn follow(
+        mut self,
+        announced: watch::Sender<Vec<Announced>>,
+        mut changes: AddressChanges,
+        find: Find,
+    ) {
+        let mut interfaces = interfaces();
+        let mut next_look_up = self.next_look_up(&announced);
         loop {
-            let jitter = rand::rng().random_range(Duration::ZERO..JITTER);
-            let wait = match announced.borrow().is_empty() {
-                true => FIRST_INTERVAL,
-                false => INTERVAL + jitter,
-            };
-            sleep(wait).await;
-            self.look_up().await;
+            tokio::select! {
+                () = sleep_until(next_look_up), if self.has_name() => {
+                    self.look_up().await;
+                    next_look_up = self.next_look_up(&announced);
+                }
+                () = changes.changed() => {}
+            }
+            let now_there = super::interfaces::interfaces();
+            let is_moved = now_there != interfaces;
+            if is_moved && self.has_name() {
+                // Another network has another resolver.
+                self.look_up().await;
+                next_look_up = self.next_look_up(&announced);
+            }
+            interfaces = now_there;
             let before = announced.borrow().clone();
-            let found = self.choose(&before);
-            let found = found.into_iter().filter_map(|(ip, how)| announce(ip, how));
-            let after = replaced(&before, found);
-            if after != before {
+            let after = find(&self, &before).await;
+            let addresses = |list: &[Announced]| -> Vec<_> {
+                list.iter().map(|a| (a.address, a.local)).collect()
+            };
+            if addresses(&before) != addresses(&after) {
                 self.counters.changes.fetch_add(1, Ordering::Relaxed);
-                tracing::info!("public address: {} → {}", listed(&before), listed(&after));
+                match after.is_empty() {
+                    false => {
+                        tracing::info!("public address: {} → {}", listed(&before), listed(&after));
+                    }
+                    true => {
+                        tracing::warn!("public address: {} → none; {NO_ADDRESS}", listed(&before))
+                    }
+                }
                 announced.send_replace(after);
+            } else if is_moved {
+                // Who keeps relays off the box's own addresses looks at them again.
+                announced.send_replace(before);
             }
         }
+    }
+
+    fn next_look_up(&self, announced: &watch::Sender<Vec<Announced>>) -> Instant {
+        let jitter = rand::rng().random_range(Duration::ZERO..JITTER);
+        let wait = match announced.borrow().is_empty() {
+            true => FIRST_INTERVAL,
+            false => INTERVAL + jitter,
+        };
+        Instant::now() + wait
     }
 }
 
 /// `before`, with those of `found` in place of the ones of their families.
+#[cfg(test)]
 fn replaced(before: &[Announced], found: impl Iterator<Item = Announced>) -> Vec<Announced> {
     let mut after = before.to_vec();
     for new in found {
@@ -189,9 +233,10 @@ fn listed(announced: &[Announced]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::interfaces::announce;
     use std::collections::VecDeque;
     use std::sync::Mutex;
-    use tokio::time::{Instant, timeout};
+    use tokio::time::timeout;
 
     /// An answer of the resolver: addresses, or `None` for a failure.
     type Answer = Option<&'static [&'static str]>;
@@ -226,6 +271,16 @@ mod tests {
         }]
     }
 
+    /// Follows names alone.
+    async fn follow(names: Names, sender: watch::Sender<Vec<Announced>>) {
+        let find: Find = Box::new(|names, before| {
+            let found = names.choose(before).into_iter();
+            let found = found.filter_map(|(ip, how)| announce(ip, how));
+            std::future::ready(replaced(before, found)).boxed()
+        });
+        names.follow(sender, AddressChanges::Never, find).await;
+    }
+
     /// Whatever comes of following these answers for `rounds` of lookups.
     async fn followed(answers: &[Answer], rounds: u32) -> (Vec<String>, Arc<NameCounters>) {
         let mut names = names(answers);
@@ -234,7 +289,7 @@ mod tests {
         let first = first.into_iter().filter_map(|(ip, how)| announce(ip, how));
         let counters = Arc::clone(&names.counters);
         let sender = watch::Sender::new(first.collect());
-        let follow = names.follow(sender.clone());
+        let follow = follow(names, sender.clone());
         let _ = timeout((INTERVAL + JITTER) * rounds, follow).await;
         let seen = sender
             .borrow()
@@ -252,7 +307,7 @@ mod tests {
         let (counters, mut seen) = (Arc::clone(&names.counters), sender.subscribe());
         let started = Instant::now();
         tokio::select! {
-            () = names.follow(sender) => {}
+            () = follow(names, sender) => {}
             changed = seen.changed() => changed.unwrap(),
         }
         assert!((INTERVAL..INTERVAL + JITTER).contains(&started.elapsed()));

@@ -1,15 +1,12 @@
 //! The way of a client's connection to a worker.
 
-use super::io::stream::NewStream;
+use super::io::stream::{NewStream, Place};
 use super::worker::inbox::{Commands, Inbox};
 use rustls::ServerConnection;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// What a connection holds for as long as it lives.
-pub type Place = Box<dyn Send>;
 
 /// Counts a TCP connection of a client in, unless there are too many.
 pub type Admit = Arc<dyn Fn(IpAddr) -> Option<Place> + Send + Sync>;

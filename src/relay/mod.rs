@@ -1,18 +1,16 @@
-//! STUN and TURN: a pure [`engine`], the box-wide [`shared`] its workers share, and the I/O
-//! shells around them.
+//! STUN and TURN: the I/O shells around `crates/turn-engine`, which is the pure [`engine`], the
+//! box-wide [`shared`] state of its workers, and [`framing`].
 
 mod accept;
-pub mod engine;
-pub mod framing;
 mod handle;
 mod intake;
 mod io;
-mod rate;
-pub mod shared;
 mod stats;
 mod worker;
 
 pub use handle::{Listeners, RelayConfig, RelayHandle};
-pub use intake::{Admit, ClientStream, Place};
+pub use intake::{Admit, ClientStream};
+pub use io::stream::Place;
 pub use io::udp::{Offload, kernel_shortcomings};
 pub use stats::{IoStats, RelayStats, WorkerLoad};
+pub use turn_engine::{engine, framing, shared};

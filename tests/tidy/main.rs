@@ -27,7 +27,11 @@ const PURE: &[&str] = &[
     "src/signal/room.rs",
     "src/signal/sdp",
     "src/signal/websocket",
-    "src/relay/engine/",
+    "crates/turn-engine/src/engine/",
+    "crates/turn-engine/src/credential.rs",
+    "crates/turn-engine/src/framing.rs",
+    "crates/turn-engine/src/network.rs",
+    "crates/turn-engine/src/rate.rs",
     "src/relay/worker/coalesce.rs",
 ];
 
@@ -87,7 +91,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("app", &["*"]),
     (
         "cli",
-        &["origin", 
+        &[
+            "origin",
             "address",
             "app",
             "auth",
@@ -103,19 +108,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "http",
-        &["origin", 
-            "address", "auth", "clock", "cluster", "compat", "hooks", "net", "network", "protocol",
-            "rate", "signal",
+        &[
+            "origin", "address", "auth", "clock", "cluster", "compat", "hooks", "net", "network",
+            "protocol", "rate", "signal",
         ],
     ),
     (
         "compat",
-        &["origin", "address", "auth", "clock", "protocol", "rate", "signal"],
+        &[
+            "origin", "address", "auth", "clock", "protocol", "rate", "signal",
+        ],
     ),
     (
         "cluster",
-        &["origin", 
-            "address", "auth", "clock", "net", "protocol", "rate", "signal",
+        &[
+            "origin", "address", "auth", "clock", "net", "protocol", "rate", "signal",
         ],
     ),
     (
@@ -134,13 +141,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "net",
-        &["origin", 
-            "address", "auth", "clock", "config", "network", "protocol", "rate",
+        &[
+            "origin", "address", "auth", "clock", "config", "network", "protocol", "rate",
         ],
     ),
     ("config", &["origin", "address", "auth", "protocol"]),
     ("protocol", &["address", "auth"]),
-    ("auth", &["clock"]),
+    ("auth", &["clock", "turn_engine"]),
     ("log", &["clock", "config"]),
     ("service", &["clock"]),
     ("turn_engine", &[]),

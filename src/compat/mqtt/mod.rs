@@ -1,8 +1,8 @@
 //! MQTT 3.1.1 and 5 over WebSocket: as much of both as signaling needs.
 
-mod connect;
 pub mod packet;
 pub mod reader;
+mod reason;
 pub mod writer;
 
 #[cfg(any(test, fuzzing))]

@@ -76,6 +76,11 @@ pub(in crate::relay) fn group(
 fn join(address: SocketAddr) -> io::Result<Socket> {
     let kind = Type::DGRAM.nonblocking();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
+    // The first one is bound, whether or not the address is there.
+    match address {
+        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+    }
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }

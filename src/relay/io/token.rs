@@ -18,9 +18,7 @@ impl Token {
             Self::Wakeup => 0,
             Self::Listener(index) => 1 << 56 | u64::from(index),
             Self::Stream(key) => 2 << 56 | u64::from(key.generation) << 32 | u64::from(key.slot),
-            Self::Relay(key) => {
-                3 << 56 | u64::from(key.generation) << RelayedKey::INDEX_BITS | u64::from(key.index)
-            }
+            Self::Relay(key) => 3 << 56 | key.to_bits(),
         }
     }
 
@@ -32,10 +30,7 @@ impl Token {
                 slot: bits as u32,
                 generation: (bits >> 32) as u32 & 0x00ff_ffff,
             }),
-            _ => Self::Relay(RelayedKey {
-                index: bits as u32 & ((1 << RelayedKey::INDEX_BITS) - 1),
-                generation: (bits >> RelayedKey::INDEX_BITS) as u32,
-            }),
+            _ => Self::Relay(RelayedKey::from_bits(bits)),
         }
     }
 }
@@ -46,10 +41,7 @@ mod tests {
 
     #[test]
     fn sources_survive_the_way_through_epoll() {
-        let highest = RelayedKey {
-            index: (1 << RelayedKey::INDEX_BITS) - 1,
-            generation: u32::MAX,
-        };
+        let highest = RelayedKey::from_bits(u64::MAX);
         let stream = StreamKey {
             slot: u32::MAX,
             generation: 0x00ff_ffff,

@@ -260,14 +260,13 @@ mod tests {
     use super::*;
     use crate::relay::engine::GroBatch;
 
-    const RELAY: RelayedKey = RelayedKey {
-        index: 2,
-        generation: 7,
-    };
+    fn relay() -> RelayedKey {
+        RelayedKey::from_bits(7 << 24 | 2)
+    }
 
     fn batch(payload: &[u8]) -> HandoffBatch {
         let mut batch = HandoffBatch::default();
-        batch.add(RELAY, "192.0.2.1:5".parse().unwrap(), &payload.into());
+        batch.add(relay(), "192.0.2.1:5".parse().unwrap(), &payload.into());
         batch
     }
 
@@ -295,7 +294,7 @@ mod tests {
         for (start, length) in [(0, 4), (1, 2), (4, 0)] {
             let mut gro_batch = GroBatch::new(&bytes, 4);
             let run = gro_batch.next_run(|_, _| true).unwrap();
-            batch.add(RELAY, from, &run.narrow(start, length));
+            batch.add(relay(), from, &run.narrow(start, length));
         }
         assert_eq!(batch.len(), 10);
         let entries: Vec<Vec<&[u8]>> = batch

@@ -1,5 +1,5 @@
 use super::*;
-use crate::relay::engine::tests::harness::settings;
+use crate::auth::credential::TurnSecrets;
 use crate::relay::io::listener;
 use std::net::UdpSocket;
 
@@ -12,7 +12,7 @@ fn worker() -> (Worker, UdpSocket, SocketAddr) {
     let mut groups = listener::group(vec![bound], 1, offload).unwrap();
     let plan = WorkerConfig {
         id: WorkerId(0),
-        settings: settings().into(),
+        settings: Settings::new("callbox", TurnSecrets::new(vec!["s".into()]).unwrap()).into(),
         shared: SharedState::new(vec![], 10_000..=10_001, [0; 32], now),
         listeners: groups.pop().unwrap(),
         inboxes: Arc::new([Inbox::new().unwrap()]),
