@@ -6,6 +6,7 @@ mod listeners;
 mod metrics;
 mod relay;
 mod reload;
+mod revocations;
 
 pub use banner::Banner;
 
@@ -25,10 +26,11 @@ use anyhow::{Context as _, Result};
 use ice_urls::{IceUrlBuilder, IceUrls};
 use listeners::{Behind, Certificates, StopSignals, TcpListeners, TurnHandler};
 use reload::Reloader;
+use revocations::RevocationLog;
 use secrecy::ExposeSecret;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -43,6 +45,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct App {
     driver: Arc<Driver>,
     relay: Option<Arc<RelayHandle>>,
+    /// Where what the relay revokes is written down, if anywhere.
+    revocations: Option<Arc<Mutex<RevocationLog>>>,
     phase: watch::Sender<Phase>,
     stop: watch::Sender<bool>,
     /// Listeners that systemd holds too stop accepting when this turns true.
@@ -108,6 +112,16 @@ impl App {
             }
             false => None,
         };
+        // Of a secret that is made for this run, nothing is good in the next one.
+        let revocations = match (&relay, crate::service::state_directory()) {
+            (Some(relay), Some(folder)) if !config.turn.made_secret => {
+                let log = RevocationLog::open(&folder, relay.shared(), clock::unix_now());
+                let log = Arc::new(Mutex::new(log));
+                tasks.spawn(revocations::follow(Arc::clone(relay), Arc::clone(&log)));
+                Some(log)
+            }
+            _ => None,
+        };
         let revoking = relay.clone();
         let longest_ttl = Arc::new(AtomicU64::new(config.turn.ttl.as_secs()));
         let longest = Arc::clone(&longest_ttl);
@@ -116,9 +130,13 @@ impl App {
             ice.clone(),
             connection_limits(&config),
             Box::new(
-                move |user, revoked_until| match (&revoking, revoked_until) {
-                    (Some(relay), Some(revoked_until)) => relay.revoke(user, revoked_until),
-                    (Some(relay), None) => relay::revoke_all(relay, user, &longest),
+                move |user, revoked_until, network| match (&revoking, revoked_until) {
+                    (Some(relay), Some(revoked_until)) => {
+                        relay.revoke_client(user, revoked_until, Some(network));
+                    }
+                    (Some(relay), None) => {
+                        relay::revoke_all(relay, user, &longest, Some(network));
+                    }
                     (None, _) => {}
                 },
             ),
@@ -200,6 +218,7 @@ impl App {
         Ok(Self {
             driver,
             relay,
+            revocations,
             phase,
             stop,
             stop_inherited,
@@ -287,6 +306,9 @@ impl App {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.driver.empty()).await;
         self.tasks.shutdown().await;
         if let Some(relay) = &self.relay {
+            if let Some(log) = &self.revocations {
+                revocations::append(relay, log).await;
+            }
             relay.close();
         }
     }

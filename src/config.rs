@@ -8,6 +8,7 @@ mod check;
 mod collect;
 mod problem;
 mod raw;
+mod secrets;
 mod source;
 mod tls;
 mod values;

@@ -3,6 +3,7 @@
 //! Without systemd every call does nothing.
 
 use sd_notify::NotifyState;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// What closing listeners and relays may take after the drain, on a machine that is busy.
@@ -10,6 +11,15 @@ const CLOSING: Duration = Duration::from_secs(15);
 
 /// How often systemd is asked to wait on.
 const EXTENSION: Duration = Duration::from_secs(600);
+
+/// The folder that systemd keeps for the unit's state (StateDirectory=).
+pub fn state_directory() -> Option<PathBuf> {
+    let folders = std::env::var_os("STATE_DIRECTORY")?;
+    // Of several, separated by colons, the first one.
+    std::env::split_paths(&folders)
+        .next()
+        .filter(|folder| folder.is_absolute())
+}
 
 /// Everything serves; `status` is what `systemctl status` shows.
 pub fn ready(status: &str) {

@@ -159,7 +159,7 @@ pub(super) fn admin(relay: Option<Arc<RelayHandle>>, longest_ttl: Arc<AtomicU64>
         }),
         revoke: Box::new(move |user| {
             if let Some(relay) = &relay {
-                revoke_all(relay, user, &longest_ttl);
+                revoke_all(relay, user, &longest_ttl, None);
             }
         }),
     }
@@ -167,14 +167,19 @@ pub(super) fn admin(relay: Option<Arc<RelayHandle>>, longest_ttl: Arc<AtomicU64>
 
 /// Closes the relays of a user and refuses all that this box has minted for it so far.
 /// `longest_ttl` is the longest life, in seconds, of any such credential.
-pub(super) fn revoke_all(relay: &RelayHandle, user: &str, longest_ttl: &AtomicU64) {
+pub(super) fn revoke_all(
+    relay: &RelayHandle,
+    user: &str,
+    longest_ttl: &AtomicU64,
+    client: Option<IpAddr>,
+) {
     // After a revocation credentials expire one second past its floor at the earliest.
     let past = relay
         .shared()
         .revoked_until(user)
         .map_or(0, |revoked_until| revoked_until + 1);
     let longest = unix_now() + longest_ttl.load(Ordering::Relaxed);
-    relay.revoke(user, past.max(longest));
+    relay.revoke_client(user, past.max(longest), client);
 }
 
 fn row(view: AllocationView) -> RelayRow {

@@ -4,6 +4,7 @@ use super::check_certificate;
 use crate::config::{Config, ConfigError};
 use crate::net;
 use crate::relay;
+use crate::service;
 use serde_json::json;
 
 /// Tells whether relays will have no IPv4 address. What a name or a STUN server says is not known
@@ -18,6 +19,13 @@ pub fn check(loaded: Result<Config, ConfigError>, as_json: bool) -> (String, boo
     let loaded = loaded.and_then(check_certificate).map(|mut config| {
         if config.turn.enabled {
             config.warnings.extend(relay::kernel_shortcomings());
+            if !config.turn.made_secret && service::state_directory().is_none() {
+                config.warnings.push(
+                    "revoked TURN credentials are kept in memory: a restart forgets them \
+                     ($STATE_DIRECTORY names no folder; under systemd it does)"
+                        .into(),
+                );
+            }
             if lacks_ipv4(&config) {
                 config.warnings.push(net::NO_IPV4.into());
             }

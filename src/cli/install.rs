@@ -7,7 +7,7 @@ use rand::Rng;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, fchown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -141,6 +141,9 @@ impl Step {
             }
             Self::Directory { path, mode } => {
                 fs::create_dir_all(path)?;
+                if fs::symlink_metadata(path)?.is_symlink() {
+                    return Err(io::Error::other("it is a symbolic link"));
+                }
                 own(path, *mode, group)?;
             }
             Self::Program { path } => {
@@ -151,20 +154,14 @@ impl Step {
                 // Renamed into place: a running program's file cannot be written to.
                 let parent = path.parent().unwrap_or(path);
                 fs::create_dir_all(parent)?;
-                let fresh = path.with_extension("new");
-                fs::copy(&own, &fresh)?;
-                fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
-                fs::rename(&fresh, path)?;
+                replace(path, 0o755, fs::File::open(&own)?)?;
             }
             Self::Configuration { path } => return create(path, CONFIGURATION, group),
             Self::Secret { path, bytes } => return create(path, &secret(*bytes), group),
             Self::Unit { path } => {
                 fs::create_dir_all(path.parent().unwrap_or(path))?;
-                fs::write(
-                    path,
-                    UNIT.replace("/usr/bin/callbox", "/usr/local/bin/callbox"),
-                )?;
-                own(path, 0o644, group)?;
+                let unit = UNIT.replace("/usr/bin/callbox", "/usr/local/bin/callbox");
+                replace(path, 0o644, unit.as_bytes())?;
             }
             Self::Tell => {
                 if !Path::new("/run/systemd/system").exists() {
@@ -177,6 +174,23 @@ impl Step {
     }
 }
 
+/// Puts a file in the place of whatever stands at `path`, a symbolic link included. The name until
+/// then is of nobody's choice, and the file is made: what somebody has put there is not written to.
+fn replace(path: &Path, mode: u32, mut text: impl io::Read) -> io::Result<()> {
+    let fresh = path.with_extension(secret(8));
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    let written = io::copy(&mut text, &mut file)
+        .and_then(|_| file.set_permissions(fs::Permissions::from_mode(mode)))
+        .and_then(|()| fs::rename(&fresh, path));
+    written.inspect_err(|_| {
+        let _ = fs::remove_file(&fresh);
+    })
+}
+
 /// Writes a file that is not there yet; nobody else may read it at any moment.
 fn create(path: &Path, text: &str, group: Option<u32>) -> io::Result<Done> {
     let opened = fs::OpenOptions::new()
@@ -184,12 +198,16 @@ fn create(path: &Path, text: &str, group: Option<u32>) -> io::Result<Done> {
         .create_new(true)
         .mode(0o600)
         .open(path);
-    match opened {
-        Ok(mut file) => file.write_all(text.as_bytes())?,
+    let mut file = match opened {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Done::Kept),
         Err(error) => return Err(error),
+    };
+    file.write_all(text.as_bytes())?;
+    if group.is_some() {
+        fchown(&file, None, group)?;
     }
-    own(path, 0o640, group)?;
+    file.set_permissions(fs::Permissions::from_mode(0o640))?;
     Ok(Done::Yes)
 }
 
@@ -290,6 +308,42 @@ mod tests {
         assert!(report.contains("kept   make a fresh secret"), "{report}");
         let again = fs::read_to_string(at("etc/callbox/secrets/auth")).unwrap();
         assert_eq!(again, secret);
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_symbolic_link() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        let victim = at("victim");
+        fs::write(&victim, "precious").unwrap();
+        for folder in ["usr/local/bin", "etc/systemd/system"] {
+            fs::create_dir_all(at(folder)).unwrap();
+        }
+        for planted in [
+            "usr/local/bin/callbox",
+            "usr/local/bin/callbox.new",
+            "etc/systemd/system/callbox.service",
+        ] {
+            symlink(&victim, at(planted)).unwrap();
+        }
+        install(&below(root.path(), false)).unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(
+            fs::metadata(&victim).unwrap().permissions().mode() & 0o111,
+            0
+        );
+        let program = fs::symlink_metadata(at("usr/local/bin/callbox")).unwrap();
+        assert!(program.is_file() && program.permissions().mode() & 0o777 == 0o755);
+        let left = fs::read_dir(at("usr/local/bin")).unwrap().count();
+        assert_eq!(left, 2, "the planted link and the program");
+
+        let elsewhere = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("etc")).unwrap();
+        symlink(elsewhere.path(), root.path().join("etc/callbox")).unwrap();
+        let error = install(&below(root.path(), false)).unwrap_err();
+        assert!(error.contains("symbolic link"), "{error}");
     }
 
     #[test]

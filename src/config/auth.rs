@@ -37,6 +37,10 @@ impl Check<'_> {
             ),
             _ => {}
         }
+        if let Some(secret) = &secret {
+            let file = raw.auth.secret_file.as_deref();
+            self.judge_secret("auth.secret", secret.expose_secret(), file);
+        }
         let signer = secret.as_ref().and_then(|secret| {
             let (issuer, audience) = (raw.auth.issuer.clone(), raw.auth.audience.clone());
             Signer::new(secret, &raw.auth.algorithms, issuer, audience)
@@ -57,6 +61,11 @@ impl Check<'_> {
                 "is empty, and anyone could send that",
             )
             .set_fix("`openssl rand -hex 32` makes one; without the key there is no admin API");
+        }
+        if let Some(token) = &admin_token {
+            let (key, file) = ("auth.admin_token", raw.auth.admin_token_file.as_deref());
+            self.judge_secret(key, token.expose_secret(), file);
+            self.judge_admin_token(key, token.expose_secret());
         }
         Auth {
             mode,
@@ -82,7 +91,7 @@ impl Check<'_> {
                     "is empty, and anyone could sign with that",
                 )
                 .set_fix("`openssl rand -hex 32` makes one");
-            } else if length < 32 {
+            } else if (16..32).contains(&length) {
                 self.warnings.push(format!(
                     "auth.secret has {length} bytes; RFC 7518 section 3.2 asks for 32 with HS256"
                 ));

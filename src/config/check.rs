@@ -199,6 +199,10 @@ impl Check<'_> {
             )
             .set_fix("`openssl rand -hex 20` makes a secret");
         }
+        for secret in &secrets {
+            let file = turn.secrets_file.as_deref();
+            self.judge_secret("turn.secrets", secret.expose_secret(), file);
+        }
         let made_secret = secrets.is_empty();
         let secrets = TurnSecrets::new(secrets)
             .unwrap_or_else(|| TurnSecrets::new(vec![made_secret_text()]).expect("there is one"));
@@ -225,7 +229,9 @@ impl Check<'_> {
                 turn.coalesce,
                 "is a delay that calls would feel",
             )
-            .set_fix("\"200us\" is what pays; \"0s\" switches it off");
+            .set_fix(
+                "\"65us\" is the default, \"200us\" takes least CPU time, \"0s\" switches it off",
+            );
         }
         Turn {
             enabled: turn.enabled,

@@ -24,6 +24,11 @@ impl<'a> Check<'a> {
 }
 
 impl Check<'_> {
+    /// Where a key was written: the path of a file, or the name of a variable.
+    pub(super) fn origin_of(&self, key: &str) -> Option<String> {
+        self.layers.origin(key)
+    }
+
     pub(super) fn secret(
         &mut self,
         key: &str,

@@ -135,7 +135,7 @@ tables! {
         #[serde(deserialize_with = "some_list")]
         tcp: Option<Vec<SocketAddr>> = None,
         workers: Option<u32> = None,
-        coalesce: Span = Span(Duration::from_micros(200)),
+        coalesce: Span = Span(Duration::from_micros(65)),
         #[serde(deserialize_with = "list")]
         alternate: Vec<SocketAddr> = vec![],
         relay_ports: Ports = Ports(49152..=65535),

@@ -87,6 +87,7 @@ impl Check<'_> {
             (Some(cert), Some(key)) => {
                 self.read("tls.cert", cert)?;
                 self.read("tls.key", key)?;
+                self.judge_file("tls.key", key);
                 Some(CertificateSource::Files {
                     cert: cert.clone(),
                     key: key.clone(),

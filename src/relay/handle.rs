@@ -12,7 +12,7 @@ use super::worker::{self, WorkerConfig};
 use crate::clock::unix_now;
 use rand::Rng;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -56,6 +56,8 @@ pub struct RelayHandle {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Told by a worker that ends.
     ended: Arc<Notify>,
+    /// Told of each revocation.
+    revoked: Notify,
     /// Accepting ends with the set.
     _accepting: JoinSet<()>,
 }
@@ -91,6 +93,7 @@ impl RelayHandle {
             shared: Arc::clone(&shared),
             threads: Mutex::default(),
             ended: Arc::default(),
+            revoked: Notify::new(),
             _accepting: accepting,
         };
         let settings = Arc::new(config.settings);
@@ -129,11 +132,23 @@ impl RelayHandle {
     /// Refuses credentials of `user` that expire at `revoked_until` (Unix seconds) or before, and ends the
     /// user's allocations on every worker's next turn. Never blocks on a worker.
     pub fn revoke(&self, user: &str, revoked_until: u64) {
-        self.shared.revoke(user, revoked_until, unix_now());
+        self.revoke_client(user, revoked_until, None);
+    }
+
+    /// As [`revoke`](Self::revoke), at the expense of the network of a client that is gone.
+    pub fn revoke_client(&self, user: &str, revoked_until: u64, client: Option<IpAddr>) {
+        self.shared
+            .revoke_client(user, revoked_until, client, unix_now());
+        self.revoked.notify_one();
         let user: Arc<str> = user.into();
         self.intake.command_all(|commands| {
             commands.revoked.insert(Arc::clone(&user));
         });
+    }
+
+    /// Comes back once something was revoked since the last time.
+    pub async fn revoked(&self) {
+        self.revoked.notified().await;
     }
 
     /// Refuses new allocations from here on; living ones go on.

@@ -46,7 +46,7 @@ impl SentByType {
 
 /// Called with a user whose relays must end and the highest expiry minted for it; `None` where that
 /// is not known here.
-pub type OnRevoke = Box<dyn Fn(&str, Option<u64>) + Send + Sync>;
+pub type OnRevoke = Box<dyn Fn(&str, Option<u64>, IpAddr) + Send + Sync>;
 
 /// Why a connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -305,11 +305,12 @@ impl Driver {
                 Effect::Revoke {
                     user,
                     revoked_until,
+                    network,
                 } => {
-                    (self.on_revoke)(&user.to_string(), Some(revoked_until));
+                    (self.on_revoke)(&user.to_string(), Some(revoked_until), network);
                 }
-                Effect::RevokeIdentity { identity } => {
-                    (self.on_revoke)(&http_user(&identity), None);
+                Effect::RevokeIdentity { identity, network } => {
+                    (self.on_revoke)(&http_user(&identity), None, network);
                 }
             }
         }
@@ -416,7 +417,7 @@ mod tests {
             Settings::default(),
             ice,
             limits,
-            Box::new(|_, _| {}),
+            Box::new(|_, _, _| {}),
         ))
     }
 

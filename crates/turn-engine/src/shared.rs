@@ -15,6 +15,8 @@ pub(crate) use ports::{Parity, PortLease};
 pub(crate) use quota::QuotaLease;
 pub(crate) use reservations::ReservationToken;
 
+pub use revocations::Revocation;
+
 use crate::engine::{DenyReason, Family, Quotas, RelayedKey, WorkerId};
 use crate::rate::Bucket;
 use family_pool::FamilyPool;
@@ -112,8 +114,43 @@ impl SharedState {
     /// here on until the floor itself has passed. What the user's living allocations were made
     /// with is refused as well: another program may have minted it for longer.
     pub fn revoke(&self, user: &str, revoked_until: u64, unix_now: u64) {
+        self.revoke_client(user, revoked_until, None, unix_now);
+    }
+
+    /// As [`revoke`](Self::revoke), of a client that is gone, at the expense of its network: where
+    /// too many are revoked, the network that has most gives one up.
+    pub fn revoke_client(
+        &self,
+        user: &str,
+        revoked_until: u64,
+        client: Option<IpAddr>,
+        unix_now: u64,
+    ) {
         let used = lock(&self.quotas).highest_expiry(user);
-        lock(&self.revocations).revoke(user, revoked_until.max(used), unix_now);
+        let until = revoked_until.max(used);
+        lock(&self.revocations).revoke(user, until, client, unix_now);
+    }
+
+    /// Every revocation that has not passed, and the seed of their hashes: what a process writes
+    /// down for the next one.
+    pub fn revocations(&self) -> (u64, Vec<Revocation>) {
+        let revocations = lock(&self.revocations);
+        (revocations.seed(), revocations.all())
+    }
+
+    /// What was revoked since the last time; `None` where it is more than is kept one by one.
+    pub fn fresh_revocations(&self) -> Option<Vec<Revocation>> {
+        lock(&self.revocations).take_fresh()
+    }
+
+    /// Takes over what an earlier process wrote down. To be called before anything is revoked.
+    pub fn restore_revocations(
+        &self,
+        seed: u64,
+        revocations: impl IntoIterator<Item = Revocation>,
+        unix_now: u64,
+    ) {
+        lock(&self.revocations).restore(seed, revocations, unix_now);
     }
 
     /// The highest expiry that is refused for `user`, if it was ever revoked.

@@ -39,12 +39,31 @@ pub struct DoctorArgs {
     /// left out.
     #[arg(long)]
     pub url: Option<String>,
-    /// A token to join with; made with the configured key if left out.
+    /// A token to join with; made with the configured key if left out. Everybody on the machine
+    /// sees it in the list of processes: CALLBOX_TOKEN, `@FILE`, and `-` for the standard input
+    /// keep it out of there.
     #[arg(long)]
     pub token: Option<String>,
     /// Prints one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// The token that is given, or that a given file or `CALLBOX_TOKEN` holds.
+fn given_token(given: Option<&str>, variable: Option<String>) -> Result<Option<String>, String> {
+    let read = match given {
+        None => return Ok(variable.filter(|token| !token.is_empty())),
+        Some("-") => std::io::read_to_string(std::io::stdin()),
+        Some(given) => match given.strip_prefix('@') {
+            Some(file) => std::fs::read_to_string(file),
+            None => return Ok(Some(given.to_owned())),
+        },
+    };
+    let text = read.map_err(|error| format!("--token: {error}"))?;
+    match text.trim() {
+        "" => Err("--token: there is no token in it".into()),
+        token => Ok(Some(token.to_owned())),
+    }
 }
 
 /// Examines a box at `now` (Unix seconds); `config` is its configuration where one was named.
@@ -72,7 +91,8 @@ pub async fn doctor(
         };
         Some(signer.sign(&bearer, now, OWN_TTL).0)
     };
-    let token = args.token.clone().or_else(own_token);
+    let variable = std::env::var("CALLBOX_TOKEN").ok();
+    let token = given_token(args.token.as_deref(), variable)?.or_else(own_token);
     let mut examination = Examination {
         trust: dial::trust(),
         seen: Observations {
@@ -98,4 +118,25 @@ pub async fn doctor(
         report.to_string()
     };
     Ok((text, report.is_healthy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_need_not_stand_on_the_command_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "of.a.file\n").unwrap();
+        let at = format!("@{}", file.path().display());
+        let variable = || Some("of.a.variable".to_owned());
+        let given = |given: &str| given_token(Some(given), variable()).unwrap().unwrap();
+        assert_eq!(given("of.the.line"), "of.the.line");
+        assert_eq!(given(&at), "of.a.file");
+        assert_eq!(given_token(None, variable()).unwrap(), variable());
+        assert_eq!(given_token(None, Some(String::new())).unwrap(), None);
+        assert!(given_token(Some("@/nonexistent"), None).is_err());
+        std::fs::write(file.path(), "").unwrap();
+        assert!(given_token(Some(&at), variable()).is_err());
+    }
 }

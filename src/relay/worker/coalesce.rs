@@ -16,7 +16,7 @@ const WINDOW: Duration = Duration::from_millis(5);
 const GATHERED: u32 = 6;
 /// Datagrams that must be expected in the longest pause: with fewer, waking up for nothing costs
 /// more than is saved.
-const WORTHWHILE: u32 = 3;
+const WORTHWHILE: u32 = 2;
 /// A worker that works for less than one part in so many has time to spare. Half of what a core
 /// carries is well beyond it.
 const SPARE: u32 = 4;
@@ -123,6 +123,19 @@ mod tests {
         assert!(turns >= 20_000, "{turns}");
     }
 
+    /// An echo crosses two workers' pauses: more would show beside a server that never waits.
+    #[test]
+    fn the_default_serves_three_at_a_time_and_none_waits_for_more_than_a_pause() {
+        let default = crate::config::Config::load(None, std::iter::empty()).unwrap();
+        let longest = default.turn.coalesce;
+        assert_eq!(longest, micros(65));
+        let (waited, turns, pause) = second(longest, micros(25), micros(3));
+        assert_eq!(pause, longest);
+        assert!(waited <= longest + micros(3) * 3, "{waited:?}");
+        // With the work on them, a round takes three gaps.
+        assert!(turns * 14 <= 20_000 * 5, "{turns}");
+    }
+
     #[test]
     fn nothing_waits_longer_than_the_operator_grants() {
         // 16,000 a second: six of them would take longer.
@@ -133,7 +146,7 @@ mod tests {
 
     #[test]
     fn few_datagrams_and_a_busy_worker_do_not_wait() {
-        let (waited, _, pause) = second(LONGEST, micros(100), micros(3));
+        let (waited, _, pause) = second(LONGEST, micros(110), micros(3));
         assert_eq!((waited, pause), (Duration::ZERO, Duration::ZERO));
         // 100,000 a second, 3 µs each: three tenths of its time.
         let (_, _, pause) = second(LONGEST, micros(10), micros(3));

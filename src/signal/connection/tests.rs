@@ -41,7 +41,7 @@ impl Callbox {
             total: 100,
             outbox,
         };
-        let driver = Driver::new(settings, ice, limits, Box::new(|_, _| {}));
+        let driver = Driver::new(settings, ice, limits, Box::new(|_, _, _| {}));
         Self {
             driver: Arc::new(driver),
         }

@@ -175,6 +175,7 @@ impl Hub {
         effects.push(Effect::Revoke {
             user: peer,
             revoked_until,
+            network: session.network,
         });
         true
     }

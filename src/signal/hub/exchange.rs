@@ -17,6 +17,7 @@ use crate::protocol::{
     Publication, RequestError, Wish,
 };
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,7 @@ pub(super) struct Exchange {
 #[derive(Debug)]
 pub(super) struct Member {
     rooms: RoomScope,
+    network: IpAddr,
     pub(super) may_call: bool,
     pub(super) identity: Option<Arc<str>>,
     pub(super) chooses_identity: bool,
@@ -116,6 +118,7 @@ impl Hub {
         }
         self.exchange.members.entry(conn).or_insert(Member {
             rooms: grant.rooms,
+            network: network_of(entry.client),
             may_call: grant.call,
             identity: grant.identity.map(Arc::from),
             chooses_identity: grant.chooses_identity,
@@ -278,6 +281,7 @@ impl Hub {
                 cx.effects.push(Effect::Revoke {
                     user: peer,
                     revoked_until,
+                    network: member.network,
                 });
             }
         }

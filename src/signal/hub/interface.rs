@@ -177,11 +177,15 @@ pub enum Effect {
         user: PeerId,
         /// The highest expiry minted for it, Unix seconds.
         revoked_until: u64,
+        /// Where it came from: it pays for the entry.
+        network: IpAddr,
     },
     /// The same for all that a person, named by a token, was given outside of sessions.
     RevokeIdentity {
         /// The name.
         identity: Arc<str>,
+        /// Where its session came from: it pays for the entry.
+        network: IpAddr,
     },
 }
 

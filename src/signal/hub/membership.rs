@@ -202,6 +202,7 @@ impl Hub {
             cx.effects.push(Effect::Revoke {
                 user: peer,
                 revoked_until,
+                network: session.network,
             });
         }
         ended

@@ -176,8 +176,12 @@ impl Hub {
             .sessions
             .get(peer)
             .filter(|session| session.named_by_token);
-        if let Some(identity) = session.and_then(|session| session.identity.clone()) {
-            cx.effects.push(Effect::RevokeIdentity { identity });
+        if let Some(session) = session
+            && let Some(identity) = session.identity.clone()
+        {
+            let network = session.network;
+            let revoked = Effect::RevokeIdentity { identity, network };
+            cx.effects.push(revoked);
         }
         self.evict(cx, peer, LeaveReason::Kicked, CloseCode::Kicked, "kicked");
     }

@@ -117,8 +117,11 @@ impl World {
                 Effect::Revoke {
                     user,
                     revoked_until,
+                    ..
                 } => self.revoked.push((user.to_string(), revoked_until)),
-                Effect::RevokeIdentity { identity } => self.revoked.push((identity.to_string(), 0)),
+                Effect::RevokeIdentity { identity, .. } => {
+                    self.revoked.push((identity.to_string(), 0))
+                }
             }
         }
     }
