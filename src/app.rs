@@ -14,13 +14,14 @@ pub use banner::Banner;
 
 use self::hooks::Hooks;
 use crate::auth::credential::IceIssuer;
+use crate::clock;
 use crate::config::{Config, Mode};
-use crate::http::{self, Access, AdminToken, AppState, Phase};
+use crate::http::{Access, AdminToken, AppState, Phase};
 use crate::net::{
     self, AddressChanges, Announced, CertStore, ConnectionCaps, Connections, Inherited, Names,
 };
 use crate::relay::RelayHandle;
-use crate::relay::engine::{PeerPolicy, Verdict};
+use crate::relay::engine::is_public;
 use crate::signal::Driver;
 use anyhow::{Context as _, Result};
 use ice_urls::{IceUrlBuilder, IceUrls};
@@ -119,7 +120,7 @@ impl App {
         // Of a secret that is made for this run, nothing is good in the next one.
         let revocations = match (&relay, crate::service::state_directory()) {
             (Some(relay), Some(folder)) if !config.turn.made_secret => {
-                let log = RevocationLog::open(&folder, relay.shared(), http::unix_now());
+                let log = RevocationLog::open(&folder, relay.shared(), clock::unix_now());
                 let log = Arc::new(Mutex::new(log));
                 tasks.spawn(revocations::follow(Arc::clone(relay), Arc::clone(&log)));
                 Some(log)
@@ -351,8 +352,6 @@ pub async fn ice_issuer(config: &Config) -> IceIssuer {
 }
 
 async fn announced(config: &Config, names: &mut Names) -> Vec<Announced> {
-    let judge = PeerPolicy::new(vec![], vec![], vec![]);
-    let is_public = |ip| judge.judge(ip) == Verdict::Allow;
     net::discover(&config.public, names, config.loopback, is_public).await
 }
 
@@ -369,11 +368,7 @@ fn follow_addresses(
         }
         let find: net::Find = Box::new(move |names, before| {
             let public = public.clone();
-            Box::pin(async move {
-                let judge = PeerPolicy::new(vec![], vec![], vec![]);
-                let is_public = |ip| judge.judge(ip) == Verdict::Allow;
-                net::rediscover(&public, names, before, is_public).await
-            })
+            Box::pin(async move { net::rediscover(&public, names, before, is_public).await })
         });
         let changes = AddressChanges::subscribe();
         names.follow(announced, changes, find).await;

@@ -5,6 +5,7 @@
 
 mod auth;
 mod check;
+mod collect;
 mod compat;
 mod hooks;
 mod problem;
@@ -24,7 +25,7 @@ pub use values::{BitRate, ByteRate, Frequency, Ports, Size, Span};
 use crate::auth::Signer;
 use crate::auth::credential::TurnSecrets;
 use crate::auth::token::Verifier;
-use check::Check;
+use collect::Check;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use source::Layers;

@@ -2,11 +2,13 @@
 //!
 //! Two engines that never name each other, each a pure core with an I/O shell around it:
 //! [`signal`] (rooms and calls) and [`relay`] (STUN/TURN). [`app`] joins them.
-//! Knowledge flows one way: `main → app → {http, cli, signal, relay, net} → {protocol, auth, config}`.
+//! ARCHITECTURE.md says which module may know which; `tests/tidy/` checks it.
 
+pub mod address;
 pub mod app;
 pub mod auth;
 pub mod cli;
+pub mod clock;
 pub mod compat;
 pub mod config;
 pub mod hooks;

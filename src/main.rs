@@ -6,7 +6,7 @@ use callbox::cli::{self, Cli, Command, DoctorArgs, Source};
 use callbox::config::{Config, ConfigError};
 use callbox::log::{self, LogHandle};
 use callbox::net::{Inherited, raise_descriptor_limit};
-use callbox::{http, service};
+use callbox::{clock, service};
 use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
@@ -33,12 +33,12 @@ fn main() -> ExitCode {
         Command::Check { source, json } => check(&source, json),
         Command::Doctor(args) => doctor(&args),
         Command::Token(args) => load(&args.source)
-            .and_then(|config| report(cli::token(&config, &args, http::unix_now()))),
+            .and_then(|config| report(cli::token(&config, &args, clock::unix_now()))),
         Command::Install(args) => report(cli::install(&args)),
         Command::Behind(args) => Err(failure(&cli::lab("behind", &args))),
         Command::Credentials(args) => load(&args.source).and_then(|config| {
             let issuer = block_on(app::ice_issuer(&config))?;
-            report(cli::credentials(&config, issuer, &args, http::unix_now()))
+            report(cli::credentials(&config, issuer, &args, clock::unix_now()))
         }),
     };
     outcome.err().unwrap_or(ExitCode::SUCCESS)
@@ -77,7 +77,7 @@ fn doctor(args: &DoctorArgs) -> Result<(), ExitCode> {
         Some(_) => Some(load(&args.source)?),
         None => None,
     };
-    let examined = block_on(cli::doctor(args, config.as_ref(), http::unix_now()))?;
+    let examined = block_on(cli::doctor(args, config.as_ref(), clock::unix_now()))?;
     let (text, healthy) = examined.map_err(|error| failure(&error))?;
     print(&text);
     if healthy {

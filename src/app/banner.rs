@@ -1,7 +1,7 @@
 //! What the box says of itself when it has started.
 
-use super::ice_urls::bracketed;
 use super::mode_in_words;
+use crate::address::bracketed;
 use crate::auth::credential::IceIssuer;
 use crate::auth::page_link;
 use crate::config::{Config, Mode};

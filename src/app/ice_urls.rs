@@ -1,9 +1,10 @@
 //! The ICE URLs that clients are handed, from what is really served.
 
+use crate::address::bracketed;
 use crate::auth::credential::IceIssuer;
 use crate::config::{Config, Public};
 use crate::net::{Announced, Identity};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -140,14 +141,6 @@ fn hosts(public: &Public, announced: &[Announced], listeners: &[SocketAddr]) -> 
         }
     }
     hosts
-}
-
-/// A host as it stands in a URL.
-pub(super) fn bracketed(host: &str) -> String {
-    match host.parse::<IpAddr>() {
-        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
-        _ => host.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The TCP ports: where their certificates come from, and whom each connection is handed to.
 
+use crate::clock;
 use crate::config::{CertificateSource, Config, Tls};
 use crate::http::{self, AppState, Caller, Guard, Version};
 use crate::net::{
@@ -165,7 +166,7 @@ impl Certificates {
             }
         });
         let store = Arc::clone(&self.store);
-        tasks.spawn(async move { store.watch_expiry(http::unix_now).await });
+        tasks.spawn(async move { store.watch_expiry(clock::unix_now).await });
         self.store
     }
 }

@@ -6,8 +6,9 @@ mod relay;
 mod reports;
 mod tcp;
 
+use crate::clock::unix_now;
 use crate::config::Config;
-use crate::http::{AsyncQuery, Phase, unix_now};
+use crate::http::{AsyncQuery, Phase};
 use crate::net::{CertStore, Connections, NameCounters};
 use crate::protocol::DialectKind;
 use crate::relay::RelayHandle;

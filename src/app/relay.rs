@@ -1,7 +1,8 @@
 //! From configuration to a running relay: sockets, addresses, settings, and what an operator sees.
 
+use crate::clock::unix_now;
 use crate::config::{Config, Listen};
-use crate::http::{RelayAdmin, RelayRow, unix_now};
+use crate::http::{RelayAdmin, RelayRow};
 use crate::net::{self, Accepted, Announced, BindError, Connections, Wire};
 use crate::relay::engine::{AllocationView, PeerPolicy, Quotas, Settings, Transport};
 use crate::relay::shared::RelayAddress;

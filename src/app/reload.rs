@@ -194,7 +194,7 @@ mod tests {
     use super::*;
     use crate::app::App;
     use crate::auth::credential::TurnSecrets;
-    use crate::http::unix_now;
+    use crate::clock::unix_now;
     use crate::net::ConnectionCaps;
 
     fn config(env: &[(&str, &str)]) -> Config {

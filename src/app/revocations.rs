@@ -210,7 +210,7 @@ mod tests {
         let relay = app.relay.clone().unwrap();
         let log = RevocationLog::open(folder.path(), relay.shared(), 0);
         let writing = tokio::spawn(follow(Arc::clone(&relay), Arc::new(Mutex::new(log))));
-        let until = crate::http::unix_now() + 1_000;
+        let until = crate::clock::unix_now() + 1_000;
         relay.revoke("gone", until);
         let written = || fs::read_to_string(folder.path().join("revocations")).unwrap();
         while written().lines().count() < 2 {

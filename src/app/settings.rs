@@ -1,9 +1,10 @@
 //! What each part of signaling is told of the configuration.
 
 use super::hooks::Hooks;
+use crate::clock;
 use crate::compat::{self, PeerJsSettings, y_webrtc::YWebrtc};
 use crate::config::{Config, Mode, Protocol, UniqueIdentity};
-use crate::http::{self, Access};
+use crate::http::Access;
 use crate::protocol::{ErrorCode, RequestError};
 use crate::signal::hub::{self, Settings};
 use crate::signal::{ConnectionLimits, ConnectionSettings};
@@ -53,7 +54,7 @@ pub(super) fn connection_settings(
         timeout: config.signal.timeout.0,
         max_frame: config.signal.max_frame.0 as usize,
         authorize: Arc::new(move |token| {
-            access.grant(token, http::unix_now()).map_err(|error| {
+            access.grant(token, clock::unix_now()).map_err(|error| {
                 let code = ErrorCode::from_name(error.code()).unwrap_or(ErrorCode::Unauthorized);
                 RequestError::new(code, error.to_string())
             })

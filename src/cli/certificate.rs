@@ -1,8 +1,8 @@
 //! The certificate that a configuration names, looked at before anything is served.
 
+use crate::clock::unix_now;
 use crate::config::{CertificateSource, Config, ConfigError, Problem};
 use crate::net::{CertStore, PemFiles};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Reads it, and adds a warning where clients would refuse it.
 ///
@@ -18,17 +18,14 @@ pub fn check_certificate(mut config: Config) -> Result<Config, ConfigError> {
             .fix("name a PEM chain, leaf first, and the key of that leaf")
     })?;
     if let Some(shown) = store.current() {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
         let remarks = shown.remarks.iter();
         let remarks = remarks.map(|remark| format!("tls.cert = {}: {remark}", cert.display()));
         config.warnings.extend(remarks);
-        let days = shown.days_left(now.as_secs());
+        let days = shown.days_left(unix_now());
         if days < 0 {
             let warning = format!("tls.cert has expired {} days ago: clients refuse it", -days);
             config.warnings.push(warning);
-        } else if shown.expires_soon(now.as_secs()) {
+        } else if shown.expires_soon(now) {
             config
                 .warnings
                 .push(format!("tls.cert expires in {days} days"));

@@ -1,7 +1,7 @@
 //! `auth.*`: who may join, and with what.
 
 use super::Auth;
-use super::check::Check;
+use super::collect::Check;
 use super::raw::{self, Mode, Raw};
 use crate::auth::Signer;
 use crate::auth::token::Verifier;

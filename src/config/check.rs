@@ -1,8 +1,7 @@
 //! Raw values become valid ones; what is wrong is collected on the way.
 
-use super::problem::Problem;
+use super::collect::Check;
 use super::raw::{Http, Raw};
-use super::source::Layers;
 use super::tls::CertificateSource;
 use super::{AddressRule, Config, Listen, Public, Turn};
 use crate::auth::InviteKeys;
@@ -10,10 +9,8 @@ use crate::auth::credential::TurnSecrets;
 use crate::origin::AllowedOrigin;
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Bytes of a secret that the box makes for itself: as strong as the SHA-1 state it keys.
@@ -32,23 +29,6 @@ const SECOND_STUN_PORT: u16 = 3479;
 const MAX_COALESCE: Duration = Duration::from_millis(5);
 /// More threads than any machine has use for; workers are numbered in a byte.
 const MAX_WORKERS: usize = 256;
-
-/// Turns raw values into valid ones and collects what is wrong on the way.
-pub(super) struct Check<'a> {
-    layers: &'a Layers,
-    pub(super) problems: Vec<Problem>,
-    pub(super) warnings: Vec<String>,
-}
-
-impl<'a> Check<'a> {
-    pub(super) fn new(layers: &'a Layers) -> Self {
-        Self {
-            layers,
-            problems: vec![],
-            warnings: vec![],
-        }
-    }
-}
 
 impl Check<'_> {
     /// Judges everything; what is wrong is in `problems` afterwards.
@@ -335,59 +315,6 @@ impl Check<'_> {
             self.problem("signal.outbox", signal.outbox, "cannot hold one frame")
                 .set_fix(format!("write at least signal.max_frame, {frame}"));
         }
-    }
-
-    /// Where a key was written: the path of a file, or the name of a variable.
-    pub(super) fn origin_of(&self, key: &str) -> Option<String> {
-        self.layers.origin(key)
-    }
-
-    pub(super) fn secret(
-        &mut self,
-        key: &str,
-        inline: Option<SecretString>,
-        file: &Option<PathBuf>,
-    ) -> Option<SecretString> {
-        match (inline, file) {
-            (Some(_), Some(_)) => {
-                self.both(key);
-                None
-            }
-            (None, Some(path)) => {
-                let text = self.read(&format!("{key}_file"), path)?;
-                Some(SecretString::from(text.trim_end_matches(['\r', '\n'])))
-            }
-            (inline, None) => inline,
-        }
-    }
-
-    pub(super) fn read(&mut self, key: &str, path: &Path) -> Option<String> {
-        std::fs::read_to_string(path)
-            .map_err(|error| {
-                self.problem(key, path.display(), error)
-                    .set_fix("name a file that this user can read");
-            })
-            .ok()
-    }
-
-    fn both(&mut self, key: &str) {
-        self.problem(
-            &format!("{key}_file"),
-            "",
-            format!("is set, and so is {key}"),
-        )
-        .set_fix("keep one of the two");
-    }
-
-    pub(super) fn problem(
-        &mut self,
-        key: &str,
-        value: impl fmt::Display,
-        reason: impl fmt::Display,
-    ) -> &mut Problem {
-        let problem = Problem::new(key, value, reason).origin(self.layers.origin(key));
-        self.problems.push(problem);
-        self.problems.last_mut().expect("one was pushed")
     }
 }
 

@@ -1,6 +1,6 @@
 //! The foreign protocols that the box speaks: the `[compat]` table.
 
-use super::check::Check;
+use super::collect::Check;
 use super::raw::Raw;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

@@ -1,6 +1,6 @@
 //! `hooks`: where the application's backend is.
 
-use super::check::Check;
+use super::collect::Check;
 use super::raw::Raw;
 use hyper::Uri;
 use secrecy::SecretString;

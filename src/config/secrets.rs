@@ -1,6 +1,6 @@
 //! What is warned of where secrets are weak, or open to everybody on the machine.
 
-use super::check::Check;
+use super::collect::Check;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! `tls.*`: where TLS is served, and where its certificates come from.
 
-use super::check::Check;
+use super::collect::Check;
 use super::raw::Raw;
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -1,11 +1,12 @@
 //! `GET /v1/ice-servers`: credentials for clients that signal elsewhere.
 
+use super::AppState;
 use super::access::{query, token_of};
 use super::problem::Problem;
-use super::{AppState, unix_now};
 use crate::auth::credential::http_user;
 use crate::auth::token::TokenError;
 use crate::auth::{RoomPattern, RoomScope};
+use crate::clock::unix_now;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};

@@ -1,10 +1,11 @@
 //! What an operator has the box make: tokens, TURN credentials, and its own drain.
 
+use super::AppState;
 use super::admin::as_json;
 use super::extract::Text;
 use super::problem::Problem;
-use super::{AppState, unix_now};
 use crate::auth::{Bearer, MAX_NAME, Role, is_name, page_link};
+use crate::clock::unix_now;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};

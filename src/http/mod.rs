@@ -34,7 +34,7 @@ use axum::routing::get;
 use futures_util::future::BoxFuture;
 use problem::Problem;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use utoipa_axum::routes;
 
@@ -192,12 +192,4 @@ async fn readyz(State(context): State<Arc<AppState>>) -> Result<&'static str, Pr
         Phase::Starting => Err(not_yet("starting", "not all listeners serve yet")),
         Phase::Draining => Err(not_yet("draining", "the box is shutting down")),
     }
-}
-
-/// Unix seconds.
-pub fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }

@@ -4,7 +4,7 @@
 //! What a lookup loses is kept: an answer that fails, or that lacks a family (a resolver tells a
 //! failing AAAA lookup as a good A one), changes nothing.
 
-use super::address::{Announced, NO_ADDRESS, interfaces};
+use super::interfaces::{Announced, NO_ADDRESS, interfaces};
 use super::kernel::AddressChanges;
 use crate::config::AddressRule;
 use futures_util::FutureExt;
@@ -159,7 +159,7 @@ impl Names {
                 }
                 () = changes.changed() => {}
             }
-            let now_there = super::address::interfaces();
+            let now_there = super::interfaces::interfaces();
             let is_moved = now_there != interfaces;
             if is_moved && self.has_name() {
                 // Another network has another resolver.
@@ -233,7 +233,7 @@ fn listed(announced: &[Announced]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::address::announce;
+    use crate::net::interfaces::announce;
     use std::collections::VecDeque;
     use std::sync::Mutex;
     use tokio::time::timeout;

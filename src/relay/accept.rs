@@ -1,7 +1,7 @@
 //! Accepting TCP clients: connections are set up on the runtime of the whole box, and handed to a
 //! worker. Those inside TLS come from the TLS port, their handshake done.
 
-use super::handle::{Admit, ClientStream, Intake};
+use super::intake::{Admit, ClientStream, Intake};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,22 +2,21 @@
 
 use super::accept;
 use super::engine::{AllocationView, Settings, WorkerId};
+use super::intake::{Admit, ClientStream, Intake};
 use super::io::listener;
-use super::io::stream::NewStream;
 use super::io::udp::{Offload, kernel_shortcomings};
 use super::shared::{RelayAddress, SharedState};
 use super::stats::RelayStats;
 use super::worker::inbox::{Inbox, Query};
 use super::worker::{self, WorkerConfig};
+use crate::clock::unix_now;
 use rand::Rng;
-use rustls::ServerConnection;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
@@ -50,63 +49,6 @@ pub struct Listeners {
     pub admit: Option<Admit>,
 }
 
-/// What a connection holds for as long as it lives.
-pub type Place = Box<dyn Send>;
-
-/// Counts a TCP connection of a client in, unless there are too many.
-pub type Admit = Arc<dyn Fn(IpAddr) -> Option<Place> + Send + Sync>;
-
-/// A connection that a worker can take over, its TLS handshake done.
-pub struct ClientStream {
-    socket: TcpStream,
-    tls: Option<Box<ServerConnection>>,
-    place: Option<Place>,
-}
-
-impl ClientStream {
-    /// The same connection, which holds `place` from here on.
-    #[must_use]
-    pub fn holding(self, place: Place) -> Self {
-        Self {
-            place: Some(place),
-            ..self
-        }
-    }
-
-    /// A plain connection.
-    ///
-    /// # Errors
-    /// The runtime does not let go of the socket.
-    pub fn tcp(socket: tokio::net::TcpStream) -> io::Result<Self> {
-        Ok(Self {
-            socket: socket.into_std()?,
-            tls: None,
-            place: None,
-        })
-    }
-
-    /// A connection inside TLS. What rustls has deciphered and nobody has read comes along.
-    ///
-    /// # Errors
-    /// As [`tcp`](Self::tcp).
-    pub fn tls(stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>) -> io::Result<Self> {
-        let (socket, session) = stream.into_inner();
-        Ok(Self {
-            socket: socket.into_std()?,
-            tls: Some(Box::new(session)),
-            place: None,
-        })
-    }
-
-    /// The address that the client connected to.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-}
-
 /// A running relay. Dropping it ends every allocation and every thread.
 pub struct RelayHandle {
     intake: Arc<Intake>,
@@ -133,10 +75,7 @@ impl RelayHandle {
             .map(|_| Inbox::new())
             .collect::<io::Result<_>>()?;
         let shared = SharedState::new(config.addresses, config.ports, seed(), Instant::now());
-        let intake = Arc::new(Intake {
-            inboxes,
-            turn: AtomicUsize::new(0),
-        });
+        let intake = Arc::new(Intake::new(inboxes));
         let mut accepting = JoinSet::new();
         let admit = listeners
             .admit
@@ -198,15 +137,11 @@ impl RelayHandle {
 
     /// As [`revoke`](Self::revoke), at the expense of the network of a client that is gone.
     pub fn revoke_client(&self, user: &str, revoked_until: u64, client: Option<IpAddr>) {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let unix_now = now.as_secs();
         self.shared
-            .revoke_client(user, revoked_until, client, unix_now);
+            .revoke_client(user, revoked_until, client, unix_now());
         self.revoked.notify_one();
         let user: Arc<str> = user.into();
-        self.intake.order_all(|commands| {
+        self.intake.command_all(|commands| {
             commands.revoked.insert(Arc::clone(&user));
         });
     }
@@ -218,14 +153,14 @@ impl RelayHandle {
 
     /// Refuses new allocations from here on; living ones go on.
     pub fn drain(&self) {
-        self.intake.order_all(|commands| commands.drain = true);
+        self.intake.command_all(|commands| commands.drain = true);
     }
 
     /// Takes a new configuration; living allocations go on under it.
     pub fn reconfigure(&self, settings: Settings) {
         let settings = Arc::new(settings);
         self.intake
-            .order_all(|commands| commands.settings = Some(Arc::clone(&settings)));
+            .command_all(|commands| commands.settings = Some(Arc::clone(&settings)));
     }
 
     /// The living allocations of the whole box.
@@ -264,7 +199,7 @@ impl RelayHandle {
 
     /// Ends every allocation and every thread.
     pub fn close(&self) {
-        self.intake.order_all(|commands| commands.stop = true);
+        self.intake.command_all(|commands| commands.stop = true);
         for thread in self.threads().drain(..) {
             // Whoever panicked has said so.
             let _ = thread.join();
@@ -298,41 +233,6 @@ impl RelayHandle {
 impl Drop for RelayHandle {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// The way to the workers.
-pub(super) struct Intake {
-    inboxes: Arc<[Inbox]>,
-    /// Streams go to the workers in turn.
-    turn: AtomicUsize,
-}
-
-impl Intake {
-    pub(super) fn serve_stream(
-        &self,
-        stream: ClientStream,
-        peer: SocketAddr,
-        local: SocketAddr,
-        prefix: &[u8],
-    ) {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let new = NewStream {
-            five_tuple: NewStream::five_tuple(stream.tls.is_some(), peer, local),
-            socket: stream.socket,
-            tls: stream.tls,
-            place: stream.place,
-            prefix: prefix.to_vec(),
-        };
-        if !self.inboxes[turn % self.inboxes.len()].offer(new) {
-            tracing::debug!(%peer, "too many new relay connections at a time");
-        }
-    }
-
-    fn order_all(&self, change: impl Fn(&mut super::worker::inbox::Commands)) {
-        for inbox in self.inboxes.iter() {
-            inbox.command(&change);
-        }
     }
 }
 

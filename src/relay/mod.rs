@@ -3,11 +3,14 @@
 
 mod accept;
 mod handle;
+mod intake;
 mod io;
 mod stats;
 mod worker;
 
-pub use handle::{Admit, ClientStream, Listeners, Place, RelayConfig, RelayHandle};
+pub use handle::{Listeners, RelayConfig, RelayHandle};
+pub use intake::{Admit, ClientStream};
+pub use io::stream::Place;
 pub use io::udp::{Offload, kernel_shortcomings};
 pub use stats::{IoStats, RelayStats, WorkerLoad};
 pub use turn_engine::{engine, framing, shared};

@@ -9,6 +9,7 @@ use super::hub::{ConnId, Effect, Hub, Input, Now, Settings};
 use super::outbox::{Outbox, Pushed, Shares};
 use super::reports::Reports;
 use crate::auth::credential::{IceIssuer, http_user};
+use crate::clock;
 use crate::network::{NetworkCounts, network_of};
 use crate::protocol::{DialectKind, FrameType};
 use prometheus_client::metrics::counter::Counter;
@@ -18,7 +19,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 use tokio::sync::{Notify, watch};
 
 /// How many connections there may be, and how much may wait for one.
@@ -400,13 +401,10 @@ impl Drop for Admission {
 }
 
 fn now() -> Now {
-    let unix = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
     Now {
         // The runtime's clock, which a test may hold still or move.
         instant: tokio::time::Instant::now().into_std(),
-        unix_ms: unix.as_millis().try_into().unwrap_or(u64::MAX),
+        unix_ms: clock::unix_now_ms(),
     }
 }
 

@@ -41,7 +41,7 @@ impl Measured {
     /// falls silent.
     fn allocate(&self, numbers: std::ops::Range<u16>) {
         for number in numbers {
-            let expiry = callbox::http::unix_now() + 3_600;
+            let expiry = callbox::clock::unix_now() + 3_600;
             let credential = self.secrets.mint(&format!("user{number}"), expiry);
             let mut client = turn_client::udp_from(own_address(number), self.turn, credential);
             client.allocate().unwrap();

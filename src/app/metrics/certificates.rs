@@ -1,6 +1,6 @@
 //! What `/metrics` tells of the TLS port's certificate.
 
-use crate::http::unix_now;
+use crate::clock::unix_now;
 use crate::net::CertStore;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};

@@ -9,6 +9,7 @@ use super::report::{Diagnosis, Line};
 use super::turn::Credential;
 use super::url::{BaseUrl, IceUrl, Transport};
 use super::web::{Session, Web};
+use crate::clock;
 use crate::config::Config;
 use futures_util::future::join_all;
 use rustls::ClientConfig;
@@ -119,7 +120,7 @@ impl Examination {
                     self.seen.web = Some(web.address.ip());
                     self.pass(check, answer.line, started);
                     if let Some(date) = answer.date {
-                        self.seen.ahead = ahead(date, SystemTime::now());
+                        self.seen.ahead = ahead(date, clock::now());
                     }
                 }
                 Err(fault) => {

@@ -1,7 +1,8 @@
 //! What the configuration and this machine tell before the box is asked anything.
 
 use super::report::{Diagnosis, Line};
-use super::url::{BaseUrl, bracketed};
+use super::url::BaseUrl;
+use crate::address::bracketed;
 use crate::cli::certificate::check_certificate;
 use crate::config::Config;
 use crate::net;

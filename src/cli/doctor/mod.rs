@@ -18,12 +18,11 @@ mod wire;
 use super::Source;
 use crate::auth::Bearer;
 use crate::config::Config;
-use crate::relay::engine::{PeerPolicy, Verdict};
+use crate::relay::engine::is_public;
 use clap::Args;
 use diagnose::Observations;
 use examination::Examination;
 use report::Report;
-use std::net::IpAddr;
 use std::time::Duration;
 use url::BaseUrl;
 
@@ -120,11 +119,6 @@ pub async fn doctor(
         report.to_string()
     };
     Ok((text, report.is_healthy()))
-}
-
-/// Whether an address is reached from the whole Internet.
-fn is_public(ip: IpAddr) -> bool {
-    PeerPolicy::new(vec![], vec![], vec![]).judge(ip) == Verdict::Allow
 }
 
 #[cfg(test)]

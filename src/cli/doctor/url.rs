@@ -1,7 +1,7 @@
 //! ICE URLs (RFC 7064, RFC 7065) and the box's own URL, taken apart.
 
+use crate::address::bracketed;
 use std::fmt;
-use std::net::IpAddr;
 
 /// How a STUN or TURN server is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,14 +120,6 @@ fn host_and_port(authority: &str, default: u16) -> Option<(String, u16)> {
     };
     let port = port.map_or(Some(default), |port| port.parse().ok().filter(|p| *p != 0))?;
     (!host.is_empty()).then(|| (host.to_owned(), port))
-}
-
-/// A host as it stands in a URL.
-pub(super) fn bracketed(host: &str) -> String {
-    match host.parse::<IpAddr>() {
-        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
-        _ => host.to_owned(),
-    }
 }
 
 #[cfg(test)]

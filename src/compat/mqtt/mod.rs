@@ -1,9 +1,9 @@
 //! MQTT 3.1.1 and 5 over WebSocket: as much of both as signaling needs.
 
-mod connect;
 mod dialect;
 pub mod packet;
 pub mod reader;
+mod reason;
 pub mod writer;
 
 pub use dialect::Mqtt;

@@ -1,6 +1,6 @@
 //! The data representations of MQTT (3.1.1, 1.5; 5.0, 1.5), and packets cut out of a byte stream.
 
-use super::packet::Reason;
+use super::reason::Reason;
 
 /// Bytes that are left to read.
 pub struct Reader<'a>(pub &'a [u8]);

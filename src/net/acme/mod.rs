@@ -8,10 +8,11 @@ mod https;
 mod order;
 
 use super::certs::{CertStore, Identity};
+use crate::clock::unix_now;
 use crate::config::Acme;
 use cache::Cache;
 use rand::RngExt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// The first pause after a failed order; each further one is twice as long. Let's Encrypt allows
 /// five failed validations an hour for an account and a name.
@@ -132,13 +133,6 @@ fn retry(failures: u32, jitter: f64) -> Duration {
     let doubled = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(failures));
     let pause = doubled.min(LAST_RETRY).mul_f64(1.0 + jitter / 4.0);
     Duration::from_secs(pause.as_secs())
-}
-
-fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ pub(in crate::relay) use input::{Input, ReadBuffers, ReadState};
 
 use crate::relay::engine::{FiveTuple, Transport};
 use crate::relay::framing::MAX_MESSAGE;
-use crate::relay::handle::Place;
 use crate::relay::stats::IoStats;
 use outbox::{Outbox, Pool, Written};
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -38,6 +37,9 @@ const UNSENT: u32 = 128 << 10;
 const WATCHED: EventFlags = EventFlags::IN
     .union(EventFlags::RDHUP)
     .union(EventFlags::ET);
+
+/// What a connection holds for as long as it lives.
+pub type Place = Box<dyn Send>;
 
 /// A connection on its way to a worker.
 pub(in crate::relay) struct NewStream {

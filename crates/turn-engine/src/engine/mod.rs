@@ -29,7 +29,7 @@ pub use event::{
 };
 pub use gro::{GroBatch, PayloadRun};
 pub use ids::{Family, FiveTuple, Now, RelayedKey, Transport, WorkerId};
-pub use policy::{Denial, PeerPolicy, Range, Verdict};
+pub use policy::{Denial, PeerPolicy, Range, Verdict, is_public};
 pub use settings::{Quotas, Settings};
 
 use crate::shared::SharedState;

@@ -98,6 +98,11 @@ impl PeerPolicy {
     }
 }
 
+/// Tells whether an address is reached from the whole Internet.
+pub fn is_public(ip: IpAddr) -> bool {
+    PeerPolicy::default().judge(ip) == Verdict::Allow
+}
+
 fn listed(list: &[IpNet], ip: IpAddr) -> bool {
     list.iter().any(|net| net.contains(&ip))
 }

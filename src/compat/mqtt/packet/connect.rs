@@ -1,7 +1,7 @@
 //! CONNECT, the packet with the most in it.
 
-use super::packet::{Connect, Publish, Reason, Seen, Version, forwardable, topic_name};
-use super::reader::Reader;
+use super::{Connect, Publish, Reason, Seen, Version, forwardable, topic_name};
+use crate::compat::mqtt::reader::Reader;
 
 pub(super) fn connect<'a>(reader: &mut Reader<'a>) -> Result<Connect<'a>, Reason> {
     let name = reader.text()?;
