@@ -16,7 +16,7 @@ use self::hooks::Hooks;
 use crate::auth::credential::IceIssuer;
 use crate::clock;
 use crate::config::{Config, Mode};
-use crate::http::{Access, AdminToken, AppState, Phase};
+use crate::http::{self, Access, AdminToken, AppState, Phase};
 use crate::net::{
     self, AddressChanges, Announced, CertStore, ConnectionCaps, Connections, Inherited, Names,
 };

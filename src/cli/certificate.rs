@@ -21,7 +21,8 @@ pub fn check_certificate(mut config: Config) -> Result<Config, ConfigError> {
         let remarks = shown.remarks.iter();
         let remarks = remarks.map(|remark| format!("tls.cert = {}: {remark}", cert.display()));
         config.warnings.extend(remarks);
-        let days = shown.days_left(unix_now());
+        let now = unix_now();
+        let days = shown.days_left(now);
         if days < 0 {
             let warning = format!("tls.cert has expired {} days ago: clients refuse it", -days);
             config.warnings.push(warning);

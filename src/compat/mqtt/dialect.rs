@@ -289,7 +289,6 @@ impl Mqtt {
         let is_token = |text: &&str| text.split('.').count() == 3;
         let token = password.filter(is_token).or(connect.user.filter(is_token));
         out.request(Ok(ClientMessage {
-            dialect: None,
             id: None,
             dialect: None,
             kind: MessageType::Register,
