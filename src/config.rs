@@ -9,15 +9,17 @@ mod collect;
 mod compat;
 mod hooks;
 mod problem;
+mod protocols;
 mod raw;
 mod secrets;
 mod source;
 mod tls;
 mod values;
 
-pub use compat::{Compat, Protocol, SocketIoProfile};
+pub use compat::Compat;
 pub use hooks::Hooks;
 pub use problem::{ConfigError, Problem};
+pub use protocols::{Protocol, SocketIoProfile};
 pub use raw::{Http, Log, LogFormat, LogLevel, Mode, Raw, Rooms, Signal, UniqueIdentity};
 pub use tls::{Acme, CertificateSource, Tls};
 pub use values::{BitRate, ByteRate, Frequency, Ports, Size, Span};

@@ -243,7 +243,16 @@ mod tests {
             ("CALLBOX_DRAIN__GRACE", "1s"),
             ("CALLBOX_HTTP__LISTEN", "127.0.0.1:9"),
         ]));
-        assert_eq!(waiting, ["http.listen", "signal.heartbeat", "turn.realm"]);
+        // The tutorials are served by default while the mode is `open`.
+        assert_eq!(
+            waiting,
+            [
+                "compat.enabled",
+                "http.listen",
+                "signal.heartbeat",
+                "turn.realm"
+            ]
+        );
         assert!(verifier.borrow().is_some());
         assert!(reloader.admin_token.borrow().is_some());
         let minted = reloader.ice.borrow().secrets.mint("u", 1);

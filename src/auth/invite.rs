@@ -4,7 +4,7 @@
 //! invite too. Whether an invitation still holds is the room's to say.
 
 use super::credential::TurnSecrets;
-use super::token::TokenError;
+use super::error::TokenError;
 use super::{Grant, Role, RoomPattern, RoomScope};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;

@@ -2,6 +2,7 @@
 //!
 //! Pure: the clock is an argument, and nothing here knows of rooms, sockets or relays.
 
+mod error;
 mod grant;
 mod invite;
 mod signer;

@@ -2,6 +2,7 @@
 
 mod keys;
 
+pub use super::error::TokenError;
 use super::invite::{self, Invitation, InviteKeys};
 use super::{Grant, MAX_METADATA, MAX_NAME, Role, RoomPattern, RoomScope, is_name};
 use base64::Engine as _;
@@ -12,27 +13,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::fmt;
-
-/// Why a token was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TokenError {
-    /// `exp` has passed.
-    #[error("the token expired {0} s ago")]
-    Expired(u64),
-    /// Anything else; the text names what failed and holds nothing of the token.
-    #[error("{0}")]
-    Refused(String),
-}
-
-impl TokenError {
-    /// The name on the wire: `token-expired` or `unauthorized`.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Expired(_) => "token-expired",
-            Self::Refused(_) => "unauthorized",
-        }
-    }
-}
 
 /// Checks tokens against the configured keys and claims.
 #[derive(Clone)]

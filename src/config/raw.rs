@@ -2,7 +2,7 @@
 //!
 //! Nothing is judged here beyond the form of a single value; [`super::Config`] does that.
 
-use super::compat::{Protocol, SocketIoProfile};
+use super::protocols::{Protocol, SocketIoProfile};
 use super::values::{BitRate, ByteRate, Frequency, Ports, Size, Span};
 use ipnet::IpNet;
 use secrecy::SecretString;

@@ -1,12 +1,13 @@
 //! One signed POST to the backend.
 
 use super::{Settings, signature};
+use crate::clock;
 use crate::net::https::{HttpsClient, Limits};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Request, StatusCode, header};
 use secrecy::ExposeSecret;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Bytes of an answer: a decision with metadata.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -27,8 +28,7 @@ pub(super) async fn post(
     timeout: Duration,
 ) -> Result<Answered, String> {
     let url = url.ok_or("no URL is set")?.clone();
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let unix_s = since.map_or(0, |since| since.as_secs());
+    let unix_s = clock::unix_now();
     let mut request = Request::builder()
         .method(Method::POST)
         .uri(url)

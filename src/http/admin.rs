@@ -4,6 +4,7 @@
 use super::AppState;
 use super::access::{bearer_of, query};
 use super::extract::{Segment, Text};
+use super::json::as_json;
 use super::problem::Problem;
 use crate::protocol::{ErrorCode, RequestError, RoomPatch, RoomView};
 use axum::extract::{FromRequestParts, Request, State};
@@ -291,17 +292,6 @@ pub(super) async fn metrics(State(context): State<Arc<AppState>>) -> Response {
 
 fn render(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("views have string keys and no failing Serialize")
-}
-
-pub(super) fn as_json(body: String) -> Response {
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        ),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    (headers, body).into_response()
 }
 
 fn no_such(code: ErrorCode) -> Problem {

@@ -1,8 +1,8 @@
 //! What an operator has the box make: tokens, TURN credentials, and its own drain.
 
 use super::AppState;
-use super::admin::as_json;
 use super::extract::Text;
+use super::json::as_json;
 use super::problem::Problem;
 use crate::auth::{Bearer, MAX_NAME, Role, is_name, page_link};
 use crate::clock::unix_now;

@@ -9,6 +9,7 @@ mod extract;
 mod forwarded;
 mod guard;
 mod ice;
+mod json;
 mod mint;
 mod openapi;
 mod pages;

@@ -1,6 +1,7 @@
 //! What people put into certificate files: read as far as it can be meant, and remarked on.
 
-use super::identity::{IdentityError, provider};
+use super::error::IdentityError;
+use super::provider::provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;

@@ -1,7 +1,7 @@
 //! One certificate with its key, read from PEM: whom it names and how long it is good.
 
 use super::chain;
-use rustls::crypto::CryptoProvider;
+use super::error::IdentityError;
 use rustls::pki_types::ServerName;
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
@@ -21,32 +21,6 @@ pub struct Identity {
     pub not_after: u64,
     /// What an operator should know of the files, each in words that follow their name.
     pub remarks: Vec<String>,
-}
-
-/// Why a pair cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
-    /// No PEM, or none of the right kind.
-    #[error("the {0} file holds no PEM {0}: {1}")]
-    Pem(&'static str, rustls::pki_types::pem::Error),
-    /// PEM, but no certificate in it.
-    #[error("the certificate file holds no certificate")]
-    Empty,
-    /// The leaf is no X.509 certificate.
-    #[error("the first certificate cannot be read: {0}")]
-    Unreadable(String),
-    /// A key that asks for a passphrase.
-    #[error(
-        "the key is encrypted, and nobody is there to type its passphrase: `openssl pkey -in KEY \
-         -out PLAIN` writes one that is not"
-    )]
-    Encrypted,
-    /// Text of two bytes a letter.
-    #[error("the {0} file is UTF-16: save it as plain UTF-8")]
-    Utf16(&'static str),
-    /// The key is of an unknown kind, or belongs to another certificate.
-    #[error("certificate and key do not fit: {0}")]
-    Mismatch(rustls::Error),
 }
 
 impl Identity {
@@ -95,12 +69,6 @@ impl Identity {
         let life = self.not_after.saturating_sub(self.not_before);
         self.not_after.saturating_sub(unix_now) < (10 * DAY).min(life / 4)
     }
-}
-
-/// The cryptography of every TLS side in this box. Named each time: a process-wide default would
-/// be a choice for whoever links this library.
-pub(in crate::net) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 impl fmt::Debug for Identity {

@@ -2,12 +2,15 @@
 //! ones that prove a name to an ACME authority.
 
 mod chain;
+mod error;
 mod files;
 mod identity;
+mod provider;
 
+pub use error::IdentityError;
 pub use files::PemFiles;
-pub(super) use identity::provider;
-pub use identity::{Identity, IdentityError};
+pub use identity::Identity;
+pub(super) use provider::provider;
 
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
