@@ -89,7 +89,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["app", "cli", "clock", "config", "log", "net", "service"],
     ),
     ("app", &["*"]),
-    ("callbox_lab", &["callbox"]),
+    ("callbox_lab", &["cli"]),
     (
         "cli",
         &[
