@@ -104,6 +104,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "network",
             "protocol",
             "relay",
+            "service",
             "turn_engine",
         ],
     ),
