@@ -24,9 +24,9 @@ describe('a call through the relay', { timeout: 240_000 }, () => {
     await ann.inRoom();
     ben = await Person.arrive(browser, box, { name: 'Ben', room, relayOnly: true });
     for (const [one, other] of [[ann, 'Ben'], [ben, 'Ann']]) {
-      await one.seesTile(other, { state: 'connected', path: 'relay-udp', video: 'true' });
+      await one.seesTile(other, { state: 'connected', path: 'relay', video: 'true' });
       await one.seesMoving(other, 30);
-      assert.match(await one.tile(other).innerText(), /Relayed over UDP by this box/);
+      assert.match(await one.tile(other).innerText(), /Relayed over (UDP|TCP) by this box/);
     }
     await ann.readsInLog('Ben joined');
     await ben.readsInLog('Here: Ann');
@@ -54,7 +54,7 @@ describe('a call through the relay', { timeout: 240_000 }, () => {
   it('takes a third, who sees both', async () => {
     carla = await Person.arrive(browser, box, { name: 'Carla', room, relayOnly: true, prepare: keepSockets });
     for (const name of ['Ann', 'Ben']) {
-      await carla.seesTile(name, { state: 'connected', path: 'relay-udp' });
+      await carla.seesTile(name, { state: 'connected', path: 'relay' });
       await carla.seesMoving(name);
     }
     await ann.seesMoving('Carla');
@@ -63,7 +63,7 @@ describe('a call through the relay', { timeout: 240_000 }, () => {
 
   it('speaks Chinese too', async () => {
     await carla.page.getByRole('button', { name: '中文' }).click();
-    await carla.tile('Ann').getByText('由本服务器经 UDP 中继').waitFor();
+    await carla.tile('Ann').getByText(/由本服务器经 (UDP|TCP) 中继/).waitFor();
     await carla.page.getByRole('button', { name: 'English' }).click();
   });
 
@@ -116,11 +116,11 @@ describe('a call through the relay', { timeout: 240_000 }, () => {
     await eve.page.locator('.tile[data-path^="direct"]').waitFor();
     await finn.seesMoving('Eve');
     await eve.press('Relay');
-    await eve.seesTile('Finn', { state: 'connected', path: 'relay-udp' });
+    await eve.seesTile('Finn', { state: 'connected', path: 'relay' });
     await finn.seesMoving('Eve');
     // Both at once: their fresh offers cross.
     await Promise.all([eve.press('Relay'), finn.press('Relay')]);
-    await finn.seesTile('Eve', { state: 'connected', path: 'relay-udp' });
+    await finn.seesTile('Eve', { state: 'connected', path: 'relay' });
     await eve.seesMoving('Finn');
     await finn.seesMoving('Eve');
     await Promise.all([eve, finn].map((one) => one.page.close()));
@@ -132,7 +132,7 @@ describe('a call through the relay', { timeout: 240_000 }, () => {
     await gus.page.locator('.tile[data-path^="direct"]').waitFor();
     await gus.page.evaluate(() => globalThis.sockets[0].send('{"type":"room","relayOnly":true}'));
     for (const [one, other] of [[gus, 'Hal'], [hal, 'Gus']]) {
-      await one.seesTile(other, { state: 'connected', path: 'relay-udp' });
+      await one.seesTile(other, { state: 'connected', path: 'relay' });
       await one.seesMoving(other);
       await one.page.locator('#more-toggle').click();
       assert.ok(await one.page.getByRole('button', { name: 'Relay', exact: true }).isDisabled());

@@ -158,9 +158,11 @@ export class Person {
     );
   }
 
-  /** Waits for an attribute of the tile of `name` to match. */
+  /** Waits for the attributes of the tile of `name` to match; the browser chooses the transport of a `relay` path. */
   async seesTile(name, attributes) {
-    const selector = Object.entries(attributes).map(([key, value]) => `[data-${key}="${value}"]`).join('');
+    const selector = Object.entries(attributes)
+      .map(([key, value]) => `[data-${key}${value === 'relay' ? '^' : ''}="${value}"]`)
+      .join('');
     await this.tile(name).and(this.page.locator(`.tile${selector}`)).waitFor();
   }
 
