@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Command::Check { source, json } => check(&source, json),
         Command::Doctor(args) => doctor(&args),
         Command::Token(args) => load(&args.source)
-            .and_then(|config| report(cli::token(&config, &args, clock::unix_now()))),
+            .and_then(|config| report(print_note(cli::token(&config, &args, clock::unix_now())))),
         Command::Install(args) => report(cli::install(&args)),
         Command::Behind(args) => Err(failure(&cli::lab("behind", &args))),
         Command::Credentials(args) => load(&args.source).and_then(|config| {
@@ -93,6 +93,15 @@ fn report(outcome: Result<String, String>) -> Result<(), ExitCode> {
         Err(error) => return Err(failure(&error)),
     }
     Ok(())
+}
+
+/// Prints what goes beside the answer, so that standard output holds the answer alone.
+fn print_note(outcome: Result<cli::Printed, String>) -> Result<String, String> {
+    let printed = outcome?;
+    if let Some(note) = printed.note {
+        eprint!("{note}");
+    }
+    Ok(printed.out)
 }
 
 fn failure(error: &impl std::fmt::Display) -> ExitCode {

@@ -15,7 +15,7 @@ pub use credentials::{CredentialsArgs, credentials};
 pub use doctor::{DoctorArgs, doctor};
 pub use install::{InstallArgs, install};
 pub use lab::{LabArgs, lab};
-pub use token::{RoleName, TokenArgs, token};
+pub use token::{Printed, RoleName, TokenArgs, token};
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;

@@ -58,7 +58,7 @@ impl From<RoleName> for Role {
 /// # Errors
 /// The configuration has no key that can sign, or the lifetime is nothing; the text says what
 /// to do.
-pub fn token(config: &Config, args: &TokenArgs, now: u64) -> Result<String, String> {
+pub fn token(config: &Config, args: &TokenArgs, now: u64) -> Result<Printed, String> {
     let signer = config
         .auth
         .signer
@@ -80,17 +80,27 @@ pub fn token(config: &Config, args: &TokenArgs, now: u64) -> Result<String, Stri
     };
     let (token, expires_at) = signer.sign(&bearer, now, args.ttl.0);
     let url = page_link(&page(config), link_room(&args.rooms), Some(&token));
-    Ok(if args.json {
+    let (out, note) = if args.json {
         let object = json!({
             "token": token,
             "url": url,
             "expiresAt": expires_at,
             "claims": bearer,
         });
-        format!("{object}\n")
+        (format!("{object}\n"), None)
     } else {
-        format!("{token}\n{url}\n")
-    })
+        (format!("{token}\n"), Some(format!("{url}\n")))
+    };
+    Ok(Printed { out, note })
+}
+
+/// What a command prints.
+#[derive(Debug)]
+pub struct Printed {
+    /// For standard output, which scripts read.
+    pub out: String,
+    /// For standard error: what a person may want beside it.
+    pub note: Option<String>,
 }
 
 /// The room that the link names: a glob is none.
@@ -167,7 +177,8 @@ mod tests {
             ("CALLBOX_AUTH__SECRET", "0123456789abcdef0123456789abcdef"),
         ]);
         let args = args("--room demo --identity alice --role host --ttl 2h --json");
-        let printed: Value = serde_json::from_str(&token(&config, &args, NOW).unwrap()).unwrap();
+        let printed: Value =
+            serde_json::from_str(&token(&config, &args, NOW).unwrap().out).unwrap();
         assert_eq!(printed["expiresAt"], NOW + 7200);
         let url = printed["url"].as_str().unwrap();
         assert!(
