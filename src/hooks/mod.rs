@@ -1,7 +1,8 @@
-//! The application's backend: events as signed POSTs, and questions before a join, register, call
-//! or create.
+//! The application's backend: questions before a join, register, call or create, and a queue of
+//! events as signed POSTs.
 //!
-//! [`queue`], [`question`] and [`signature`] are pure. [`Authorizer`] asks questions.
+//! [`queue`], [`question`] and [`signature`] are pure. [`Authorizer`] asks questions. Nothing fills
+//! [`queue`] yet: the hub has no events for it.
 
 mod authorize;
 pub mod question;

@@ -18,7 +18,7 @@ pub struct Impairment {
     pub delay: Duration,
     /// How many of a hundred are lost.
     pub loss: f64,
-    /// Bits a second; none is no limit.
+    /// Bits a second; `None`: no limit.
     pub rate: Option<u64>,
 }
 

@@ -1,6 +1,6 @@
 //! A TURN server over plain sockets: one faces clients, one more is opened for each relayed address.
 //!
-//! `cargo run -p turn-engine --example two_sockets` serves on 127.0.0.1:3478, to whoever knows the
+//! `cargo run -p turn-engine --example two_sockets` serves on 127.0.0.1:3478, to clients that know the
 //! secret `north`.
 
 use std::net::{SocketAddr, UdpSocket};

@@ -178,7 +178,7 @@ pub(super) struct Origin {
 }
 
 /// Bytes of PADDING at most: the MTU of Ethernet, rounded down to four (RFC 5780 section 7.6). It
-/// is no more than the request had, either.
+/// never exceeds the padding of the request.
 const MAX_PADDING: usize = 1_500;
 
 /// Writes a Binding success response into `buffer`.

@@ -222,7 +222,7 @@ impl<R: RelaySockets> Engine<R> {
                 self.stats.requests += 1;
                 out.reply(five_tuple, &answer);
             }
-            // A credential that is no longer good calls for another one.
+            // An expired credential needs a new one.
             Err(failure) if failure.code == CODE_UNAUTHORIZED => {
                 self.challenge(now, five_tuple, message, failure, out);
             }
@@ -266,7 +266,7 @@ impl<R: RelaySockets> Engine<R> {
     /// Sends an unsigned error response with what the client needs to authenticate itself.
     ///
     /// The answer to a datagram is bounded by the length of the datagram, and by nothing else: a
-    /// limit on the number of answers would be used up by whoever forges the source.
+    /// limit on the number of answers could be used up by a sender that forges the source.
     fn challenge<'a>(
         &mut self,
         now: Now,

@@ -19,8 +19,8 @@ fn a_hundred_thousand_unauthenticated_allocates_leave_nothing_behind() {
     assert_eq!(boxed.engines[0].table.footprint(), 0);
 }
 
-/// Whoever can forge a source sends what comes from anybody: requests without credentials, with
-/// wrong ones, and Bindings. The address that is forged loses nothing by it.
+/// An attacker that forges a source sends requests without credentials, requests with wrong ones, and
+/// Bindings. The forged address loses nothing by it.
 #[test]
 fn a_forged_source_costs_its_address_nothing() {
     let mut boxed = TestBox::new();
