@@ -185,12 +185,16 @@ fn report(kind: Kind, proof: &str, counts: &Counts) -> serde_json::Value {
 }
 
 /// Signals that are handed on to COMMAND.
-struct Signals {
+pub struct Signals {
     streams: Vec<(Signal, tokio::signal::unix::Signal)>,
 }
 
 impl Signals {
-    fn new() -> Result<Self, String> {
+    /// From here on they no longer end the process.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn new() -> Result<Self, String> {
         let kinds = [
             (Signal::SIGINT, SignalKind::interrupt()),
             (Signal::SIGTERM, SignalKind::terminate()),
@@ -205,7 +209,8 @@ impl Signals {
         Ok(Self { streams })
     }
 
-    async fn next(&mut self) -> Signal {
+    /// The next one.
+    pub async fn next(&mut self) -> Signal {
         std::future::poll_fn(|context| {
             for (name, stream) in &mut self.streams {
                 if stream.poll_recv(context).is_ready() {

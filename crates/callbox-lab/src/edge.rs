@@ -354,7 +354,7 @@ fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Tells whether the machine's network is asked for this packet at all.
+/// Whether the machine's network is asked for this packet at all.
 #[must_use]
 pub fn is_outside(packet: &Packet) -> bool {
     let unroutable = match packet.dst.ip() {
@@ -371,7 +371,7 @@ pub fn is_outside(packet: &Packet) -> bool {
     !unroutable && !is_of_the_lab(packet.dst.ip())
 }
 
-/// Tells whether a packet asks the router's name server.
+/// Whether a packet asks the router's name server.
 #[must_use]
 pub fn is_query(packet: &Packet, plan: Plan) -> bool {
     packet.dst.port() == DNS

@@ -1,4 +1,4 @@
-//! What `callbox behind` runs: arguments and exit code.
+//! What `callbox behind` and `callbox natlab` run: arguments and exit code.
 
 mod behind;
 mod edge;
@@ -6,6 +6,7 @@ mod forward;
 mod kind;
 mod link;
 mod nat;
+mod natlab;
 mod netns;
 mod network;
 mod packet;
@@ -18,8 +19,11 @@ mod wan;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// Programs behind NATs: what `callbox behind` runs.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
+
+/// Programs behind NATs: what `callbox behind` and `callbox natlab` run.
 #[derive(Debug, Parser)]
 #[command(name = "callbox", bin_name = "callbox", version)]
 struct Cli {
@@ -31,6 +35,8 @@ struct Cli {
 enum Command {
     /// Runs COMMAND in a network of its own, behind a NAT of a kind.
     Behind(behind::BehindArgs),
+    /// Calls between peers behind each kind of NAT, through a box: which path does each take?
+    Natlab(natlab::NatlabArgs),
 }
 
 fn main() -> ExitCode {
@@ -38,16 +44,9 @@ fn main() -> ExitCode {
     if let Some(code) = stage::of(&arguments) {
         std::process::exit(code);
     }
-    let cli = match Cli::try_parse() {
+    let cli = match callbox::cli::arguments::<Cli>() {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() {
-                ExitCode::FAILURE
-            } else {
-                ExitCode::SUCCESS
-            };
-        }
+        Err(code) => return code,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -60,10 +59,11 @@ fn main() -> ExitCode {
     let outcome = runtime.block_on(async {
         match cli.command {
             Command::Behind(args) => behind::run(args).await.map_err(|e| ("behind", e)),
+            Command::Natlab(args) => natlab::run(args).await.map_err(|e| ("natlab", e)),
         }
     });
-    // A thread that still waits for a process is not waited for.
-    runtime.shutdown_background();
+    // What tasks hold is given back. A thread that still waits for a process is not waited for.
+    runtime.shutdown_timeout(ENDS_WITHIN);
     match outcome {
         Ok(code) => std::process::exit(code),
         Err((command, error)) => failure(&format!("{command}: {error}")),

@@ -119,6 +119,21 @@ impl Nat {
         self.counts.clear();
     }
 
+    /// Forgets all mappings and counts.
+    pub fn forget(&mut self) {
+        self.by_inside.clear();
+        self.by_public.clear();
+        self.counts.clear();
+    }
+
+    /// Gets other public addresses, as a host does that changes its network: what was mapped before
+    /// is not known any more.
+    pub fn move_to(&mut self, public: Public) {
+        self.public = public;
+        self.by_inside.clear();
+        self.by_public.clear();
+    }
+
     /// A packet from inside.
     pub fn outbound(&mut self, now: Instant, mut packet: Packet) -> Outbound {
         if let Some(outcome) = self.forbidden(&packet) {

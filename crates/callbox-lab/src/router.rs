@@ -21,6 +21,13 @@ pub enum Order {
     Counts(oneshot::Sender<Counts>),
     /// Counts from zero.
     Reset,
+    /// Forgets mappings and counts.
+    Forget,
+    /// Takes the second public addresses, or the first ones.
+    Move {
+        /// The second ones.
+        second: bool,
+    },
 }
 
 /// A router.
@@ -117,6 +124,8 @@ impl Router {
                 let _ = answer.send(self.nat.counts().clone());
             }
             Order::Reset => self.nat.reset_counts(),
+            Order::Forget => self.nat.forget(),
+            Order::Move { second } => self.nat.move_to(self.place.plan.public(second)),
         }
     }
 

@@ -5,6 +5,8 @@
 //!    ends everything that COMMAND has started.
 //! 3. `@enter` becomes the calling user and then COMMAND.
 //!
+//! `@follow` is a step of its own: a command without namespaces.
+//!
 //! Each asks the kernel to be killed with its parent. So a `kill -9` of the lab ends COMMAND, the
 //! namespaces and their interfaces without anybody who cleans up.
 
@@ -50,11 +52,12 @@ pub fn of(arguments: &[String]) -> Option<i32> {
         "@inner" => inner,
         "@init" => init,
         "@enter" => enter,
+        "@follow" => follow,
         _ => return None,
     };
     let job: Job = serde_json::from_str(arguments.get(1)?).ok()?;
     Some(step(&job).unwrap_or_else(|error| {
-        eprintln!("callbox behind: {error}");
+        eprintln!("callbox-lab: {error}");
         CANNOT_START
     }))
 }
@@ -139,6 +142,15 @@ fn enter(job: &Job) -> Result<i32, String> {
         io::ErrorKind::NotFound => NOT_FOUND,
         _ => CANNOT_START,
     })
+}
+
+/// A command without namespaces of its own, which is not to outlive the lab either.
+fn follow(job: &Job) -> Result<i32, String> {
+    die_with_parent()?;
+    if getppid().as_raw().cast_unsigned() != job.lab {
+        return Err("the lab has ended".into());
+    }
+    enter(job)
 }
 
 /// Hands signals on and reaps what ends, until `main` has ended; returns its exit code.

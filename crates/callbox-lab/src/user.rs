@@ -33,6 +33,10 @@ impl Caller {
             ),
             None => own,
         };
+        Self::new(uid)
+    }
+
+    fn new(uid: Uid) -> Result<Self, String> {
         let user = User::from_uid(uid)
             .ok()
             .flatten()
@@ -43,8 +47,16 @@ impl Caller {
             name: user.name,
             home: user.dir,
             shell: user.shell,
-            is_other: uid != own,
+            is_other: uid != geteuid(),
         })
+    }
+
+    /// Who runs this, and not who called.
+    ///
+    /// # Errors
+    /// The user id has no name.
+    pub fn own() -> Result<Self, String> {
+        Self::new(geteuid())
     }
 
     /// Becomes this user for good.
@@ -83,25 +95,112 @@ impl Caller {
             ("SUDO_UID", None),
             ("SUDO_GID", None),
         ];
-        let runtime = PathBuf::from(format!("/run/user/{}", self.uid));
-        if !runtime.is_dir() {
-            return changes;
+        let desktop = Desktop {
+            runtime: &PathBuf::from(format!("/run/user/{}", self.uid)),
+            displays: Path::new("/tmp/.X11-unix"),
+            home: &self.home,
+        };
+        changes.extend(desktop.environment(|key| env::var_os(key).is_some()));
+        changes
+    }
+}
+
+/// Where the sockets of a desktop are.
+struct Desktop<'a> {
+    /// Of the user: those of D-Bus and Wayland.
+    runtime: &'a Path,
+    /// Of X servers, `X0` and so on.
+    displays: &'a Path,
+    home: &'a Path,
+}
+
+impl Desktop<'_> {
+    /// What a program needs to reach it. What `sudo` has let through stays.
+    fn environment(&self, is_set: impl Fn(&str) -> bool) -> Vec<(&'static str, Option<String>)> {
+        let text = |path: &Path| Some(path.to_string_lossy().into_owned());
+        let mut changes = vec![];
+        if self.runtime.is_dir() {
+            changes.push(("XDG_RUNTIME_DIR", text(self.runtime)));
         }
-        let unset = |key: &str| env::var_os(key).is_none();
-        changes.push(("XDG_RUNTIME_DIR", text(&runtime)));
-        if unset("DBUS_SESSION_BUS_ADDRESS") && runtime.join("bus").exists() {
-            let address = format!("unix:path={}", runtime.join("bus").display());
+        let bus = self.runtime.join("bus");
+        if !is_set("DBUS_SESSION_BUS_ADDRESS") && bus.exists() {
+            let address = format!("unix:path={}", bus.display());
             changes.push(("DBUS_SESSION_BUS_ADDRESS", Some(address)));
         }
-        if unset("WAYLAND_DISPLAY") && runtime.join("wayland-0").exists() {
-            changes.push(("WAYLAND_DISPLAY", Some("wayland-0".into())));
+        if !is_set("WAYLAND_DISPLAY")
+            && let Some(number) = lowest(self.runtime, "wayland-")
+        {
+            changes.push(("WAYLAND_DISPLAY", Some(format!("wayland-{number}"))));
         }
-        if unset("DISPLAY") && Path::new("/tmp/.X11-unix/X0").exists() {
-            changes.push(("DISPLAY", Some(":0".into())));
+        if !is_set("DISPLAY")
+            && let Some(number) = lowest(self.displays, "X")
+        {
+            changes.push(("DISPLAY", Some(format!(":{number}"))));
         }
-        if unset("XAUTHORITY") && self.home.join(".Xauthority").exists() {
-            changes.push(("XAUTHORITY", text(&self.home.join(".Xauthority"))));
+        let authority = self.home.join(".Xauthority");
+        if !is_set("XAUTHORITY") && authority.exists() {
+            changes.push(("XAUTHORITY", text(&authority)));
         }
         changes
+    }
+}
+
+/// The lowest number that stands behind `prefix` in the name of a file of `folder`.
+fn lowest(folder: &Path, prefix: &str) -> Option<u32> {
+    let files = std::fs::read_dir(folder).ok()?;
+    let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
+    let numbers = names.filter_map(|name| name.strip_prefix(prefix)?.parse().ok());
+    numbers.min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_desktop_is_reached_by_the_sockets_that_there_are() {
+        let folder = env::temp_dir().join(format!("callbox-lab-desktop-{}", std::process::id()));
+        let [runtime, displays, home] = ["run", "x11", "home"].map(|name| folder.join(name));
+        let desktop = Desktop {
+            runtime: &runtime,
+            displays: &displays,
+            home: &home,
+        };
+        let nothing: Vec<(&str, Option<String>)> = vec![];
+        assert_eq!(desktop.environment(|_| false), nothing);
+        for path in [&runtime, &displays, &home] {
+            fs::create_dir_all(path).unwrap();
+        }
+        let files = [
+            "run/bus",
+            "run/wayland-1",
+            "run/wayland-1.lock",
+            "run/wayland-7",
+        ];
+        for name in files
+            .into_iter()
+            .chain(["x11/X11", "x11/X2", "home/.Xauthority"])
+        {
+            fs::write(folder.join(name), "").unwrap();
+        }
+        let found = desktop.environment(|_| false);
+        let shown = |path: &str| Some(folder.join(path).to_string_lossy().into_owned());
+        let bus = format!("unix:path={}", folder.join("run/bus").display());
+        assert_eq!(
+            found,
+            [
+                ("XDG_RUNTIME_DIR", shown("run")),
+                ("DBUS_SESSION_BUS_ADDRESS", Some(bus)),
+                ("WAYLAND_DISPLAY", Some("wayland-1".into())),
+                ("DISPLAY", Some(":2".into())),
+                ("XAUTHORITY", shown("home/.Xauthority")),
+            ]
+        );
+        // What was let through is the user's own choice.
+        let kept = desktop.environment(|key| key != "XAUTHORITY");
+        let keys: Vec<_> = kept.iter().map(|(key, _)| *key).collect();
+        assert_eq!(keys, ["XDG_RUNTIME_DIR", "XAUTHORITY"]);
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -16,6 +16,8 @@ use tokio::runtime::Handle;
 
 /// Where claimed addresses are kept; gone after a restart of the machine.
 pub const FOLDER: &str = "/run/callbox-lab";
+/// What a network keeps there; the lock is the last to go.
+const FILES: [&str; 6] = ["sock", "resolv", "toml", "cert", "key", "lock"];
 /// Networks that can exist at once on a machine.
 const MAX_SLOTS: u8 = 250;
 /// Packets that wait for a router.
@@ -73,6 +75,13 @@ impl Plan {
     pub fn inside_v6(self) -> Ipv6Addr {
         let [a, b] = INSIDE_V6;
         Ipv6Addr::new(a, b, self.slot.into(), 0, 0, 0, 0, 2)
+    }
+
+    /// A file of this network that a crash may leave behind, and [`clean`] removes: one of
+    /// [`FILES`].
+    #[must_use]
+    pub fn file(self, name: &str) -> PathBuf {
+        Path::new(FOLDER).join(format!("{}.{name}", self.slot))
     }
 
     /// The router's own addresses inside, where it answers DNS.
@@ -187,10 +196,10 @@ impl Place {
         let _ = self.sender.send_to(packet, socket_path(&self.folder, slot));
     }
 
-    /// A file of this network that a crash may leave behind, and [`clean`] removes.
+    /// A file of this network.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{}.{name}", self.plan.slot))
+        self.plan.file(name)
     }
 }
 
@@ -269,7 +278,7 @@ fn lock(folder: &Path, slot: u8) -> io::Result<Option<File>> {
 
 fn remove_all(folder: &Path, slot: u8) {
     // The lock goes last: while it is there, nobody else takes the place.
-    for name in ["sock", "resolv", "lock"] {
+    for name in FILES {
         let _ = fs::remove_file(folder.join(format!("{slot}.{name}")));
     }
 }

@@ -7,8 +7,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha1::Sha1;
+use sha2::{Digest, Sha256};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +22,24 @@ pub fn http_user(identity: &str) -> String {
 /// The secrets that sign TURN credentials: the first one mints, every one verifies.
 #[derive(Debug, Clone)]
 pub struct TurnSecrets(Arc<[SecretString]>);
+
+/// Names a secret in accounts without giving it away: the first four bytes of its SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SecretId(u32);
+
+impl SecretId {
+    fn of(secret: &SecretString) -> Self {
+        let hash: [u8; 32] = Sha256::digest(secret.expose_secret()).into();
+        let [a, b, c, d, ..] = hash;
+        Self(u32::from_be_bytes([a, b, c, d]))
+    }
+}
+
+impl fmt::Display for SecretId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
 
 /// One `username`/`password` pair of the TURN REST scheme.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +59,32 @@ pub struct Username<'a> {
     pub user: &'a str,
 }
 
+/// The expiry of a credential that has none.
+const NEVER: u64 = u64::MAX;
+/// Until when a fixed password is revoked: long after any clock, and far from where times overflow.
+pub const REVOKED_FOR_GOOD: u64 = 1 << 40;
+
 impl<'a> Username<'a> {
+    /// The username of somebody with a fixed password.
+    pub(crate) fn lasting(user: &'a str) -> Self {
+        let expiry = NEVER;
+        Self { expiry, user }
+    }
+
+    /// Whether it is of somebody with a fixed password.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.expiry == NEVER
+    }
+
+    /// The expiry that a revocation of the user has to reach. A fixed password is refused by taking
+    /// it out of the configuration, or by a revocation of its own.
+    pub(crate) fn revocable_expiry(&self) -> u64 {
+        match self.expiry {
+            NEVER => 0,
+            expiry => expiry,
+        }
+    }
+
     /// Reads `<unix expiry>` or `<unix expiry>:<anything>`; `None` for any other form.
     pub fn parse(username: &'a str) -> Option<Self> {
         let (expiry, user) = match username.split_once(':') {
@@ -50,10 +95,8 @@ impl<'a> Username<'a> {
         if !expiry.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
-        Some(Self {
-            expiry: expiry.parse().ok()?,
-            user,
-        })
+        let expiry = expiry.parse().ok().filter(|expiry| *expiry != NEVER)?;
+        Some(Self { expiry, user })
     }
 }
 
@@ -66,6 +109,11 @@ impl TurnSecrets {
     /// Every secret, newest first.
     pub fn all(&self) -> impl Iterator<Item = &SecretString> {
         self.0.iter()
+    }
+
+    /// The name of every secret, newest first.
+    pub fn ids(&self) -> impl Iterator<Item = SecretId> {
+        self.0.iter().map(SecretId::of)
     }
 
     /// Mints a credential for `user`, good for new allocations until `expiry` (Unix seconds).
@@ -89,20 +137,20 @@ fn password(secret: &SecretString, username: &str) -> String {
 }
 
 /// One entry of a browser's `RTCConfiguration.iceServers`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IceServer {
     /// URLs that share one credential, best first.
     pub urls: Vec<String>,
     /// Present for TURN only.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub username: Option<String>,
     /// Present for TURN only.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub credential: Option<String>,
 }
 
 /// The `iceServers` of one client and how long they are good for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IceServers {
     /// At most one entry for STUN and one for TURN.
@@ -127,7 +175,7 @@ pub struct IceIssuer {
 }
 
 impl IceIssuer {
-    /// Tells whether a relay is on offer.
+    /// Whether a relay is on offer.
     pub fn has_relay(&self) -> bool {
         !self.turn_urls.is_empty()
     }
@@ -149,7 +197,7 @@ impl IceIssuer {
         let wished = now + self.ttl.as_secs();
         let expires_at = until
             .map_or(wished, |until| wished.min(until))
-            .max(above.map_or(0, |floor| floor.saturating_add(1)));
+            .max(above.map_or(0, |revoked| revoked.saturating_add(1)));
         let mut ice_servers = Vec::with_capacity(2);
         if !self.stun_urls.is_empty() {
             ice_servers.push(IceServer {
@@ -190,6 +238,14 @@ mod tests {
         assert_eq!(credential.password, "Cd/49soE35ICqcJF/bCTn8Z4OyE=");
     }
 
+    /// By `printf %s north | sha256sum`.
+    #[test]
+    fn a_secret_is_named_by_the_head_of_its_hash() {
+        let ids: Vec<_> = secrets(&["north", "south"]).ids().collect();
+        assert_eq!(ids[0].to_string(), "dc365e79");
+        assert_ne!(ids[0], ids[1]);
+    }
+
     #[test]
     fn the_first_secret_mints_and_every_one_verifies() {
         let old = secrets(&["old"]).mint("a", 10);
@@ -218,13 +274,14 @@ mod tests {
             "-1:a",
             ":a",
             "99999999999999999999:a",
+            "18446744073709551615:a",
         ] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
     }
 
     #[test]
-    fn a_mint_after_a_revocation_exceeds_its_floor() {
+    fn a_mint_after_a_revocation_exceeds_it() {
         let issuer = IceIssuer {
             stun_urls: vec!["stun:h:3478".into()],
             turn_urls: vec!["turn:h:3478?transport=udp".into()],

@@ -33,7 +33,7 @@ impl<'a> Deframer<'a> {
     /// of it arrives.
     ///
     /// # Errors
-    /// What follows is no message of STUN or TURN. There is no way back into step.
+    /// What follows is not a message of STUN or TURN. There is no way back into step.
     pub fn next_message(&mut self) -> Result<Option<&'a [u8]>, NotTurn> {
         let Some((length, padded)) = self.measure()? else {
             return Ok(None);
@@ -109,7 +109,7 @@ pub fn fuzz(bytes: &[u8]) {
 #[derive(Debug, PartialEq)]
 struct Taken {
     messages: Vec<Vec<u8>>,
-    /// The front of a message; `None` of a stream that is no TURN.
+    /// The front of a message; `None` of a stream that is not TURN.
     rest: Option<Vec<u8>>,
 }
 

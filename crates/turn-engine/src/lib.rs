@@ -72,7 +72,10 @@ pub mod credential;
 pub mod engine;
 pub mod framing;
 pub mod network;
-mod rate;
+pub mod rate;
+mod restoring;
 pub mod shared;
+pub mod text;
+pub mod users;
 
 pub use engine::*;

@@ -1,10 +1,33 @@
 //! Rates: one number per limited thing, no timer (the generic cell rate algorithm).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How far ahead of its rate a sender may get: a key frame's worth, and no more than the queues
 /// behind would take anyway.
 const BURST: Duration = Duration::from_secs(1);
+
+/// How long it takes to pay for `amount` at `rate` a second; a rate of 0 counts as 1.
+pub fn cost(amount: u64, rate: u64) -> Duration {
+    Duration::from_nanos(nanos(amount, rate))
+}
+
+fn nanos(amount: u64, rate: u64) -> u64 {
+    let rate = rate.max(1);
+    match amount.checked_mul(1_000_000_000) {
+        // Whatever is charged for: dividing twice as many bits takes several times as long.
+        Some(whole) => whole / rate,
+        None => {
+            let nanos = u128::from(amount) * 1_000_000_000 / u128::from(rate);
+            u64::try_from(nanos).unwrap_or(u64::MAX)
+        }
+    }
+}
+
+/// When everything is paid for, once something of `cost` is added to what was to be paid by
+/// `paid_until`.
+pub fn pay(paid_until: Option<Instant>, now: Instant, cost: Duration) -> Instant {
+    paid_until.map_or(now, |paid| paid.max(now)) + cost
+}
 
 /// The moment, in nanoseconds of some clock, at which everything admitted so far is paid for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,10 +41,7 @@ impl Bucket {
         if paid_at - now >= BURST.as_nanos() as u64 {
             return None;
         }
-        let cost = u128::from(amount) * 1_000_000_000 / u128::from(rate.max(1));
-        Some(Self(
-            paid_at.saturating_add(u64::try_from(cost).unwrap_or(u64::MAX)),
-        ))
+        Some(Self(paid_at.saturating_add(nanos(amount, rate))))
     }
 }
 

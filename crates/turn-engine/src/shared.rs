@@ -10,12 +10,14 @@ mod quota;
 mod relayed_index;
 mod reservations;
 mod revocations;
+mod snapshot;
 
 pub(crate) use ports::{Parity, PortLease};
 pub(crate) use quota::QuotaLease;
 pub(crate) use reservations::ReservationToken;
 
 pub use revocations::Revocation;
+pub use snapshot::SharedSnapshot;
 
 use crate::engine::{DenyReason, Family, Quotas, RelayedKey, WorkerId};
 use crate::rate::Bucket;
@@ -25,6 +27,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use reservations::Reservations;
 use revocations::Revocations;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Where relayed addresses of one family live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayAddress {
     /// What relay sockets are bound to.
     pub bind: IpAddr,
@@ -40,7 +44,7 @@ pub struct RelayAddress {
     pub announced: IpAddr,
 }
 
-/// The box-wide books.
+/// What all workers count and share.
 #[derive(Debug)]
 pub struct SharedState {
     started: Instant,
@@ -56,10 +60,12 @@ pub struct SharedState {
     revocations: Mutex<Revocations>,
     total_rate: AtomicU64,
     nonce_key: [u8; 32],
+    /// Ports that the snapshot of an earlier process has as lent, until an engine claims them.
+    unclaimed: Mutex<HashSet<(Family, u16)>>,
 }
 
 impl SharedState {
-    /// Opens the books. Of `relays` the first of each family counts; without one of a family,
+    /// Nothing is lent yet. Of `relays` the first of each family counts; without one of a family,
     /// that family is not served. `seed` makes ports, tokens and nonces unpredictable.
     pub fn new(
         relays: Vec<RelayAddress>,
@@ -85,6 +91,7 @@ impl SharedState {
             revocations: Mutex::new(Revocations::new(rng.next_u64())),
             total_rate: AtomicU64::new(0),
             nonce_key,
+            unclaimed: Mutex::default(),
         };
         for family in Family::ALL {
             let mut of_family = relays.iter().filter(|r| Family::of(r.announced) == family);
@@ -111,7 +118,7 @@ impl SharedState {
     }
 
     /// Refuses every credential of `user` whose expiry is at most `revoked_until` (Unix seconds), from
-    /// here on until the floor itself has passed. What the user's living allocations were made
+    /// here on until that time itself has passed. What the user's living allocations were made
     /// with is refused as well: another program may have minted it for longer.
     pub fn revoke(&self, user: &str, revoked_until: u64, unix_now: u64) {
         self.revoke_client(user, revoked_until, None, unix_now);
@@ -158,7 +165,7 @@ impl SharedState {
         lock(&self.revocations).revoked_until(user)
     }
 
-    /// Tells whether a credential of `user` that expires at `expiry` was revoked.
+    /// Whether a credential of `user` that expires at `expiry` was revoked.
     pub fn is_revoked(&self, user: &str, expiry: u64) -> bool {
         self.revoked_until(user)
             .is_some_and(|revoked_until| expiry <= revoked_until)
@@ -192,7 +199,7 @@ impl SharedState {
         self.relays[family as usize].get().map(FamilyPool::address)
     }
 
-    /// Tells whether relayed addresses live on `ip`.
+    /// Whether relayed addresses live on `ip`.
     pub(crate) fn hosts(&self, ip: IpAddr) -> bool {
         self.relays[Family::of(ip) as usize]
             .get()
@@ -252,7 +259,29 @@ impl SharedState {
         ))
     }
 
-    /// Keeps `lease` for whoever comes with the token, at the expense of `quota`; `None` if too
+    /// Lends the port that an earlier process had lent; `None` if it had not, or if it is claimed
+    /// already.
+    pub(crate) fn claim_port(self: &Arc<Self>, family: Family, port: u16) -> Option<PortLease> {
+        let is_unclaimed = lock(&self.unclaimed).remove(&(family, port));
+        is_unclaimed.then(|| PortLease::new(self, family, port))
+    }
+
+    /// The highest expiry of the credentials that the living allocations of `user` were made with.
+    pub(crate) fn highest_expiry(&self, user: &str) -> u64 {
+        lock(&self.quotas).highest_expiry(user)
+    }
+
+    /// Counts an allocation that an earlier process had let in, whatever the quotas say now.
+    pub(crate) fn retake_quota(
+        self: &Arc<Self>,
+        user: &Arc<str>,
+        expiry: u64,
+        ip: IpAddr,
+    ) -> QuotaLease {
+        QuotaLease::retake(self, user, expiry, ip)
+    }
+
+    /// Keeps `lease` for the client that comes with the token, at the expense of `quota`; `None` if too
     /// many are kept.
     pub(crate) fn reserve(
         &self,
@@ -306,7 +335,7 @@ impl SharedState {
     }
 }
 
-/// The books stay usable after a panic elsewhere: each change to them is complete or not begun.
+/// The state stays usable after a panic elsewhere: each change to them is complete or not begun.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,7 @@
 //! Allocate: RFC 8656 section 7.2, check by check.
 
 use super::allocation::{Allocation, NewAllocation, RelayedAddress, lifetime};
+use super::codec::*;
 use super::event::{DenyReason, Event};
 use super::ids::{Family, RelayedKey};
 use super::message::{ATTR_ADDITIONAL_ADDRESS_FAMILY, FAMILY_V4, FAMILY_V6, Message};
@@ -11,9 +12,6 @@ use crate::shared::{Parity, PortLease, ReservationToken};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use stun::attributes::*;
-use stun::error_code::*;
-use turn::proto::PROTO_UDP;
 
 /// Ports to try where other programs of the machine hold some of the range. What they hold is
 /// remembered, so that a range of which nine tenths are held is found out by a few requests, each
@@ -70,8 +68,22 @@ impl<R: RelaySockets> Engine<R> {
         if auth.rest.expiry < now.unix {
             return Err(DenyReason::Expired.into());
         }
-        if self.shared.is_revoked(auth.rest.user, auth.rest.expiry) {
+        let is_revoked = match auth.rest.is_lasting() {
+            true => {
+                let password = self.settings.users.revocable(auth.rest.user);
+                password.is_some_and(|password| self.shared.revoked_until(&password).is_some())
+            }
+            false => self.shared.is_revoked(auth.rest.user, auth.rest.expiry),
+        };
+        if is_revoked {
             return Err(DenyReason::Revoked.into());
+        }
+        let signed_by = |secret| self.spent.secrets.contains(&secret);
+        if self.spent.all
+            || self.spent.users.contains(auth.rest.user)
+            || auth.secret.is_some_and(signed_by)
+        {
+            return Err(DenyReason::Budget.into());
         }
         let mut wish = Wish::read(request.message)?;
         if self.draining {
@@ -94,6 +106,7 @@ impl<R: RelaySockets> Engine<R> {
             return Err(CODE_ADDR_FAMILY_NOT_SUPPORTED.into());
         }
         let user: Arc<str> = auth.rest.user.into();
+        let expiry = auth.rest.revocable_expiry();
         let client = request.five_tuple.client.ip();
         self.shared.expire_reservations(now.instant);
         // A reserved port gives its place in the quotas back, which this allocation then takes.
@@ -104,9 +117,9 @@ impl<R: RelaySockets> Engine<R> {
                 Source::Reserved(lease.ok_or(DenyReason::Reservation)?)
             }
         };
-        let quota =
-            self.shared
-                .lease_quota(&user, auth.rest.expiry, client, self.settings.quotas)?;
+        let quota = self
+            .shared
+            .lease_quota(&user, expiry, client, self.settings.quotas)?;
         let session_end = now.instant + self.settings.max_session.min(LONGEST_SESSION);
         let (expires, granted) = lifetime(wish.lifetime, now, session_end);
 
@@ -114,9 +127,7 @@ impl<R: RelaySockets> Engine<R> {
         let reserved = match opened.spare {
             Some(spare) => {
                 let quotas = self.settings.quotas;
-                let place = self
-                    .shared
-                    .lease_quota(&user, auth.rest.expiry, client, quotas)?;
+                let place = self.shared.lease_quota(&user, expiry, client, quotas)?;
                 let token = self.shared.reserve(spare, place, now.instant);
                 Some(token.ok_or(DenyReason::Reservation)?)
             }
@@ -126,6 +137,7 @@ impl<R: RelaySockets> Engine<R> {
             five_tuple: *request.five_tuple,
             username: auth.username.into(),
             user: Arc::clone(&user),
+            secret: auth.secret,
             key: auth.signature.key.clone(),
             transaction: request.message.transaction(),
             opened: now.instant,

@@ -4,8 +4,10 @@
 
 use super::auth::Key;
 use super::event::{AllocationView, Flow};
-use super::ids::{Family, FiveTuple, Now};
+use super::five_tuple::FiveTuple;
+use super::ids::{Family, Now};
 use super::message::TransactionId;
+use crate::credential::SecretId;
 use crate::rate::Bucket;
 use crate::shared::{PortLease, QuotaLease};
 use std::net::{IpAddr, SocketAddr};
@@ -28,6 +30,7 @@ pub(super) struct Allocation<S> {
     pub(super) five_tuple: FiveTuple,
     pub(super) username: Box<str>,
     pub(super) user: Arc<str>,
+    pub(super) secret: Option<SecretId>,
     pub(super) key: Key,
     /// The Allocate that made it, and its answer, for when the request is retransmitted.
     pub(super) transaction: TransactionId,
@@ -41,7 +44,7 @@ pub(super) struct Allocation<S> {
     pub(super) sent: Flow,
     pub(super) received: Flow,
     pub(super) bucket: Bucket,
-    _quota: QuotaLease,
+    quota: QuotaLease,
 }
 
 /// One relayed address. The socket closes before its port can be lent again.
@@ -97,6 +100,7 @@ pub(super) struct NewAllocation<S> {
     pub(super) five_tuple: FiveTuple,
     pub(super) username: Box<str>,
     pub(super) user: Arc<str>,
+    pub(super) secret: Option<SecretId>,
     pub(super) key: Key,
     pub(super) transaction: TransactionId,
     pub(super) opened: Instant,
@@ -111,6 +115,7 @@ impl<S> Allocation<S> {
             five_tuple,
             username,
             user,
+            secret,
             key,
             transaction,
             ..
@@ -119,6 +124,7 @@ impl<S> Allocation<S> {
             five_tuple,
             username,
             user,
+            secret,
             key,
             transaction,
             answer: Box::default(),
@@ -130,7 +136,7 @@ impl<S> Allocation<S> {
             sent: Flow::default(),
             received: Flow::default(),
             bucket: Bucket::default(),
-            _quota: opening.quota,
+            quota: opening.quota,
         }
     }
 
@@ -247,6 +253,41 @@ impl<S> Allocation<S> {
         Ok(())
     }
 
+    /// Each permission with its end.
+    pub(super) fn permissions(&self) -> impl Iterator<Item = (IpAddr, Instant)> {
+        self.permissions.iter().map(|p| (p.ip, p.until))
+    }
+
+    /// Each channel with its end.
+    pub(super) fn channels(&self) -> impl Iterator<Item = (u16, SocketAddr, Instant)> {
+        self.channels.iter().map(|c| (c.number, c.peer, c.until))
+    }
+
+    /// Takes over permissions and channels of an earlier process.
+    pub(super) fn take_over(
+        &mut self,
+        permissions: impl Iterator<Item = (IpAddr, Instant, Route)>,
+        channels: impl Iterator<Item = (u16, SocketAddr, Instant)>,
+    ) {
+        let permissions = permissions.take(MAX_PERMISSIONS);
+        self.permissions = permissions
+            .map(|(ip, until, route)| Permission { ip, until, route })
+            .collect();
+        let channels = channels.take(MAX_CHANNELS);
+        self.channels = channels
+            .map(|(number, peer, until)| Channel {
+                number,
+                peer,
+                until,
+            })
+            .collect();
+    }
+
+    /// What it holds: the relayed addresses and its place in the quotas.
+    pub(super) fn dismantle(self) -> ([Option<RelayedAddress<S>>; 2], QuotaLease) {
+        (self.relays, self.quota)
+    }
+
     /// Forgets permissions and channels of a family whose relayed address is gone.
     pub(super) fn forget_family(&mut self, family: Family) {
         self.permissions.retain(|p| Family::of(p.ip) != family);
@@ -256,6 +297,7 @@ impl<S> Allocation<S> {
     pub(super) fn view(&self, now: Instant) -> AllocationView {
         AllocationView {
             user: Arc::clone(&self.user),
+            secret: self.secret,
             five_tuple: self.five_tuple,
             relayed: self.relayed().collect(),
             sent: self.sent,

@@ -3,16 +3,17 @@
 //! Decides who sent a request; what that user may do is decided elsewhere. Keeps nothing for
 //! anyone: nonces are recognised by their HMAC, passwords follow from the username.
 
+use super::codec::*;
 use super::message::{Covered, Message};
 use super::nonce;
-use crate::credential::{TurnSecrets, Username};
+use crate::credential::{SecretId, TurnSecrets, Username};
+use crate::users::TurnUsers;
 use hmac::digest::KeyInit;
 use hmac::{Hmac, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::net::SocketAddr;
-use stun::attributes::*;
 
 /// PASSWORD-ALGORITHMS as this server sends it, best first: SHA-256, MD5, without parameters
 /// (RFC 8489 section 18.5).
@@ -26,6 +27,17 @@ const MAX_USERNAME: usize = 508;
 pub(super) enum Key {
     Md5([u8; 16]),
     Sha256([u8; 32]),
+}
+
+impl Key {
+    /// Whether username, realm and password make this key.
+    pub(super) fn is_of(&self, username: &str, realm: &str, password: &str) -> bool {
+        let algorithm = match self {
+            Self::Md5(_) => Algorithm::Md5,
+            Self::Sha256(_) => Algorithm::Sha256,
+        };
+        algorithm.key(username, realm, password) == *self
+    }
 }
 
 /// Which integrity attribute a response bears.
@@ -47,6 +59,8 @@ pub(super) struct Signature {
 pub(super) struct Authenticated<'a> {
     pub(super) username: &'a str,
     pub(super) rest: Username<'a>,
+    /// What signed the credential; not known of a fixed password, and of an allocation's own user.
+    pub(super) secret: Option<SecretId>,
     pub(super) signature: Signature,
 }
 
@@ -67,6 +81,7 @@ pub(super) enum Unauthenticated {
 pub(super) struct Verifier<'v> {
     pub(super) realm: &'v str,
     pub(super) secrets: &'v TurnSecrets,
+    pub(super) users: &'v TurnUsers,
     pub(super) nonce_key: &'v [u8; 32],
     /// Username and key of the allocation on this five-tuple, which spare a derivation.
     pub(super) known: Option<(&'v str, &'v Key)>,
@@ -103,31 +118,53 @@ impl Verifier<'_> {
         if username.len() > MAX_USERNAME {
             return Err(wrong);
         }
-        let rest = Username::parse(username).ok_or(wrong)?;
-        let key = self.key(username, algorithm, &proof).ok_or(wrong)?;
+        let (rest, key) = match Username::parse(username) {
+            Some(rest) => (rest, self.key(username, algorithm, &proof)),
+            None if self.users.is_empty() => return Err(wrong),
+            None => (
+                Username::lasting(username),
+                self.fixed_key(username, algorithm, &proof)
+                    .map(|key| (key, None)),
+            ),
+        };
+        let (key, secret) = key.ok_or(wrong)?;
         if !nonce::is_fresh(self.nonce_key, nonce, client, unix) {
             return Err(Unauthenticated::StaleNonce);
         }
         Ok(Authenticated {
             username,
             rest,
+            secret,
             signature: Signature { key, kind },
         })
     }
 
-    fn key(&self, username: &str, algorithm: Algorithm, proof: &Proof<'_>) -> Option<Key> {
+    /// The key of a user with a fixed password. Whether there is such a user cannot be told from
+    /// the time that it takes.
+    fn fixed_key(&self, username: &str, algorithm: Algorithm, proof: &Proof<'_>) -> Option<Key> {
+        let (password, exists) = self.users.password(username);
+        let key = algorithm.key(username, self.realm, password);
+        (proof.is_by(&key) & exists).then_some(key)
+    }
+
+    fn key(
+        &self,
+        username: &str,
+        algorithm: Algorithm,
+        proof: &Proof<'_>,
+    ) -> Option<(Key, Option<SecretId>)> {
         let known = self
             .known
             .filter(|(name, key)| *name == username && algorithm.made(key));
         if let Some((_, key)) = known
             && proof.is_by(key)
         {
-            return Some(key.clone());
+            return Some((key.clone(), None));
         }
-        self.secrets
-            .passwords(username)
-            .map(|password| algorithm.key(username, self.realm, &password))
-            .find(|key| proof.is_by(key))
+        let key = |password: String| algorithm.key(username, self.realm, &password);
+        let mut keys = self.secrets.passwords(username).map(key).enumerate();
+        let (index, key) = keys.find(|(_, key)| proof.is_by(key))?;
+        Some((key, self.secrets.ids().nth(index)))
     }
 }
 
@@ -145,7 +182,7 @@ fn negotiated(
         request.get(ATTR_PASSWORD_ALGORITHMS),
     ) {
         (None, None) => Ok((Algorithm::Md5, SignatureKind::Sha1)),
-        // Whoever strips the list, or an entry of it, is bidding down.
+        // A request without the list, or without an entry of it, is a bid-down attack.
         (Some(chosen), Some(list)) if list == PASSWORD_ALGORITHMS => {
             let algorithm = match chosen {
                 [0, 2, 0, 0] => Algorithm::Sha256,
@@ -167,10 +204,7 @@ enum Algorithm {
 impl Algorithm {
     fn key(self, username: &str, realm: &str, password: &str) -> Key {
         match self {
-            Self::Md5 => {
-                let key = turn::auth::generate_auth_key(username, realm, password);
-                Key::Md5(key.try_into().expect("MD5 has 16 bytes"))
-            }
+            Self::Md5 => Key::Md5(md5_key(username, realm, password)),
             Self::Sha256 => {
                 let mut hash = Sha256::new();
                 for part in [username, ":", realm, ":", password] {

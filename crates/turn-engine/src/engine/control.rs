@@ -4,6 +4,7 @@ use super::allocate::{read_family, read_lifetime};
 use super::allocation::{
     Allocation, BindError, MAX_PERMISSIONS, Route, TooManyPermissions, lifetime,
 };
+use super::codec::*;
 use super::event::{CloseReason, DenyReason};
 use super::ids::Family;
 use super::message::CHANNELS;
@@ -14,8 +15,6 @@ use super::{Engine, Output, RelaySockets};
 use crate::shared::SharedState;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use stun::attributes::*;
-use stun::error_code::*;
 
 impl<R: RelaySockets> Engine<R> {
     pub(super) fn refresh<'a>(

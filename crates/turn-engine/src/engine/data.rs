@@ -4,13 +4,14 @@
 //! address may be reached.
 
 use super::allocation::Route;
+use super::codec::*;
+use super::five_tuple::FiveTuple;
 use super::gro::PayloadRun;
-use super::ids::{Family, FiveTuple, Now, RelayedKey};
+use super::ids::{Family, Now, RelayedKey};
 use super::message::{self, CHANNEL_HEADER, CHANNELS, Message};
 use super::{Engine, Output, RelaySockets, reply};
 use rand::Rng;
 use std::net::SocketAddr;
-use stun::attributes::{ATTR_DATA, ATTR_DONT_FRAGMENT, ATTR_XOR_PEER_ADDRESS};
 
 /// How a datagram came to a relayed address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,7 +180,7 @@ impl<R: RelaySockets> Engine<R> {
         self.stats.to_clients.count(&payloads);
     }
 
-    /// Reports an ICMP error to the client (RFC 8656 section 11.5).
+    /// Reports an ICMP error to the client (RFC 8656 section 11.5), where that is wanted.
     pub(super) fn icmp<'a>(
         &mut self,
         now: Now,
@@ -189,10 +190,11 @@ impl<R: RelaySockets> Engine<R> {
         error_data: u32,
         out: &mut impl Output<'a, R::Socket>,
     ) {
-        let reported = match key.family() {
+        let of_interest = match key.family() {
             Family::V4 => matches!(icmp_type, 3 | 11),
             Family::V6 => matches!(icmp_type, 1..=3),
         };
+        let reported = self.settings.reports_icmp && of_interest;
         let Some(slot) = self.table.slot_of_relay(key).filter(|_| reported) else {
             return;
         };

@@ -2,15 +2,18 @@
 //!
 //! Nothing here is decided on; it feeds logs, metrics and the admin API.
 
+use super::five_tuple::FiveTuple;
 use super::gro::PayloadRun;
-use super::ids::FiveTuple;
 use super::policy::Denial;
+use crate::credential::SecretId;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Payload of one direction or one path.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Flow {
     /// Datagrams.
     pub packets: u64,
@@ -48,6 +51,8 @@ pub enum Event {
     Closed {
         /// `<user>` of the REST username.
         user: Arc<str>,
+        /// What signed its credential; none of a fixed password.
+        secret: Option<SecretId>,
         /// Where the client was.
         five_tuple: FiveTuple,
         /// Announced relayed addresses it still had.
@@ -104,6 +109,8 @@ pub enum DenyReason {
     IpQuota,
     /// `turn.total_quota`.
     TotalQuota,
+    /// `turn.budget`.
+    Budget,
     /// No relay port fits the request.
     NoPort,
     /// The socket of a relay port could not be opened.
@@ -127,6 +134,8 @@ pub enum DenyReason {
 pub struct AllocationView {
     /// `<user>` of the REST username.
     pub user: Arc<str>,
+    /// What signed its credential; none of a fixed password.
+    pub secret: Option<SecretId>,
     /// Where the client is.
     pub five_tuple: FiveTuple,
     /// Announced relayed addresses, one or two.
@@ -146,7 +155,8 @@ pub struct AllocationView {
 }
 
 /// Plain counters of one engine; sums over the workers are the box's.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Stats {
     /// Payload from clients to peers by socket.
     pub to_peers: Flow,
@@ -177,7 +187,8 @@ pub struct Stats {
 macro_rules! counters {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident,)* }) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
         pub struct $name { $($(#[$doc])* pub $field: u64,)* }
 
         impl $name {

@@ -12,7 +12,7 @@ pub struct GroBatch<'a> {
 }
 
 impl<'a> GroBatch<'a> {
-    /// A train of datagrams of `segment` bytes. Without any bytes, it is one empty datagram.
+    /// Datagrams of `segment` bytes each. Without any bytes, it is one empty datagram.
     pub fn new(bytes: &'a [u8], segment: usize) -> Self {
         Self {
             bytes,

@@ -1,55 +1,9 @@
-//! Names of things on the wire and in the tables: five-tuples, workers, relays, address families.
+//! Names of things in the tables: workers, relayed addresses, address families.
 //!
 //! Plain values; this module knows no protocol.
 
-use std::hash::{Hash, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Instant;
-
-/// How a client talks to the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Transport {
-    /// Datagrams.
-    Udp,
-    /// A plain stream.
-    Tcp,
-    /// A stream inside TLS.
-    Tls,
-}
-
-impl Transport {
-    /// Tells whether messages follow each other in a stream, where ChannelData must be padded.
-    pub fn is_stream(self) -> bool {
-        self != Self::Udp
-    }
-}
-
-/// The path between one client and the server; IPv4-mapped IPv6 is unwrapped by the shell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FiveTuple {
-    /// Protocol between client and server.
-    pub transport: Transport,
-    /// The client as the server sees it: behind a NAT, its server-reflexive address.
-    pub client: SocketAddr,
-    /// The address of the server that the client asked.
-    pub server: SocketAddr,
-}
-
-/// Looked up for every packet: the client's address tells nearly all five-tuples apart, equality
-/// the rest.
-impl Hash for FiveTuple {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        match self.client.ip() {
-            IpAddr::V4(ip) => {
-                state.write_u64(u64::from(u32::from(ip)) << 16 | u64::from(self.client.port()));
-            }
-            IpAddr::V6(ip) => {
-                state.write_u128(ip.into());
-                state.write_u16(self.client.port());
-            }
-        }
-    }
-}
 
 /// One worker of the box, and thereby its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,11 +5,9 @@
 //! copies every attribute and takes truncated addresses, so it only writes here, and serves the
 //! tests as a second opinion.
 
+use super::codec::*;
 use crc::{CRC_32_ISO_HDLC, Crc, Table};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use stun::attributes::*;
-use stun::fingerprint::FINGERPRINT_XOR_VALUE;
-use stun::message::{MAGIC_COOKIE, MessageClass, MessageType, Method};
 
 /// ADDITIONAL-ADDRESS-FAMILY (RFC 8656 section 18.11).
 pub(super) const ATTR_ADDITIONAL_ADDRESS_FAMILY: AttrType = AttrType(0x8000);
@@ -313,7 +311,7 @@ pub(super) fn channel_data(datagram: &[u8]) -> Option<(u16, &[u8])> {
     Some((u16::from_be_bytes([n0, n1]), payload))
 }
 
-/// Tells whether both begin as ChannelData messages of one channel and one length.
+/// Whether both begin as ChannelData messages of one channel and one length.
 pub(super) fn same_channel(one: &[u8], other: &[u8]) -> bool {
     match one.first_chunk::<CHANNEL_HEADER>() {
         Some(head @ [0x40..=0x7f, ..]) => other.starts_with(head),

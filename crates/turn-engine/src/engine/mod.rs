@@ -8,10 +8,12 @@
 mod allocate;
 mod allocation;
 mod auth;
+mod codec;
 mod control;
 mod data;
 mod discovery;
 mod event;
+mod five_tuple;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod gro;
@@ -22,30 +24,34 @@ mod policy;
 mod reply;
 mod requests;
 mod settings;
+mod snapshot;
 mod table;
 
+pub use crate::restoring::RestoreError;
 pub use event::{
     AllocationView, CloseReason, DenyReason, Dropped, Event, Flow, RefusedByCode, Stats,
 };
+pub use five_tuple::{FiveTuple, Transport};
 pub use gro::{GroBatch, PayloadRun};
-pub use ids::{Family, FiveTuple, Now, RelayedKey, Transport, WorkerId};
+pub use ids::{Family, Now, RelayedKey, WorkerId};
 pub use policy::{Denial, PeerPolicy, Range, Verdict, is_public};
-pub use settings::{Quotas, Settings};
+pub use settings::{Quotas, Settings, Spent};
+pub use snapshot::{EngineSnapshot, Leases, Remains};
 
 use crate::shared::SharedState;
+use codec::{
+    CLASS_INDICATION, CLASS_REQUEST, METHOD_ALLOCATE, METHOD_BINDING, METHOD_CHANNEL_BIND,
+    METHOD_CREATE_PERMISSION, METHOD_REFRESH, METHOD_SEND,
+};
 use data::Arrival;
 use discovery::Discovery;
 use message::{ClassicBinding, Message};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
-use stun::message::{
-    CLASS_INDICATION, CLASS_REQUEST, METHOD_ALLOCATE, METHOD_BINDING, METHOD_CHANNEL_BIND,
-    METHOD_CREATE_PERMISSION, METHOD_REFRESH, METHOD_SEND,
-};
 use table::Table;
 
 /// Binds the sockets of leased relay ports.
@@ -58,6 +64,13 @@ pub trait RelaySockets {
     /// # Errors
     /// Why not: of a port that another program holds, the engine tries another one.
     fn open(&mut self, address: SocketAddr, key: RelayedKey) -> Result<Self::Socket, OpenError>;
+
+    /// Takes over the socket that an earlier process opened under `key` and announced as
+    /// `announced`; `None` if it did not come along.
+    fn adopt(&mut self, key: RelayedKey, announced: SocketAddr) -> Option<Self::Socket> {
+        let _ = (key, announced);
+        None
+    }
 }
 
 /// Why the socket of a relayed address was not opened.
@@ -112,6 +125,7 @@ pub struct Engine<R: RelaySockets> {
     scratch: Vec<u8>,
     started: Instant,
     draining: bool,
+    spent: Arc<Spent>,
     stats: Stats,
 }
 
@@ -137,6 +151,7 @@ impl<R: RelaySockets> Engine<R> {
             scratch: Vec::new(),
             started: now,
             draining: false,
+            spent: Arc::default(),
             stats: Stats::default(),
         }
     }
@@ -267,8 +282,8 @@ impl<R: RelaySockets> Engine<R> {
         }
     }
 
-    /// Ends every allocation of `user` on this worker. New ones are refused by the floor that
-    /// [`SharedState::revoke`] sets, which must come first.
+    /// Ends every allocation of `user` on this worker. New ones are refused because
+    /// of [`SharedState::revoke`], which must come first.
     pub fn revoke<'a>(&mut self, user: &str, now: Now, out: &mut impl Output<'a, R::Socket>) {
         for slot in self.table.of_user(user) {
             self.end(slot, None, CloseReason::Revoked, now, out);
@@ -282,18 +297,51 @@ impl<R: RelaySockets> Engine<R> {
         }
     }
 
+    /// Refuses new allocations of these users and secrets from here on; living ones go on.
+    pub fn spend(&mut self, spent: Arc<Spent>) {
+        self.spent = spent;
+    }
+
     /// Refuses new allocations from here on; living ones go on.
     pub fn drain(&mut self) {
         self.draining = true;
     }
 
     /// Takes a new configuration. Living allocations keep their keys and session ends; their
-    /// permissions are judged anew.
-    pub fn reconfigure(&mut self, settings: Arc<Settings>) {
-        self.settings = settings;
+    /// permissions are judged anew. Returns the users with a fixed password that `settings` has not,
+    /// or not with this password: [`Self::drop_user`] ends what they have.
+    pub fn reconfigure(&mut self, settings: Arc<Settings>) -> Vec<Arc<str>> {
+        let before = std::mem::replace(&mut self.settings, settings);
+        let dropped = before.users.dropped(&self.settings.users);
+        let dropped = dropped.map(Arc::clone).collect();
         for allocation in self.table.iter_mut() {
             let judge = |ip| control::route(&self.settings.policy, &self.shared, ip).ok();
             allocation.reapply_policy(judge);
+        }
+        dropped
+    }
+
+    /// Ends the allocations of clients that `is_denied`.
+    pub fn drop_clients<'a>(
+        &mut self,
+        is_denied: impl Fn(IpAddr) -> bool,
+        now: Now,
+        out: &mut impl Output<'a, R::Socket>,
+    ) {
+        for slot in self.table.slots() {
+            if is_denied(self.table.get(slot).five_tuple.client.ip()) {
+                self.end(slot, None, CloseReason::Revoked, now, out);
+            }
+        }
+    }
+
+    /// Ends the allocations that were made with the fixed password of `user`, and not those with a
+    /// REST credential for the same user.
+    pub fn drop_user<'a>(&mut self, user: &str, now: Now, out: &mut impl Output<'a, R::Socket>) {
+        for slot in self.table.of_user(user) {
+            if *self.table.get(slot).username == *user {
+                self.end(slot, None, CloseReason::Revoked, now, out);
+            }
         }
     }
 
@@ -356,6 +404,7 @@ impl<R: RelaySockets> Engine<R> {
         self.stats.allocations_closed += 1;
         out.event(Event::Closed {
             user: Arc::clone(&allocation.user),
+            secret: allocation.secret,
             five_tuple: allocation.five_tuple,
             relayed: allocation.relayed().collect(),
             sent: allocation.sent,
@@ -365,7 +414,7 @@ impl<R: RelaySockets> Engine<R> {
         });
     }
 
-    /// Tells whether payloads that are alike are judged together. Not where a rate has to be shared
+    /// Whether payloads that are alike are judged together. Not where a rate has to be shared
     /// out: the way out of one relay would use up what the way into the next one needs.
     fn takes_runs(&self) -> bool {
         self.settings.max_rate.is_none() && self.settings.total_rate.is_none()

@@ -45,7 +45,7 @@ pub(super) fn mint(key: &[u8; 32], client: SocketAddr, unix: u64, features: Feat
     nonce
 }
 
-/// Tells whether `nonce` was made for `client` within the last hour.
+/// Whether `nonce` was made for `client` within the last hour.
 pub(super) fn is_fresh(key: &[u8; 32], nonce: &[u8], client: SocketAddr, unix: u64) -> bool {
     let (encoded, features) = match nonce.strip_prefix(COOKIE.as_bytes()) {
         Some(encoded) => (encoded, Features::Announced),

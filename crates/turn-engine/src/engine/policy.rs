@@ -98,7 +98,7 @@ impl PeerPolicy {
     }
 }
 
-/// Tells whether an address is reached from the whole Internet.
+/// Whether an address is reached from the whole Internet.
 pub fn is_public(ip: IpAddr) -> bool {
     PeerPolicy::default().judge(ip) == Verdict::Allow
 }

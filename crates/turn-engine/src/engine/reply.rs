@@ -2,6 +2,7 @@
 //! fronts of Data indications by hand into a buffer that is kept.
 
 use super::auth::{Signature, SignatureKind};
+use super::codec::*;
 use super::message::{
     ATTR_ADDRESS_ERROR_CODE, ATTR_CHANGED_ADDRESS, ATTR_ICMP, ATTR_SOURCE_ADDRESS,
     ClassicTransactionId, FAMILY_V4, FAMILY_V6, HEADER, Message, TransactionId, fingerprint,
@@ -10,19 +11,6 @@ use super::message::{
 use super::{Family, RefusedByCode};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use stun::attributes::*;
-use stun::error_code::*;
-use stun::integrity::MessageIntegrity;
-use stun::message::{
-    BINDING_SUCCESS, CLASS_ERROR_RESPONSE, CLASS_INDICATION, CLASS_SUCCESS_RESPONSE, MAGIC_COOKIE,
-    METHOD_DATA, Message as Encoder, MessageClass, MessageType, Setter,
-};
-use stun::textattrs::TextAttribute;
-use stun::uattrs::UnknownAttributes;
-use stun::xoraddr::XorMappedAddress;
-use turn::proto::lifetime::Lifetime;
-use turn::proto::relayaddr::RelayedAddress;
-use turn::proto::rsrvtoken::ReservationToken;
 
 /// Unknown attributes named in a 420: each took at least twice its two bytes in the request, so
 /// that all of a datagram fit.

@@ -1,21 +1,16 @@
 //! Requests: Binding, and the authenticated ones with everything their errors have in common.
 
 use super::auth::{Authenticated, PASSWORD_ALGORITHMS, Unauthenticated, Verifier};
+use super::codec::*;
 use super::event::{DenyReason, Event};
-use super::ids::{FiveTuple, Now};
+use super::five_tuple::FiveTuple;
+use super::ids::Now;
 use super::message::{ClassicBinding, Message};
 use super::nonce::{self, Features};
 use super::reply::{self, Origin, Reply};
 use super::{Engine, Family, Output, RelaySockets, Transport};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use stun::attributes::{
-    ATTR_CHANGE_REQUEST, ATTR_NONCE, ATTR_PADDING, ATTR_PASSWORD_ALGORITHMS, ATTR_REALM,
-};
-use stun::error_code::*;
-use stun::message::{
-    METHOD_ALLOCATE, METHOD_CHANNEL_BIND, METHOD_CREATE_PERMISSION, METHOD_REFRESH,
-};
 
 /// How many times the length of a datagram from a source that has proved nothing an answer to it
 /// should have at most. The first Allocate of a browser has 28 bytes.
@@ -55,7 +50,9 @@ impl From<DenyReason> for Failure {
             DenyReason::Credentials | DenyReason::Expired | DenyReason::Revoked => {
                 CODE_UNAUTHORIZED
             }
-            DenyReason::UserQuota | DenyReason::IpQuota => CODE_ALLOC_QUOTA_REACHED,
+            DenyReason::UserQuota | DenyReason::IpQuota | DenyReason::Budget => {
+                CODE_ALLOC_QUOTA_REACHED
+            }
             DenyReason::Peer(_) => CODE_FORBIDDEN,
             DenyReason::TotalQuota
             | DenyReason::NoPort
@@ -183,6 +180,7 @@ impl<R: RelaySockets> Engine<R> {
         let verifier = Verifier {
             realm: &self.settings.realm,
             secrets: &self.settings.secrets,
+            users: &self.settings.users,
             nonce_key: self.shared.nonce_key(),
             known: known.map(|allocation| (&*allocation.username, &allocation.key)),
         };

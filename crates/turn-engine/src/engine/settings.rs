@@ -3,8 +3,11 @@
 //! Values only; reading and validating configuration is the caller's work.
 
 use super::policy::PeerPolicy;
-use crate::credential::TurnSecrets;
+use crate::credential::{SecretId, TurnSecrets};
+use crate::users::TurnUsers;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The live part of the configuration: a reload hands every engine a new one.
@@ -17,6 +20,8 @@ pub struct Settings {
     pub realm: String,
     /// What verifies credentials.
     pub secrets: TurnSecrets,
+    /// Who has a password that does not expire.
+    pub users: TurnUsers,
     /// Whom the relay may reach.
     pub policy: PeerPolicy,
     /// Caps on allocations, box-wide.
@@ -29,6 +34,9 @@ pub struct Settings {
     pub total_rate: Option<u64>,
     /// Where clients are sent while draining, at most one a family counts.
     pub alternates: Vec<SocketAddr>,
+    /// Whether clients get ICMP errors of their peers (RFC 8656 section 11.5). Clients of pion and
+    /// webrtc-rs take a Data indication without DATA for the end of their connection.
+    pub reports_icmp: bool,
 }
 
 impl Settings {
@@ -37,6 +45,7 @@ impl Settings {
         Self {
             realm: realm.into(),
             secrets,
+            users: TurnUsers::default(),
             policy: PeerPolicy::new(vec![], vec![], vec![]),
             quotas: Quotas {
                 user: 128,
@@ -47,8 +56,20 @@ impl Settings {
             max_rate: None,
             total_rate: None,
             alternates: vec![],
+            reports_icmp: false,
         }
     }
+}
+
+/// Who has used up what it may relay in a month.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Everybody.
+    pub all: bool,
+    /// These users.
+    pub users: BTreeSet<Arc<str>>,
+    /// Everybody whose credentials these secrets have signed.
+    pub secrets: BTreeSet<SecretId>,
 }
 
 /// Caps on concurrent allocations.

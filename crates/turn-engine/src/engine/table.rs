@@ -3,7 +3,8 @@
 //! Keeps its indices in step; what an allocation means is not its business.
 
 use super::allocation::Allocation;
-use super::ids::{Family, FiveTuple, RelayedKey};
+use super::five_tuple::FiveTuple;
+use super::ids::{Family, RelayedKey};
 use foldhash::fast::FixedState;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -34,7 +35,7 @@ struct Occupant<S> {
 }
 
 /// Slots that a [`RelayedKey`] can name.
-const MAX_SLOTS: usize = 1 << (RelayedKey::INDEX_BITS - 1);
+pub(super) const MAX_SLOTS: usize = 1 << (RelayedKey::INDEX_BITS - 1);
 
 impl<S> Table<S> {
     pub(super) fn new(seed: u64) -> Self {
@@ -66,6 +67,12 @@ impl<S> Table<S> {
     /// Puts `allocation` into the slot that [`vacancy`](Self::vacancy) named last.
     pub(super) fn insert(&mut self, allocation: Box<Allocation<S>>) -> u32 {
         let slot = self.vacant.pop().expect("a vacancy was asked for");
+        self.put(slot, allocation);
+        slot
+    }
+
+    /// Puts `allocation` into a slot without one.
+    pub(super) fn put(&mut self, slot: u32, allocation: Box<Allocation<S>>) {
         let deadline = allocation.deadline();
         self.by_tuple.insert(allocation.five_tuple, slot);
         self.by_user.insert((Arc::clone(&allocation.user), slot));
@@ -74,7 +81,48 @@ impl<S> Table<S> {
             allocation,
             deadline,
         });
-        slot
+    }
+
+    /// Adds a slot without an allocation, which is not yet among the vacant ones.
+    pub(super) fn add_slot(&mut self, generation: u32) -> u32 {
+        self.slots.push(Slot {
+            generation,
+            occupant: None,
+        });
+        self.slots.len() as u32 - 1
+    }
+
+    /// Has the slots without an allocation taken in the order of `vacant`, from its end; those that
+    /// are missing there come last.
+    pub(super) fn set_vacant(&mut self, vacant: &[u32]) {
+        let mut is_vacant: Vec<bool> = self.slots.iter().map(|s| s.occupant.is_none()).collect();
+        let mut take = |slot: u32| is_vacant.get_mut(slot as usize).is_some_and(std::mem::take);
+        let mut listed: Vec<u32> = vacant.iter().copied().filter(|slot| take(*slot)).collect();
+        self.vacant = (0..self.slots.len() as u32)
+            .filter(|slot| take(*slot))
+            .collect();
+        self.vacant.append(&mut listed);
+    }
+
+    /// The slots without an allocation.
+    pub(super) fn vacant(&self) -> &[u32] {
+        &self.vacant
+    }
+
+    /// Every slot: its generation, and its allocation if it has one.
+    pub(super) fn all_slots(&self) -> impl Iterator<Item = (u32, Option<&Allocation<S>>)> {
+        self.slots.iter().map(|slot| {
+            let allocation = slot.occupant.as_ref().map(|o| &*o.allocation);
+            (slot.generation, allocation)
+        })
+    }
+
+    /// Every allocation with its slot and generation, in the order of the slots.
+    pub(super) fn into_allocations(self) -> impl Iterator<Item = (u32, u32, Allocation<S>)> {
+        self.slots.into_iter().zip(0..).filter_map(|(slot, index)| {
+            let occupant = slot.occupant?;
+            Some((index, slot.generation, *occupant.allocation))
+        })
     }
 
     pub(super) fn remove(&mut self, slot: u32) -> Box<Allocation<S>> {

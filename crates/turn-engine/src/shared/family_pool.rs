@@ -1,7 +1,7 @@
 //! The relayed addresses of one family: their ports, who owns each, and on which address they
 //! live, which may change while allocations on an earlier one go on.
 
-use super::ports::Pool;
+use super::ports::{Pool, PoolSnapshot};
 use super::relayed_index::RelayedAddressIndex;
 use super::{RelayAddress, lock};
 use rand::rngs::StdRng;
@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 /// Earlier addresses under which relays of the box still find each other. One more forgets the
 /// oldest: its allocations are then reached by others through the network only.
@@ -36,6 +37,32 @@ impl FamilyPool {
         }
     }
 
+    /// The pool that a snapshot describes, and the ports that were lent. There is an address.
+    pub(super) fn restore(
+        mut addresses: Vec<RelayAddress>,
+        ports: &RangeInclusive<u16>,
+        pool: PoolSnapshot,
+        rng: StdRng,
+        taken: Instant,
+    ) -> (Self, Vec<u16>) {
+        addresses.truncate(FORMER + 1);
+        let homes = Homes::default();
+        homes.write(&addresses);
+        let (pool, lent) = Pool::restore(ports.clone(), pool, rng, taken);
+        let family_pool = Self {
+            addresses: Mutex::new(addresses),
+            homes,
+            pool: Mutex::new(pool),
+            relayed_index: RelayedAddressIndex::new(ports),
+        };
+        (family_pool, lent)
+    }
+
+    /// Every address on which relays live, or have, the current one first.
+    pub(super) fn relay_addresses(&self) -> Vec<RelayAddress> {
+        lock(&self.addresses).clone()
+    }
+
     /// Where new relays live.
     pub(super) fn address(&self) -> RelayAddress {
         lock(&self.addresses)[0]
@@ -50,7 +77,7 @@ impl FamilyPool {
         self.homes.write(&addresses);
     }
 
-    /// Tells whether relays live on `ip`, or have. Lock-free: this is asked for packets.
+    /// Whether relays live on `ip`, or have. Lock-free: this is asked for packets.
     pub(super) fn are_on(&self, ip: IpAddr) -> bool {
         self.homes.contains(ip)
     }

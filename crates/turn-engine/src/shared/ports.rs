@@ -4,6 +4,10 @@
 //! Every operation costs the logarithm of the range at most: a request of a stranger must not make
 //! a worker look at each port.
 
+mod snapshot;
+
+pub(super) use snapshot::PoolSnapshot;
+
 use super::{SharedState, lock};
 use crate::engine::{Family, RelayedKey, WorkerId};
 use rand::RngExt;
@@ -65,8 +69,17 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(ports: RangeInclusive<u16>, rng: StdRng) -> Self {
+        let mut pool = Self::empty(&ports, rng);
+        for port in ports {
+            pool.put(port, Place::Free);
+        }
+        pool
+    }
+
+    /// A pool of which every port is lent.
+    fn empty(ports: &RangeInclusive<u16>, rng: StdRng) -> Self {
         let (first, size) = (*ports.start(), ports.len());
-        let mut pool = Self {
+        Self {
             first,
             places: vec![Place::Away; size].into(),
             free_even: Bag::new(first, size),
@@ -77,11 +90,7 @@ impl Pool {
             resting_pairs: BTreeSet::new(),
             held: VecDeque::new(),
             rng,
-        };
-        for port in ports {
-            pool.put(port, Place::Free);
         }
-        pool
     }
 
     pub(super) fn available(&self) -> usize {
@@ -260,6 +269,12 @@ impl Bag {
 
     fn pick(&self, rng: &mut StdRng) -> Option<u16> {
         (!self.ports.is_empty()).then(|| self.ports[rng.random_range(0..self.ports.len())])
+    }
+
+    fn has(&self, port: u16) -> bool {
+        let place = port.checked_sub(self.first).map(usize::from);
+        let place = place.and_then(|place| self.places.get(place));
+        place.is_some_and(|place| self.ports.get(usize::from(*place)) == Some(&port))
     }
 
     fn insert(&mut self, port: u16) {

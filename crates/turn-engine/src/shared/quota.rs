@@ -39,6 +39,15 @@ impl QuotaCounts {
         self.users.is_empty() && self.ips.is_empty() && self.total == 0
     }
 
+    fn count(&mut self, user: &Arc<str>, expiry: u64, ip: IpAddr) {
+        // Its caller has judged the quota.
+        self.ips.add(ip, 1);
+        let entry = self.users.entry(Arc::clone(user)).or_default();
+        entry.allocations += 1;
+        entry.expiry = entry.expiry.max(expiry);
+        self.total += 1;
+    }
+
     fn check(&self, user: &str, ip: IpAddr, quotas: Quotas) -> Result<(), DenyReason> {
         if self
             .users
@@ -47,7 +56,7 @@ impl QuotaCounts {
             || quotas.user == 0
         {
             Err(DenyReason::UserQuota)
-        } else if self.ips.is_full(ip, quotas.ip) {
+        } else if self.ips.is_full(ip, quotas.ip, quotas.total) {
             Err(DenyReason::IpQuota)
         } else if self.total >= quotas.total {
             Err(DenyReason::TotalQuota)
@@ -75,17 +84,36 @@ impl QuotaLease {
     ) -> Result<Self, DenyReason> {
         let mut counts = lock(&shared.quotas);
         counts.check(user, ip, quotas)?;
-        let _ = counts.ips.take(ip, quotas.ip);
-        let entry = counts.users.entry(Arc::clone(user)).or_default();
-        entry.allocations += 1;
-        entry.expiry = entry.expiry.max(expiry);
-        counts.total += 1;
+        counts.count(user, expiry, ip);
         drop(counts);
-        Ok(Self {
+        Ok(Self::of(shared, user, ip))
+    }
+
+    /// As [`take`](Self::take), of an allocation that lives already.
+    pub(super) fn retake(
+        shared: &Arc<SharedState>,
+        user: &Arc<str>,
+        expiry: u64,
+        ip: IpAddr,
+    ) -> Self {
+        lock(&shared.quotas).count(user, expiry, ip);
+        Self::of(shared, user, ip)
+    }
+
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
+    pub(super) fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    fn of(shared: &Arc<SharedState>, user: &Arc<str>, ip: IpAddr) -> Self {
+        Self {
             shared: Arc::clone(shared),
             user: Arc::clone(user),
             ip,
-        })
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! Users whose credentials no longer make allocations, each up to an expiry.
 //!
 //! Each revocation is charged to the network of the client that it came from. Where the table is
-//! full, the network that has most gives one up: whoever comes and goes a million times pushes out
-//! revocations of his own, and nobody else's.
+//! full, the network that has most gives one up: a client that comes and goes a million times pushes
+//! out revocations of its own, and nobody else's.
 
 use foldhash::quality::FixedState;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,6 +13,9 @@ use std::net::{IpAddr, Ipv6Addr};
 /// Revocations kept at a time: with an hour of `turn.ttl`, 270 peers leaving every second.
 const MAX: usize = 1_000_000;
 
+/// Entries that have passed and are forgotten with each one that comes: the locks of the hub and of the
+/// shared state are held meanwhile.
+const MAX_FORGOTTEN: usize = 8;
 /// Revocations that wait to be written down. More of them are written by a copy of the whole.
 const MAX_FRESH: usize = 65_536;
 
@@ -20,7 +24,7 @@ const OPERATOR: u64 = 0;
 
 /// One revocation, as it is written down. Names are keyed hashes: a million of them would be too
 /// much memory, and nobody who does not know the key can aim a collision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
     /// The hash of the user.
     pub user: u64,
@@ -135,10 +139,11 @@ impl Revocations {
             until,
         } = revocation;
         // One that has passed refuses only what has expired anyway.
-        while let Some(&(passed, user)) = self.order.first()
-            && passed < unix_now
-        {
-            self.forget(user);
+        for _ in 0..MAX_FORGOTTEN {
+            match self.order.first() {
+                Some(&(passed, user)) if passed < unix_now => self.forget(user),
+                _ => break,
+            }
         }
         if until < unix_now
             || self
@@ -191,7 +196,7 @@ impl Revocations {
         }
     }
 
-    /// An IPv4 address, or an IPv6 /48: whoever has more networks than that has them all.
+    /// An IPv4 address, or an IPv6 /48: a client with more networks than one usually has a whole /48.
     fn network(&self, client: IpAddr) -> u64 {
         let network = match client.to_canonical() {
             IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 80)).into(),
@@ -207,6 +212,20 @@ mod tests {
 
     fn ip(s: &str) -> Option<IpAddr> {
         Some(s.parse().unwrap())
+    }
+
+    #[test]
+    fn what_has_passed_is_forgotten_little_by_little() {
+        let mut revocations = Revocations::new(7);
+        for n in 0..100 {
+            revocations.revoke(&format!("user {n}"), 50, None, 10);
+        }
+        revocations.revoke("late", 90, None, 60);
+        assert_eq!(revocations.all().len(), 101 - MAX_FORGOTTEN);
+        for _ in 0..100 {
+            revocations.revoke("late", 90, None, 60);
+        }
+        assert_eq!(revocations.all().len(), 1);
     }
 
     #[test]
@@ -249,7 +268,9 @@ mod tests {
         assert_eq!(revocations.revoked_until("stranger1"), None);
         assert_eq!(revocations.revoked_until("stranger999"), Some(2_999));
         // And all passes.
-        revocations.revoke("last", 9_000, None, 8_000);
+        for _ in 0..20 {
+            revocations.revoke("last", 9_000, None, 8_000);
+        }
         assert_eq!(revocations.by_user.len(), 1);
         assert!(revocations.sizes.is_empty() && revocations.by_network.len() == 1);
     }

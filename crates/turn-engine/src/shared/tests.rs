@@ -88,7 +88,7 @@ fn pairs_are_found_as_long_as_there_is_one() {
         leases.push((even, odd));
     }
     assert_eq!(leases.len(), 50);
-    // The last even port without its neighbour is no pair.
+    // The last even port without its neighbour is not a pair.
     let (even, odd) = leases.pop().unwrap();
     drop(even);
     assert!(
@@ -144,7 +144,7 @@ fn families_have_pools_of_their_own() {
 }
 
 #[test]
-fn revocation_is_up_to_the_floor() {
+fn revocation_is_up_to_the_highest_expiry() {
     let (shared, _) = shared(PORTS, 1);
     shared.revoke("a", 1_000, 500);
     assert!(shared.is_revoked("a", 999) && shared.is_revoked("a", 1_000));
@@ -169,7 +169,7 @@ fn revocation_covers_what_living_allocations_were_made_with() {
 }
 
 #[test]
-fn a_pair_that_cannot_be_had_leaves_resting_ports_at_rest() {
+fn a_pair_that_cannot_be_had_leaves_quarantined_ports_in_quarantine() {
     let (shared, now) = shared(50_000..=50_003, 1);
     let take = |parity| shared.lease_port(Family::V4, parity, now);
     let held: Vec<_> = (0..4).map(|_| take(Parity::Any).unwrap().0).collect();
@@ -178,7 +178,7 @@ fn a_pair_that_cannot_be_had_leaves_resting_ports_at_rest() {
     drop(odd);
     assert!(take(Parity::Even).is_none() && take(Parity::EvenPair).is_none());
     let pool = &shared.relays[0].get().unwrap().pool;
-    assert!(lock(pool).is_all_free(), "nothing was thawed in vain");
+    assert!(lock(pool).is_all_free(), "nothing left quarantine in vain");
     drop(even);
     assert!(take(Parity::EvenPair).is_some());
 }

@@ -336,7 +336,7 @@ fn outcomes(server: SocketAddr, good: &Credential) -> Vec<(&'static str, String)
         bind(&challenged(), 0x4000, somebody),
     ));
 
-    // Payload: of two permitted peers both are heard, and nobody else is.
+    // Payload: of two permitted peers both are received, and nobody else is.
     let peers = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
     let client = challenged();
     let answer = client

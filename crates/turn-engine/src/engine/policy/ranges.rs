@@ -4,7 +4,7 @@
 use super::Embedded;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A range that is no ordinary host on the Internet.
+/// A range without ordinary hosts of the Internet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Range {
     /// `0.0.0.0/8`, `::`.
@@ -28,7 +28,7 @@ pub enum Range {
 }
 
 impl Range {
-    /// Tells whether no configuration opens the range.
+    /// Whether no configuration opens the range.
     pub fn is_never_a_peer(self) -> bool {
         matches!(self, Self::Unspecified | Self::Multicast | Self::Reserved)
     }

@@ -1,4 +1,4 @@
-//! A train of datagrams does what its datagrams do one by one.
+//! Datagrams that GRO has joined do what they do one by one.
 
 use super::harness::*;
 use crate::engine::*;
@@ -92,7 +92,7 @@ fn datagram(length: usize) -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![6 => channel, 3 => indication, 1 => garbage]
 }
 
-/// The bytes of a train and its segment size.
+/// The bytes of a batch and its segment size.
 fn gro_batch() -> impl Strategy<Value = (Vec<u8>, usize)> {
     (
         prop_oneof![

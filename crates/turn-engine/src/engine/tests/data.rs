@@ -168,6 +168,17 @@ fn icmp_errors_reach_the_client_that_permitted_the_peer() {
 }
 
 #[test]
+fn icmp_errors_stay_here_unless_they_are_wanted() {
+    let settings = Settings {
+        reports_icmp: false,
+        ..settings()
+    };
+    let mut boxed = TestBox::with_settings(settings);
+    let (_, relayed) = permitted(&mut boxed);
+    assert_eq!(boxed.icmp(relayed, PEER, (3, 3), 0), []);
+}
+
+#[test]
 fn icmpv6_has_numbers_of_its_own() {
     let mut boxed = TestBox::new();
     let mut client = Client::challenged(&mut boxed, CLIENT, "a");

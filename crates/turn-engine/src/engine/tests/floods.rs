@@ -148,6 +148,35 @@ fn reservations_are_bounded() {
     boxed.assert_empty();
 }
 
+/// One that was redeemed holds its place until its time is over: otherwise one user could make any
+/// number of them.
+#[test]
+fn reservations_of_one_network_leave_some_to_others() {
+    let mut boxed = TestBox::new();
+    let asks = |boxed: &mut TestBox, from: &str, user: &str| {
+        let mut client = Client::challenged(boxed, from, user);
+        let request = client
+            .request(METHOD_ALLOCATE)
+            .udp()
+            .attr(stun::attributes::ATTR_EVEN_PORT, &[0x80]);
+        let reply = client.ask(boxed, request);
+        let code = reply.code();
+        if code == 0 {
+            client.refresh(boxed, 0).success();
+        }
+        code
+    };
+    // Each user is far from its quota.
+    let codes: Vec<_> = (0..200)
+        .map(|n| asks(&mut boxed, "198.51.100.7:5000", &format!("user{n}")))
+        .collect();
+    assert_eq!(codes.iter().filter(|code| **code == 0).count(), 128);
+    assert_eq!(codes.last(), Some(&508));
+    assert_eq!(asks(&mut boxed, "198.51.100.8:5000", "other"), 0);
+    boxed.advance(Duration::from_secs(30));
+    assert_eq!(asks(&mut boxed, "198.51.100.7:5000", "user0"), 0);
+}
+
 /// 2 KiB an allocation is what the whole process may use; kernel buffers come on top.
 #[test]
 fn an_idle_allocation_is_small() {

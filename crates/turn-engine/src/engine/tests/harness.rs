@@ -67,6 +67,10 @@ pub(super) struct FakeSockets(Rc<RefCell<Ports>>);
 impl RelaySockets for FakeSockets {
     type Socket = FakeSocket;
 
+    fn adopt(&mut self, key: RelayedKey, announced: SocketAddr) -> Option<FakeSocket> {
+        Some(self.adopted(announced, key))
+    }
+
     fn open(&mut self, address: SocketAddr, key: RelayedKey) -> Result<FakeSocket, OpenError> {
         let mut ports = self.0.borrow_mut();
         if ports.broken {
@@ -86,6 +90,18 @@ impl RelaySockets for FakeSockets {
             key,
             ports: Rc::clone(&self.0),
         })
+    }
+}
+
+/// The sockets of a box that goes on from another one: all of them come along.
+impl FakeSockets {
+    fn adopted(&self, address: SocketAddr, key: RelayedKey) -> FakeSocket {
+        assert!(self.0.borrow_mut().open.insert(address));
+        FakeSocket {
+            address,
+            key,
+            ports: Rc::clone(&self.0),
+        }
     }
 }
 
@@ -182,6 +198,7 @@ pub(super) fn settings() -> Settings {
     Settings {
         realm: REALM.into(),
         secrets: secrets(&["north"]),
+        users: crate::users::TurnUsers::default(),
         policy: PeerPolicy::new(vec![], vec![], own),
         quotas: Quotas {
             user: 128,
@@ -192,6 +209,7 @@ pub(super) fn settings() -> Settings {
         max_rate: None,
         total_rate: None,
         alternates: vec![],
+        reports_icmp: true,
     }
 }
 
@@ -249,6 +267,44 @@ impl TestBox {
         }
     }
 
+    /// What opens the sockets of this box.
+    pub(super) fn sockets(&self) -> FakeSockets {
+        FakeSockets(Rc::clone(&self.ports))
+    }
+
+    /// A box that goes on from the snapshots of this one.
+    pub(super) fn successor(mut self) -> Self {
+        let now = self.now;
+        let settings = Arc::clone(&self.engines[0].settings);
+        let snapshots: Vec<_> = self
+            .engines
+            .iter_mut()
+            .map(|engine| engine.snapshot(now.instant))
+            .collect();
+        let shared = self.shared.snapshot(now.instant);
+        let remains: Vec<_> = self.engines.drain(..).map(Engine::dismantle).collect();
+        drop(remains);
+        let shared = SharedState::restore(shared, now.instant, now.unix).unwrap();
+        let ports = Rc::new(RefCell::new(Ports::default()));
+        let engines = snapshots.into_iter().zip(0..).map(|(snapshot, id)| {
+            let (settings, shared) = (Arc::clone(&settings), Arc::clone(&shared));
+            let sockets = FakeSockets(Rc::clone(&ports));
+            let id = WorkerId(id);
+            let restored = Engine::restore(id, settings, shared, sockets, snapshot, now.instant);
+            let (engine, lost) = restored.unwrap();
+            assert_eq!(lost, 0);
+            engine
+        });
+        let engines = engines.collect();
+        assert_eq!(shared.release_unclaimed(now.instant), 0);
+        Self {
+            engines,
+            shared,
+            ports,
+            ..self
+        }
+    }
+
     /// Moves the clock and lets every engine's timers run.
     pub(super) fn advance(&mut self, by: Duration) -> Vec<Out> {
         self.skip(by);
@@ -303,7 +359,7 @@ impl TestBox {
         })
     }
 
-    /// A train of datagrams of `segment` bytes arrives from a client.
+    /// Datagrams of `segment` bytes each, joined by GRO, arrive from a client.
     pub(super) fn client_sends_train(
         &mut self,
         five_tuple: &FiveTuple,
@@ -321,7 +377,7 @@ impl TestBox {
         self.peer_sends_train(at, peer, data, data.len())
     }
 
-    /// As [`peer_sends`](Self::peer_sends): a train of datagrams of `segment` bytes.
+    /// As [`peer_sends`](Self::peer_sends): datagrams of `segment` bytes each, joined by GRO.
     pub(super) fn peer_sends_train(
         &mut self,
         at: SocketAddr,
@@ -364,6 +420,16 @@ impl TestBox {
         workers
             .flat_map(|w| self.run(w, |engine, out| engine.revoke(user, now, out)))
             .collect()
+    }
+
+    /// Takes new settings on every worker, as the shells do.
+    pub(super) fn reload(&mut self, settings: Settings) {
+        let (settings, now) = (Arc::new(settings), self.now);
+        for worker in 0..self.engines.len() {
+            for user in self.engines[worker].reconfigure(Arc::clone(&settings)) {
+                self.run(worker, |engine, out| engine.drop_user(&user, now, out));
+            }
+        }
     }
 
     /// Sends a request that has exactly one answer.

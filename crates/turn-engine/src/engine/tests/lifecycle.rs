@@ -116,6 +116,7 @@ fn views_and_events_tell_bytes_and_ages() {
         views,
         [AllocationView {
             user: "a".into(),
+            secret: secrets(&["north"]).ids().next(),
             five_tuple: client.five_tuple,
             relayed: vec![relayed],
             sent,

@@ -34,8 +34,8 @@ fn new_allocations_live_on_the_new_address_and_old_ones_stay() {
 
     // Those that met before still do, by the addresses that they know.
     let outs = old.send(&mut boxed, &twin_at.to_string(), b"x");
-    let heard = Received::Data(old_at, b"x".to_vec());
-    assert_eq!(received(&outs, &twin.five_tuple), heard);
+    let got = Received::Data(old_at, b"x".to_vec());
+    assert_eq!(received(&outs, &twin.five_tuple), got);
     old.refresh(&mut boxed, 600).success();
     old.permit(&mut boxed, PEER).success();
     assert_eq!(sent(&old.send(&mut boxed, PEER, b"x")).0, old_at);
@@ -44,8 +44,8 @@ fn new_allocations_live_on_the_new_address_and_old_ones_stay() {
     new.permit(&mut boxed, &old_at.to_string()).success();
     old.permit(&mut boxed, &new_at.to_string()).success();
     let outs = new.send(&mut boxed, &old_at.to_string(), b"y");
-    let heard = Received::Data(new_at, b"y".to_vec());
-    assert_eq!(received(&outs, &old.five_tuple), heard);
+    let got = Received::Data(new_at, b"y".to_vec());
+    assert_eq!(received(&outs, &old.five_tuple), got);
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn without_descriptors_a_request_is_refused_by_that_cause() {
 
 /// A documented exception to RFC 8656 section 7.2: no browser asks for a family.
 #[test]
-fn a_box_with_ipv6_alone_gives_ipv6_to_whoever_names_no_family() {
+fn a_box_with_ipv6_alone_gives_ipv6_where_no_family_is_named() {
     let mut boxed = TestBox::with(Options {
         relays: vec![same(V6)],
         ..Options::default()
