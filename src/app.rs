@@ -1,47 +1,58 @@
 //! The composition root: the only place where signaling meets the relay.
 
+mod addresses;
 mod banner;
+mod cluster;
+mod denied;
+mod ending;
+mod events;
+pub mod handover;
 mod hooks;
 mod ice_urls;
+mod key_files;
 mod listeners;
 mod metrics;
+mod offline;
 mod relay;
+mod relay_owners;
 mod reload;
 mod revocations;
 mod settings;
+mod usage;
 
 pub use banner::Banner;
+pub use cluster::{Finding, Misfit, StoreLook, look_at_store};
+pub(crate) use hooks::unreachable_backends;
+pub use offline::ice_issuer;
 
+use self::denied::Denied;
 use self::hooks::Hooks;
-use crate::auth::credential::IceIssuer;
+use self::relay_owners::RelayOwners;
 use crate::clock;
-use crate::config::{Config, Mode};
-use crate::http::{self, Access, AdminToken, AppState, Phase};
-use crate::net::{
-    self, AddressChanges, Announced, CertStore, ConnectionCaps, Connections, Inherited, Names,
-};
+use crate::cluster::shell::Cluster;
+use crate::config::Config;
+use crate::http::{Access, AppState, Carried, Phase};
+use crate::net::https::system_trust;
+use crate::net::{self, CertStore, Connections, Inherited, Names, RemoteKeys};
 use crate::relay::RelayHandle;
-use crate::relay::engine::is_public;
 use crate::signal::Driver;
-use anyhow::{Context as _, Result};
-use ice_urls::{IceUrlBuilder, IceUrls};
+use addresses::{announced, follow_addresses};
+use anyhow::Result;
+use handover::{Adopted, Blackouts, Counting, HeldListener};
+use ice_urls::{IceUrlBuilder, issuer};
 use listeners::{Behind, Certificates, StopSignals, TcpListeners, TurnHandler};
 use reload::Reloader;
 use revocations::RevocationLog;
-use secrecy::ExposeSecret;
-use settings::{compat_settings, connection_limits, connection_settings, hub_settings};
+use settings::{
+    admin_token, application, compat_settings, connection_caps, connection_limits,
+    connection_settings, hub_settings, people, show_addresses, signer,
+};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-
-/// How often a box that drains looks whether its last allocation is gone.
-const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// How long clients may take to hear the goodbye of a box that ends: what a session gives them, and
-/// some more.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+use usage::Usage;
 
 /// A running box. Dropping it ends everything at once; [`App::drain`] ends it politely.
 pub struct App {
@@ -49,14 +60,22 @@ pub struct App {
     relay: Option<Arc<RelayHandle>>,
     /// Where what the relay revokes is written down, if anywhere.
     revocations: Option<Arc<Mutex<RevocationLog>>>,
+    /// What was relayed this month.
+    usage: Option<Arc<Usage>>,
     phase: watch::Sender<Phase>,
     stop: watch::Sender<bool>,
     /// Listeners that systemd holds too stop accepting when this turns true.
     stop_inherited: watch::Sender<bool>,
     /// Rung when the admin API asks for a drain.
     drain_asked: Arc<Notify>,
-    reloader: Reloader,
+    reloader: Arc<Reloader>,
     tasks: JoinSet<()>,
+    /// Listeners of HTTP once more, for a successor.
+    listeners: Vec<HeldListener>,
+    blackouts: Blackouts,
+    counting: Counting,
+    /// This box as a node of a cluster.
+    cluster: Option<Arc<Cluster>>,
     /// Where HTTP and WebSocket listen.
     pub http: Vec<SocketAddr>,
     /// Where HTTPS, secure WebSocket and TURN over TLS listen.
@@ -77,16 +96,25 @@ impl App {
     /// # Errors
     /// A listener cannot be bound, or no address can be announced; the message names the fix.
     pub async fn start(config: Config) -> Result<Self> {
-        Self::start_with(config, Inherited::default()).await
+        Self::start_with(config, Inherited::default(), None).await
     }
 
-    /// As [`App::start`], on listeners that systemd bound where there are some.
+    /// As [`App::start`], on listeners that systemd bound where there are some, and on what an
+    /// earlier process has left if it has.
     ///
     /// # Errors
     /// As [`App::start`], or what was passed fits no key.
-    pub async fn start_with(config: Config, inherited: Inherited) -> Result<Self> {
+    pub async fn start_with(
+        mut config: Config,
+        inherited: Inherited,
+        mut adopted: Option<Adopted>,
+    ) -> Result<Self> {
         let mut names = Names::new(&config.public.addresses);
-        let announced = announced(&config, &mut names).await;
+        let mut arrival = handover::Arrival::of(adopted.as_mut(), &mut config, inherited);
+        let announced = match arrival.announced.take() {
+            Some(announced) => announced,
+            None => announced(&config, &mut names).await,
+        };
         if config.turn.enabled && announced.is_empty() {
             tracing::warn!("{}", net::NO_ADDRESS);
         } else if config.turn.enabled && !announced.iter().any(|a| a.address.is_ipv4()) {
@@ -95,11 +123,19 @@ impl App {
 
         let mut tasks = JoinSet::new();
         let reload = Arc::new(Notify::new());
+        let connections = Connections::new(connection_caps(&config));
+        listeners::close_unnamed(&config, &mut arrival.inherited);
+        let relay = arrival.relay.take();
+        let relay = relay::start(&config, &announced, &connections, relay)?;
+        let is_restored = relay.restored.is_some();
+        let blackouts = arrival.relay_serves(relay.restored);
+        let relay::Started {
+            relay, udp, tcp, ..
+        } = relay;
         let certificates = Certificates::open(&config.tls)?;
-        let ports = TcpListeners::bind(&config, inherited)?;
+        let mut ports = TcpListeners::bind(&config, arrival.inherited)?;
+        let listeners = std::mem::take(&mut ports.held);
         let (http, https) = (ports.http.clone(), ports.https.clone());
-        let turn = relay::bind(&config)?;
-        let (udp, tcp) = (turn.udp.clone(), turn.tcp.clone());
 
         let served = IceUrlBuilder::new(&config, &announced, &udp, &tcp, &https);
         let shown = certificates
@@ -109,47 +145,37 @@ impl App {
         let page = banner::page_url(&config, &http, &https);
         let banner = Banner::new(&config, &http, &https, &announced, &ice);
 
-        let connections = Connections::new(connection_caps(&config));
-        let relay = match config.turn.enabled {
-            true => {
-                let relay = turn.start(&config, &announced, &connections);
-                Some(Arc::new(relay.context("relay")?))
-            }
-            false => None,
-        };
         // Of a secret that is made for this run, nothing is good in the next one.
         let revocations = match (&relay, crate::service::state_directory()) {
             (Some(relay), Some(folder)) if !config.turn.made_secret => {
-                let log = RevocationLog::open(&folder, relay.shared(), clock::unix_now());
+                let read_at = (!is_restored).then(clock::unix_now);
+                let log = RevocationLog::open(&folder, relay.shared(), read_at);
                 let log = Arc::new(Mutex::new(log));
                 tasks.spawn(revocations::follow(Arc::clone(relay), Arc::clone(&log)));
                 Some(log)
             }
             _ => None,
         };
-        let revoking = relay.clone();
-        let longest_ttl = Arc::new(AtomicU64::new(config.turn.ttl.as_secs()));
-        let longest = Arc::clone(&longest_ttl);
-        let driver = Arc::new(Driver::new(
+        let longest_ttl = Arc::new(AtomicU64::new(
+            config.turn.ttl.as_secs().max(arrival.longest_ttl),
+        ));
+        let cell = cluster::Cell::default();
+        let on_revoke = || cluster::on_revoke(relay.clone(), &longest_ttl, &cell);
+        let (driver, arrived) = handover::Arrival::driver(
+            adopted.as_mut(),
             hub_settings(&config, &page),
             ice.clone(),
             connection_limits(&config),
-            Box::new(
-                move |user, revoked_until, network| match (&revoking, revoked_until) {
-                    (Some(relay), Some(revoked_until)) => {
-                        relay.revoke_client(user, revoked_until, Some(network));
-                    }
-                    (Some(relay), None) => {
-                        relay::revoke_all(relay, user, &longest, Some(network));
-                    }
-                    (None, _) => {}
-                },
-            ),
-        ));
+            on_revoke,
+        );
 
+        let node = cluster::start(&config, &driver, relay.as_ref(), &cell, &mut tasks).await?;
+        let registering = node.clone();
         let announced = watch::Sender::new(announced);
         let relays_somewhere = announced.subscribe();
-        let needs_address = config.turn.enabled;
+        let away = served.away();
+        let keys = RemoteKeys::new(config.auth.jwks_url.clone(), Arc::new(system_trust));
+        let (needs_address, awaited) = (config.turn.enabled, keys.clone());
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let (stop, stop_seen) = watch::channel(false);
         let (ice, ice_seen) = watch::channel(ice);
@@ -158,26 +184,73 @@ impl App {
         let applied = watch::Sender::new(config.clone());
         let (verifier, verifier_seen) = watch::channel(config.auth.verifier.clone());
         let (admin_token, admin_seen) = watch::channel(admin_token(&config));
-        let access = Access::new(verifier_seen);
+        let access = Access::new(verifier_seen, keys.clone());
+        tasks.spawn(keys.clone().run());
         let drain_asked = Arc::new(Notify::new());
+        let denied = Denied::new(
+            config.denied_clients.clone(),
+            &connections,
+            &driver,
+            relay.as_ref(),
+        );
+        let kept = std::mem::take(&mut arrival.kept);
+        denied.restore(kept.denied);
+        cluster::share(&denied, &cell);
+        tasks.spawn(Arc::clone(&denied).expire());
+        show_addresses(&config);
         let hooks = Hooks::new(&config);
+        let owners = Arc::new(RelayOwners::default());
+        events::connect(&hooks.events, &driver, &owners);
+        tasks.spawn(Arc::clone(&owners).follow(Arc::clone(&driver)));
+        let usage = relay.as_ref().map(|relay| {
+            let usage = Usage::open(relay, applied.subscribe(), kept.usage.as_deref());
+            tasks.spawn(Arc::clone(&usage).follow());
+            relay.observe(events::on_allocation(&hooks.events, &owners, &usage));
+            if adopted.is_some() && hooks.events.is_wanted() {
+                let (owners, relay) = (Arc::clone(&owners), Arc::clone(relay));
+                tasks.spawn(async move { owners.adopt(|| relay.allocations()).await });
+            }
+            usage
+        });
+        hooks.events.restore(kept.events);
+        let counting = Counting(Arc::clone(&connections), Arc::clone(&names.counters));
+        (kept.counted).restore(&hooks, &counting, certificates.as_deref());
+        tasks.spawn(hooks.deliver());
+        tasks.spawn(events::follow_warnings(hooks.events.clone()));
         let context = Arc::new(AppState {
             sessions: connection_settings(&config, access.clone(), &hooks),
             access,
             ice: ice_seen,
+            nat_urls: ice_urls::nat_urls(&config, announced.subscribe(), &udp),
             driver: Arc::clone(&driver),
             phase: phase_seen.clone(),
             not_ready: Box::new(move || {
-                let is_nowhere = needs_address && relays_somewhere.borrow().is_empty();
-                is_nowhere.then_some(("no-address", net::NO_ADDRESS))
+                if needs_address && relays_somewhere.borrow().is_empty() {
+                    return Some(("no-address", net::NO_ADDRESS.into()));
+                }
+                if let Some(reason) = &*away.borrow() {
+                    return Some(("no-address", reason.to_string().into()));
+                }
+                let awaited = awaited.are_awaited().then_some(("no-keys", net::NO_KEYS));
+                let reason = awaited.or_else(|| cluster::not_ready(registering.as_ref()));
+                reason.map(|(code, detail)| (code, detail.into()))
             }),
             pages: config.http.pages,
+            root: application(&config)?,
+            carried: Carried::default(),
+            idle: config.signal.resume_window.0,
             compat: compat_settings(&config),
             admin_token: admin_seen,
-            relays: relay::admin(relay.clone(), Arc::clone(&longest_ttl)),
+            relays: cluster::admin(relay.clone(), &longest_ttl, &cell, applied.subscribe()),
+            nodes: cluster::nodes(&config, &driver, &cell),
             sign: signer(applied.subscribe()),
+            people: people(applied.subscribe()),
             page: page.clone(),
+            local_page: banner::local_page_url(&http),
             drain: Arc::clone(&drain_asked),
+            denied: denied.admin(),
+            usage: Usage::query(usage.clone()),
+            events: events::listen(&hooks.events, &driver),
             scrape: metrics::scraper(metrics::Sources {
                 driver: Arc::clone(&driver),
                 relay: relay.clone(),
@@ -186,8 +259,17 @@ impl App {
                 config: applied.subscribe(),
                 names: Arc::clone(&names.counters),
                 connections: Arc::clone(&connections),
+                hooks: hooks.clone(),
+                usage: usage.clone(),
+                blackouts: blackouts.clone(),
+                cluster: node.clone(),
             }),
         });
+        cell.serve(&context, applied.subscribe());
+        let admit = relay::admission(&connections);
+        for connection in arrived {
+            connection.resume(&context, &admit);
+        }
         let timers = Arc::clone(&driver);
         tasks.spawn(async move { timers.run_timers().await });
         let shown = match &certificates {
@@ -195,7 +277,6 @@ impl App {
             None => watch::channel(None).1,
         };
         tasks.spawn(served.follow(shown, announced.subscribe(), ice.clone()));
-        tasks.spawn(follow_addresses(&config, names, announced.clone()));
         let turn_handler = relay.clone().map(|relay| -> TurnHandler {
             Arc::new(move |accepted| relay::serve_turn_stream(&relay, accepted))
         });
@@ -203,6 +284,8 @@ impl App {
             stop: stop_seen,
             drain: stop_inherited_seen,
         };
+        // Clients that have waited in the queue of a listener are served at once.
+        phase.send_replace(Phase::Ready);
         ports.serve(
             &config,
             &Behind {
@@ -214,8 +297,9 @@ impl App {
             &ends,
             &mut tasks,
         )?;
-        let reloader = Reloader {
+        let reloader = Arc::new(Reloader {
             config: applied,
+            keys,
             verifier,
             admin_token,
             ice,
@@ -224,20 +308,35 @@ impl App {
             longest_ttl,
             connections,
             certificates: reload,
+            denied: Some(denied),
             hooks,
-        };
-        tasks.spawn(reloader.follow(Arc::clone(&driver), relay.clone()));
-        phase.send_replace(Phase::Ready);
+        });
+        tasks.spawn(key_files::follow(Arc::clone(&reloader)));
+        tasks.spawn(reloader.follow(Arc::clone(&driver), relay.clone(), kept.logins));
+        // Behind all that follow the addresses: those of an earlier process may change at once.
+        let handed_over = adopted.is_some();
+        tasks.spawn(follow_addresses(
+            &config,
+            names,
+            reloader.announced.clone(),
+            handed_over,
+        ));
+        reloader.hooks.node("node-ready");
         Ok(Self {
             driver,
             relay,
             revocations,
+            usage,
             phase,
             stop,
             stop_inherited,
             drain_asked,
             reloader,
             tasks,
+            listeners,
+            blackouts,
+            counting,
+            cluster: node,
             http,
             https,
             certificates,
@@ -245,17 +344,6 @@ impl App {
             tcp,
             banner,
         })
-    }
-
-    /// Takes over what of `config` can change while the box runs, and has certificate files read
-    /// again. Returns the keys whose new values wait for a restart.
-    pub fn reload(&self, config: Config) -> Vec<String> {
-        self.reloader.apply(config)
-    }
-
-    /// Reads certificate files again without waiting for the next look at them.
-    pub fn reload_certificates(&self) {
-        self.reloader.reload_certificates();
     }
 
     /// What goes on, in one line. It comes back only while signaling and every relay worker move:
@@ -276,158 +364,6 @@ impl App {
         };
         format!("{phase}: {peers} peers in {rooms} rooms, {relayed} allocations")
     }
-
-    /// Comes back when the admin API asks for a drain.
-    pub async fn drain_asked(&self) {
-        self.drain_asked.notified().await;
-    }
-
-    /// How long a drain waits for calls to end.
-    pub fn grace(&self) -> Duration {
-        self.reloader.grace()
-    }
-
-    /// Refuses newcomers, tells everybody, and returns once the last connection and the last
-    /// allocation are gone or the grace has ended.
-    pub async fn drain(&self) {
-        self.phase.send_replace(Phase::Draining);
-        self.stop_inherited.send_replace(true);
-        if let Some(relay) = &self.relay {
-            relay.drain();
-        }
-        let grace_ends = Instant::now() + self.grace();
-        self.driver.drain(grace_ends, self.reloader.has_alternate());
-        let empty = async {
-            self.driver.empty().await;
-            // Those of other programs, which have no connection here, live as long as they are used.
-            while let Some(relay) = &self.relay
-                && !relay.allocations().await.is_empty()
-            {
-                tokio::time::sleep(DRAIN_POLL_INTERVAL).await;
-            }
-        };
-        let _ = tokio::time::timeout_at(grace_ends.into(), empty).await;
-    }
-
-    /// Comes back once a part of the box has ended by itself, so that the box had better be started
-    /// anew: clients of a relay worker that is gone would be refused for ever.
-    pub async fn failed(&self) {
-        match &self.relay {
-            Some(relay) => relay.failed().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Says goodbye to whoever is still there and closes every listener, then the relay.
-    pub async fn stop(mut self) {
-        self.stop.send_replace(true);
-        self.driver.end();
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.driver.empty()).await;
-        self.tasks.shutdown().await;
-        if let Some(relay) = &self.relay {
-            if let Some(log) = &self.revocations {
-                revocations::append(relay, log).await;
-            }
-            relay.close();
-        }
-    }
-}
-
-/// The issuer of a box that runs by `config`, without binding a port: one of port 0 is left out.
-pub async fn ice_issuer(config: &Config) -> IceIssuer {
-    let fixed = |addresses: &[SocketAddr]| -> Vec<SocketAddr> {
-        let fixed = addresses.iter().filter(|address| address.port() != 0);
-        fixed.copied().collect()
-    };
-    let (udp, tcp) = (
-        fixed(&config.turn.udp.addresses),
-        fixed(&config.turn.tcp.addresses),
-    );
-    let tls = fixed(&config.tls.listen);
-    let announced = announced(config, &mut Names::new(&config.public.addresses)).await;
-    let served = IceUrlBuilder::new(config, &announced, &udp, &tcp, &tls);
-    let certificates = Certificates::open(&config.tls).ok().flatten();
-    let shown = certificates.and_then(|certs| certs.store.current());
-    issuer(config, served.urls(shown.as_deref()))
-}
-
-async fn announced(config: &Config, names: &mut Names) -> Vec<Announced> {
-    net::discover(&config.public, names, config.loopback, is_public).await
-}
-
-/// Keeps `announced` at the addresses that this machine has and that names lead to.
-fn follow_addresses(
-    config: &Config,
-    names: Names,
-    announced: watch::Sender<Vec<Announced>>,
-) -> impl Future<Output = ()> + use<> {
-    let (public, loopback) = (config.public.clone(), config.loopback);
-    async move {
-        if loopback {
-            return;
-        }
-        let find: net::Find = Box::new(move |names, before| {
-            let public = public.clone();
-            Box::pin(async move { net::rediscover(&public, names, before, is_public).await })
-        });
-        let changes = AddressChanges::subscribe();
-        names.follow(announced, changes, find).await;
-    }
-}
-
-fn issuer(config: &Config, urls: IceUrls) -> IceIssuer {
-    IceIssuer {
-        stun_urls: urls.stun,
-        turn_urls: urls.turn,
-        secrets: config.turn.secrets.clone(),
-        ttl: config.turn.ttl,
-    }
-}
-
-/// Signs with the key of the configuration that applies.
-fn signer(config: watch::Receiver<Config>) -> http::Sign {
-    Box::new(move |bearer, now, ttl| {
-        let config = config.borrow();
-        let signer = config.auth.signer.as_ref()?;
-        Some(signer.sign(bearer, now, ttl))
-    })
-}
-
-fn admin_token(config: &Config) -> Option<AdminToken> {
-    let token = config.auth.admin_token.as_ref()?;
-    Some(AdminToken::new(token.expose_secret()))
-}
-
-/// What a process with the descriptors that shells give by default does not reach.
-const FEW_CONNECTIONS: u32 = 1_000;
-
-/// `signal.connections_per_ip` and `signal.max_connections` bound TCP connections of every kind; the
-/// latter no further than the process has descriptors.
-fn connection_caps(config: &Config) -> ConnectionCaps {
-    let relays = match config.turn.enabled {
-        true => config.turn.total_quota,
-        false => 0,
-    };
-    let budget = net::connection_budget(relays);
-    let wanted = config.signal.max_connections;
-    if budget < wanted.min(FEW_CONNECTIONS) {
-        tracing::warn!(
-            "descriptors suffice for {budget} connections beside relays, not for the {wanted} of \
-             signal.max_connections: raise LimitNOFILE of the unit (`ulimit -Hn` in a shell)"
-        );
-    }
-    ConnectionCaps {
-        per_network: config.signal.connections_per_ip,
-        total: wanted.min(budget),
-    }
-}
-
-/// What a mode means, in words.
-fn mode_in_words(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Open => "open: anyone who reaches it may join, under any name",
-        Mode::Jwt => "jwt: a signed token is asked for",
-    }
 }
 
 #[cfg(test)]
@@ -445,6 +381,7 @@ impl App {
 mod tests {
     use super::*;
     use futures_util::FutureExt;
+    use std::time::Duration;
     use tokio::time::timeout;
 
     #[tokio::test]

@@ -5,36 +5,50 @@
 
 mod auth;
 mod check;
+mod cluster;
 mod collect;
 mod compat;
+mod forms;
 mod hooks;
+mod policy;
 mod problem;
 mod protocols;
 mod raw;
+mod rules;
 mod secrets;
 mod source;
 mod tls;
+mod users;
 mod values;
+mod wide;
 
+pub use cluster::Cluster;
 pub use compat::Compat;
 pub use hooks::Hooks;
+pub use policy::Policy;
 pub use problem::{ConfigError, Problem};
 pub use protocols::{Protocol, SocketIoProfile};
-pub use raw::{Http, Log, LogFormat, LogLevel, Mode, Raw, Rooms, Signal, UniqueIdentity};
+pub use raw::{
+    Http, Isolated, Log, LogAddresses, LogFormat, LogLevel, Mode, Raw, Rooms, Signal,
+    UniqueIdentity,
+};
 pub use tls::{Acme, CertificateSource, Tls};
 pub use values::{BitRate, ByteRate, Frequency, Ports, Size, Span};
 
-use crate::auth::Signer;
 use crate::auth::credential::TurnSecrets;
 use crate::auth::token::Verifier;
+use crate::auth::{People, Signer, TurnUsers};
 use collect::Check;
+pub use collect::{FileDigest, digest_of};
+use hyper::Uri;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use source::Layers;
 pub use source::environment;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything the box runs by.
@@ -60,15 +74,27 @@ pub struct Config {
     pub compat: Compat,
     /// How long a drain waits for calls to end.
     pub drain_grace: Duration,
+    /// Whether an upgrade hands everything over to the next process.
+    pub upgrade_handover: bool,
+    /// What this node of a cluster runs by, where it is one.
+    pub cluster: Option<Cluster>,
     /// The application's backend.
     pub hooks: Hooks,
+    /// What members may send, and whom they may call.
+    pub policy: Policy,
+    /// Clients that are refused on every listener.
+    pub denied_clients: Vec<IpNet>,
     /// Where metrics are served without a token.
     pub metrics: Option<SocketAddr>,
     /// What is written to the log.
     pub log: Log,
     /// What an operator may not have meant.
     pub warnings: Vec<String>,
+    /// The files with keys and secrets, and what was in them.
+    pub files: BTreeMap<PathBuf, FileDigest>,
     effective: Raw,
+    /// What it was made from.
+    layers: Option<Arc<Layers>>,
 }
 
 /// How the box is reached from outside.
@@ -76,6 +102,8 @@ pub struct Config {
 pub struct Public {
     /// The name (or address) in ICE URLs.
     pub host: Option<String>,
+    /// The name in URLs of the relay, where it is another one.
+    pub turn_host: Option<String>,
     /// URLs handed out as they are, in place of the listeners' own.
     pub ice_urls: Vec<String>,
     /// Where the public addresses come from, if not from an interface.
@@ -100,10 +128,36 @@ pub struct Auth {
     pub mode: Mode,
     /// What tokens are checked against; present in `jwt` mode.
     pub verifier: Option<Verifier>,
+    /// Where further keys are fetched from.
+    pub jwks_url: Option<Uri>,
     /// What the admin API asks for; without one it does not exist.
     pub admin_token: Option<SecretString>,
+    /// Admin tokens with a name and scopes.
+    pub admin_tokens: Vec<AdminTokenOf>,
+    /// People who log in by name and password.
+    pub people: People,
+    /// Where `callbox user add` keeps them.
+    pub users_file: Option<PathBuf>,
     /// What mints tokens; present where there is a shared secret that may sign.
     pub signer: Option<Signer>,
+}
+
+/// One admin token of `auth.admin_tokens`.
+#[derive(Debug, Clone)]
+pub struct AdminTokenOf {
+    /// Who holds it.
+    pub name: String,
+    /// What it is.
+    pub token: SecretString,
+    /// `read`, `act`, `mint`.
+    scopes: Vec<String>,
+}
+
+impl AdminTokenOf {
+    /// Whether it may be used for that.
+    pub fn has(&self, scope: &str) -> bool {
+        self.scopes.iter().any(|own| own == scope)
+    }
 }
 
 /// STUN and TURN.
@@ -113,6 +167,9 @@ pub struct Turn {
     pub enabled: bool,
     pub realm: String,
     pub secrets: TurnSecrets,
+    pub users: TurnUsers,
+    /// Where `callbox user add --turn` keeps them.
+    pub users_file: Option<PathBuf>,
     /// The secret was made for this run: credentials do not outlive it.
     pub made_secret: bool,
     pub ttl: Duration,
@@ -130,6 +187,21 @@ pub struct Turn {
     pub total_quota: u32,
     pub max_rate: Option<BitRate>,
     pub total_rate: Option<BitRate>,
+    pub icmp: bool,
+    pub budget: Budget,
+}
+
+/// Bytes that may be relayed in a month.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// By everybody together.
+    pub total: Option<u64>,
+    /// By each user with a name.
+    pub user: Option<u64>,
+    /// With the credentials that each secret has signed.
+    pub secret: Option<u64>,
+    /// Whether more is refused, or only warned of.
+    pub refuses: bool,
 }
 
 /// Addresses to listen on.
@@ -151,17 +223,37 @@ impl Config {
         file: Option<&Path>,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let layers = Layers::read(file, env)?;
-        let mut check = Check::new(&layers);
-        let config = check.config(layers.raw()?);
-        if check.problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError(check.problems))
+        Self::from_layers(Arc::new(Layers::read(file, env)?))
+    }
+
+    /// Reads the files again that the configuration names, by the keys that apply.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn reread(&self) -> Result<Self, ConfigError> {
+        match &self.layers {
+            Some(layers) => Self::from_layers(Arc::clone(layers)),
+            None => Ok(self.clone()),
         }
     }
 
-    /// Tells whether `http.listen` and `turn.tcp` both name `address`: one listener serves both.
+    fn from_layers(layers: Arc<Layers>) -> Result<Self, ConfigError> {
+        let mut check = Check::new(&layers);
+        let mut config = check.config(layers.raw()?);
+        if !check.problems.is_empty() {
+            return Err(ConfigError(check.problems));
+        }
+        config.layers = Some(layers);
+        Ok(config)
+    }
+
+    /// Takes over which files were read, and what was in them.
+    pub fn follow_files_of(&mut self, other: &Self) {
+        self.files.clone_from(&other.files);
+        self.layers.clone_from(&other.layers);
+    }
+
+    /// Whether `http.listen` and `turn.tcp` both name `address`: one listener serves both.
     pub fn shares_port(&self, address: SocketAddr) -> bool {
         self.turn.enabled
             && address.port() != 0

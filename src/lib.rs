@@ -9,6 +9,7 @@ pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod compat;
 pub mod config;
 pub mod hooks;
@@ -21,4 +22,4 @@ pub mod relay;
 pub mod service;
 pub mod signal;
 
-pub use turn_engine::network;
+pub use turn_engine::{network, rate};

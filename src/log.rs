@@ -3,9 +3,12 @@
 //! Under systemd the journal stamps the time and keeps the severity by itself: lines leave out
 //! the one and carry the other as the `<N>` of sd-daemon(3).
 //!
-//! A line that is written again and again is written seldom ([`limited`]), whoever provokes it.
+//! A line that is written again and again is written seldom (`log/limited.rs`), also where a client provokes it.
 
 mod limited;
+mod warnings;
+
+pub use warnings::warnings;
 
 use crate::config::{Log, LogFormat, LogLevel};
 use limited::Limited;
@@ -15,17 +18,18 @@ use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
+use warnings::Warnings;
 
 /// Changes the level of the running log.
 #[derive(Clone)]
-pub struct LogHandle(reload::Handle<LevelFilter, Registry>);
+pub struct LogHandle(reload::Handle<Targets, Registry>);
 
 impl LogHandle {
     /// Writes lines of `level` and above from here on.
@@ -62,6 +66,7 @@ pub fn start(log: &Log) -> LogHandle {
     tracing_subscriber::registry()
         .with(level)
         .with(lines)
+        .with(Warnings::new())
         .init();
     LogHandle(handle)
 }
@@ -73,14 +78,26 @@ fn prioritised()
         .with_level(false)
 }
 
-fn filter(level: LogLevel) -> LevelFilter {
-    match level {
+/// What an operator did is written at every level.
+fn filter(level: LogLevel) -> Targets {
+    let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    }
+    };
+    let audit = level.max(LevelFilter::INFO);
+    // Libraries warn of what clients do to them in words that say nothing to an operator.
+    let libraries = match level {
+        LevelFilter::DEBUG | LevelFilter::TRACE => level,
+        _ => LevelFilter::ERROR,
+    };
+    Targets::new()
+        .with_default(libraries)
+        .with_target("callbox", level)
+        .with_target("turn_engine", level)
+        .with_target("callbox::audit", audit)
 }
 
 /// systemd.exec(5): `$JOURNAL_STREAM` is the device and inode of the journal's socket, to be
@@ -154,10 +171,15 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::debug!("unheard");
             tracing::warn!(port = 3478, "hello");
-            LogHandle(handle).set_level(LogLevel::Debug);
-            tracing::debug!("heard");
+            tracing::warn!(target: "h2::proto::streams", "unheard: provoked by a client");
+            let handle = LogHandle(handle);
+            handle.set_level(LogLevel::Debug);
+            tracing::debug!("again");
+            handle.set_level(LogLevel::Error);
+            tracing::warn!("unheard");
+            tracing::info!(target: "callbox::audit", "audit");
         });
         let written = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(written, "<4>hello port=3478\n<7>heard\n");
+        assert_eq!(written, "<4>hello port=3478\n<7>again\n<6>audit\n");
     }
 }

@@ -61,6 +61,13 @@ impl FromStr for AllowedOrigin {
     }
 }
 
+/// How `guess` is written down, or the spelling that its own error names.
+fn nearest(guess: &str) -> String {
+    guess
+        .parse::<AllowedOrigin>()
+        .map_or_else(|error| error.spelling, |origin| origin.to_string())
+}
+
 fn read(text: &str) -> Result<AllowedOrigin, BadOrigin> {
     match text.to_ascii_lowercase().as_str() {
         "*" => return Ok(AllowedOrigin(Rule::Any)),
@@ -74,19 +81,13 @@ fn read(text: &str) -> Result<AllowedOrigin, BadOrigin> {
     let bad = |reason, spelling: String| Err(BadOrigin { reason, spelling });
     let example = || EXAMPLE.to_owned();
     let Some((scheme, rest)) = text.split_once("://") else {
-        let guess = format!("https://{text}");
-        let guess = guess
-            .parse::<AllowedOrigin>()
-            .map_or_else(|e| e.spelling, |o| o.to_string());
+        let guess = nearest(&format!("https://{text}"));
         return bad("has no scheme", guess);
     };
     let scheme = scheme.to_ascii_lowercase();
     if let "ws" | "wss" = scheme.as_str() {
         let web = if scheme == "ws" { "http" } else { "https" };
-        let guess = format!("{web}://{rest}");
-        let guess = guess
-            .parse::<AllowedOrigin>()
-            .map_or_else(|e| e.spelling, |o| o.to_string());
+        let guess = nearest(&format!("{web}://{rest}"));
         return bad(
             "is where a page connects to: an origin is where the page comes from",
             guess,
@@ -94,10 +95,7 @@ fn read(text: &str) -> Result<AllowedOrigin, BadOrigin> {
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if !matches!(&rest[authority.len()..], "" | "/") {
-        let guess = format!("{scheme}://{authority}");
-        let guess = guess
-            .parse::<AllowedOrigin>()
-            .map_or_else(|e| e.spelling, |o| o.to_string());
+        let guess = nearest(&format!("{scheme}://{authority}"));
         return bad(
             "has a path: browsers send scheme, host and port alone",
             guess,
@@ -201,12 +199,12 @@ impl fmt::Display for AllowedOrigin {
 }
 
 impl AllowedOrigin {
-    /// Tells whether every origin is allowed.
+    /// Whether every origin is allowed.
     pub fn is_any(&self) -> bool {
         self.0 == Rule::Any
     }
 
-    /// Tells whether the entry allows the origin that a browser sent.
+    /// Whether the entry allows the origin that a browser sent.
     pub fn allows(&self, origin: &Origin<'_>) -> bool {
         match &self.0 {
             Rule::Any => true,
@@ -235,7 +233,7 @@ impl AllowedOrigin {
         }
     }
 
-    /// Tells whether pages of the host `name` are allowed, whatever their scheme and port.
+    /// Whether pages of the host `name` are allowed, whatever their scheme and port.
     pub fn names_host(&self, name: &str) -> bool {
         ["http", "https"].into_iter().any(|scheme| {
             let own = match &self.0 {
@@ -282,7 +280,7 @@ pub struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// Reads it; what is no origin of a web page is compared as it stands.
+    /// Reads it; what is not an origin of a web page is compared as it stands.
     pub fn new(text: &'a str) -> Self {
         let url = Url::parse(text).ok().filter(|url| {
             WEB_SCHEMES.contains(&url.scheme())
@@ -303,7 +301,7 @@ impl<'a> Origin<'a> {
         self.normal.as_deref().unwrap_or(self.text)
     }
 
-    /// Scheme and host, with the port where it is not the scheme's own; `None` for what is no web
+    /// Scheme and host, with the port where it is not the scheme's own; `None` for what is not a web
     /// page.
     pub fn authority(&self) -> Option<(&str, String)> {
         let url = self.url.as_ref()?;
@@ -315,7 +313,7 @@ impl<'a> Origin<'a> {
         Some((url.scheme(), authority))
     }
 
-    /// Tells whether the page comes from this machine.
+    /// Whether the page comes from this machine.
     pub fn is_loopback(&self) -> bool {
         self.url
             .as_ref()
@@ -324,7 +322,7 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// Tells whether a host (a name or an address, brackets allowed) is this machine whatever a name
+/// Whether a host (a name or an address, brackets allowed) is this machine whatever a name
 /// server says.
 pub fn is_loopback_name(host: &str) -> bool {
     let name = host.trim_end_matches('.');

@@ -2,12 +2,23 @@
 //!
 //! Without systemd every call does nothing.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use sd_notify::NotifyState;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// What closing listeners and relays may take after the drain, on a machine that is busy.
 const CLOSING: Duration = Duration::from_secs(15);
+
+/// How long systemd may take to read what it was sent.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// How often systemd is asked to wait on.
 const EXTENSION: Duration = Duration::from_secs(600);
@@ -47,8 +58,8 @@ pub async fn stopping(grace: Duration) {
     }
 }
 
-/// Feeds the watchdog for ever, as long as `status` comes back with the line to show: whoever
-/// hangs in it is restarted by systemd.
+/// Feeds the watchdog for ever, as long as `status` comes back with the line to show: a
+/// box that hangs in it is restarted by systemd.
 pub async fn watchdog<F: Future<Output = String>>(status: impl Fn() -> F) {
     let Some(deadline) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
@@ -60,6 +71,58 @@ pub async fn watchdog<F: Future<Output = String>>(status: impl Fn() -> F) {
         let status = status().await;
         tell(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
     }
+}
+
+/// Has systemd keep `fd` as `name` for the next process of this service (FileDescriptorStoreMax=),
+/// whatever becomes of its other end.
+///
+/// # Errors
+/// There is no systemd, or it cannot be reached.
+pub fn keep(name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
+    send(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), &[fd])
+}
+
+/// Has systemd close what it keeps as `name`.
+///
+/// # Errors
+/// As [`keep`].
+pub fn forget(name: &str) -> io::Result<()> {
+    send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
+}
+
+/// Waits until systemd has read everything that it was sent.
+///
+/// # Errors
+/// As [`keep`], or it takes too long.
+pub fn settle() -> io::Result<()> {
+    let (read, written) = io::pipe()?;
+    send("BARRIER=1", &[written.as_fd()])?;
+    drop(written);
+    // systemd closes its end when it gets there.
+    let mut ends = [PollFd::new(&read, PollFlags::empty())];
+    let patience = Timespec::try_from(SETTLING).map_err(|_| io::ErrorKind::InvalidInput)?;
+    match poll(&mut ends, Some(&patience))? {
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
+}
+
+fn send(message: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let path = std::env::var_os("NOTIFY_SOCKET").ok_or(io::ErrorKind::NotFound)?;
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(&path)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut passed = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !passed.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let text = [IoSlice::new(message.as_bytes())];
+    sendmsg(&socket, &text, &mut passed, SendFlags::NOSIGNAL)?;
+    Ok(())
 }
 
 fn tell(state: &[NotifyState<'_>]) {

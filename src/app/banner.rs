@@ -1,6 +1,5 @@
 //! What the box says of itself when it has started.
 
-use super::mode_in_words;
 use crate::address::bracketed;
 use crate::auth::credential::IceIssuer;
 use crate::auth::page_link;
@@ -64,25 +63,53 @@ impl Banner {
             let secret = "made for this run; set turn.secrets to keep credentials over a restart";
             lines.push(("secret", secret.into()));
         }
-        if config.http.pages && config.auth.mode == Mode::Open {
-            let room: u32 = rand::random();
+        let room = format!("{:08x}", rand::random::<u32>());
+        if config.http.pages {
             let page = page_url(config, http, https);
-            lines.push(("room", page_link(&page, &format!("{room:08x}"), None)));
+            lines.push(("room", page_link(&page, &room, None)));
         }
-        let next = if config.auth.mode == Mode::Jwt {
-            "`callbox token --room R --identity I` prints a token and the page's link with it"
-        } else if config.loopback {
-            "open the room's link in two tabs; for others to reach it, set public.host and auth.mode"
-        } else {
-            "open the page from another network, and /check on it if a call does not connect"
+        let next = match (config.auth.mode, &config.auth.signer) {
+            (Mode::Jwt, Some(_)) => format!(
+                "`callbox token --room {room} --identity NAME` prints a token for that room, and the \
+                 link with it"
+            ),
+            (Mode::Jwt, None) => format!(
+                "give the page a token with \"room\": \"{room}\", signed with the key that auth names"
+            ),
+            (Mode::Open, _) if config.loopback => {
+                "open the room's link in two tabs; for others to reach it, set public.host and \
+                 auth.mode"
+                    .into()
+            }
+            (Mode::Open, _) => {
+                "open the page from another network, and /check on it if a call does not connect"
+                    .into()
+            }
         };
-        lines.push(("next", next.into()));
+        lines.push(("next", next));
         Self { lines }
+    }
+}
+
+/// What a mode means, in words.
+fn mode_in_words(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Open => "open: anyone who reaches it may join, under any name",
+        Mode::Jwt => "jwt: a signed token is asked for",
     }
 }
 
 /// The URL of the call page as clients reach it.
 pub(super) fn page_url(config: &Config, http: &[SocketAddr], https: &[SocketAddr]) -> String {
+    let origin = origin(config, http, https);
+    match config.http.root {
+        // At the root is the application's own page.
+        Some(_) => origin + "call",
+        None => origin,
+    }
+}
+
+fn origin(config: &Config, http: &[SocketAddr], https: &[SocketAddr]) -> String {
     match (
         named(config, https).first(),
         &config.public.host,
@@ -94,6 +121,13 @@ pub(super) fn page_url(config: &Config, http: &[SocketAddr], https: &[SocketAddr
         (None, None, Some(place)) => format!("http://{}/", reachable(*place)),
         (None, None, None) => "http://localhost/".into(),
     }
+}
+
+/// The URL of the call page for browsers on this machine, if plain HTTP listens there.
+pub(super) fn local_page_url(http: &[SocketAddr]) -> Option<String> {
+    let mut listeners = http.iter().map(|listener| reachable(*listener));
+    let local = listeners.find(|listener| listener.ip().is_loopback())?;
+    Some(format!("http://{local}/"))
 }
 
 /// A listener on every address is reached on this machine by loopback.
@@ -142,7 +176,13 @@ mod tests {
     use crate::auth::credential::TurnSecrets;
 
     fn banner(addresses: &[&str]) -> String {
-        let config = Config::load(None, std::iter::empty()).unwrap();
+        banner_of(&[], addresses)
+    }
+
+    fn banner_of(auth: &[(&str, &str)], addresses: &[&str]) -> String {
+        let env = auth.iter();
+        let env = env.map(|(key, value)| (format!("CALLBOX_AUTH__{key}"), (*value).to_owned()));
+        let config = Config::load(None, env).unwrap();
         let announced: Vec<Announced> = addresses
             .iter()
             .map(|address| Announced {
@@ -164,5 +204,46 @@ mod tests {
     fn a_box_without_ipv4_says_so() {
         assert!(banner(&["2001:db8::7"]).contains("no IPv4"));
         assert!(!banner(&["198.51.100.7", "2001:db8::7"]).contains("no IPv4"));
+    }
+
+    #[test]
+    fn every_box_with_pages_prints_a_room_and_what_opens_it() {
+        let room = |banner: &str| {
+            let link = banner.lines().find(|line| line.starts_with("  room "));
+            let (_, room) = link.unwrap().split_once("room=").unwrap();
+            room.to_owned()
+        };
+        let open = banner(&["198.51.100.7"]);
+        assert_eq!(room(&open).len(), 8, "{open}");
+        assert!(open.contains("two tabs"), "{open}");
+        let secret = [
+            ("MODE", "jwt"),
+            ("SECRET", "0123456789abcdef0123456789abcdef"),
+        ];
+        let signed = banner_of(&secret, &["198.51.100.7"]);
+        let command = format!("callbox token --room {} ", room(&signed));
+        assert!(signed.contains(&command), "{signed}");
+        let jwks = [("MODE", "jwt"), ("JWKS", "https://id.example.org/jwks")];
+        let foreign = banner_of(&jwks, &["198.51.100.7"]);
+        let claim = format!("\"room\": \"{}\"", room(&foreign));
+        assert!(foreign.contains(&claim), "{foreign}");
+        assert!(!foreign.contains("callbox token"), "{foreign}");
+    }
+
+    #[test]
+    fn the_page_on_this_machine_is_named_where_one_is_listened_on() {
+        let local = |listeners: &[&str]| {
+            let listeners: Vec<_> = listeners.iter().map(|at| at.parse().unwrap()).collect();
+            local_page_url(&listeners)
+        };
+        let at = |url: &str| Some(url.to_owned());
+        assert_eq!(
+            local(&["192.0.2.7:80", "127.0.0.1:8080"]),
+            at("http://127.0.0.1:8080/")
+        );
+        assert_eq!(local(&["0.0.0.0:8080"]), at("http://127.0.0.1:8080/"));
+        assert_eq!(local(&["[::]:8080"]), at("http://[::1]:8080/"));
+        assert_eq!(local(&["192.0.2.7:80"]), None);
+        assert_eq!(local(&[]), None);
     }
 }

@@ -3,8 +3,9 @@
 use crate::address::bracketed;
 use crate::auth::credential::IceIssuer;
 use crate::config::{Config, Public};
-use crate::net::{Announced, Identity};
-use std::net::SocketAddr;
+use crate::http::Query;
+use crate::net::{self, Announced, Identity};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -25,6 +26,10 @@ pub(super) struct IceUrlBuilder {
     tcp: Vec<SocketAddr>,
     /// Where TURN is served over TLS.
     tls: Vec<SocketAddr>,
+    /// Whether this machine has an address.
+    is_here: fn(IpAddr) -> bool,
+    /// What keeps clients from the listeners, for `/readyz`.
+    away: watch::Sender<Option<Arc<str>>>,
 }
 
 impl IceUrlBuilder {
@@ -45,7 +50,50 @@ impl IceUrlBuilder {
             udp: first_ports(&relay(udp)),
             tcp: relay(tcp),
             tls: relay(tls),
+            is_here: net::is_here,
+            away: watch::Sender::new(None),
         }
+    }
+
+    /// Why no client of a family reaches a listener for TURN, as far as that is known.
+    pub(super) fn away(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.look_for_listeners();
+        self.away.subscribe()
+    }
+
+    /// Looks whether the addresses that are listened on are there, and says once when they go and
+    /// when they come.
+    fn look_for_listeners(&self) {
+        let listed = [&self.udp, &self.tcp, &self.tls];
+        let listeners = || listed.iter().flat_map(|list| list.iter());
+        let families = [true, false].map(|ipv4| {
+            let of_family = listeners().filter(|listener| listener.is_ipv4() == ipv4);
+            absent(of_family, self.is_here)
+        });
+        let absent: Vec<String> = families
+            .into_iter()
+            .flatten()
+            .map(|ip| ip.to_string())
+            .collect();
+        let now = (!absent.is_empty()).then(|| -> Arc<str> {
+            let absent = absent.join(" and ");
+            format!(
+                "STUN and TURN are listened for on {absent}, which this machine does not have at the \
+                 moment: they are served once it is back; listen on 0.0.0.0 and [::] to be reached \
+                 by every address"
+            )
+            .into()
+        });
+        self.away.send_if_modified(|before| {
+            let is_new = *before != now;
+            match (&now, &before) {
+                (Some(reason), _) if is_new => tracing::warn!("{reason}"),
+                (None, Some(_)) => tracing::info!("the addresses that are listened on are back"),
+                _ => {}
+            }
+            *before = now;
+            is_new
+        });
     }
 
     /// Names every listener, or passes `public.ice_urls` on. `turns:` needs a certificate that
@@ -61,22 +109,26 @@ impl IceUrlBuilder {
             return IceUrls { stun, turn };
         }
         let mut urls = IceUrls::default();
-        for (host, port) in hosts(&self.public, &self.announced, &self.udp) {
+        for (host, port) in self.hosts(&self.udp) {
             let host = bracketed(&host);
             urls.stun.push(format!("stun:{host}:{port}"));
             urls.turn.push(format!("turn:{host}:{port}?transport=udp"));
         }
-        for (host, port) in hosts(&self.public, &self.announced, &self.tcp) {
+        for (host, port) in self.hosts(&self.tcp) {
             let host = bracketed(&host);
             urls.turn.push(format!("turn:{host}:{port}?transport=tcp"));
         }
-        for (host, port) in hosts(&self.public, &self.announced, &self.tls) {
+        for (host, port) in self.hosts(&self.tls) {
             if certificate.is_some_and(|shown| shown.names(&host)) {
                 let host = bracketed(&host);
                 urls.turn.push(format!("turns:{host}:{port}?transport=tcp"));
             }
         }
         urls
+    }
+
+    fn hosts(&self, listeners: &[SocketAddr]) -> Vec<(String, u16)> {
+        hosts(&self.public, &self.announced, listeners, self.is_here)
     }
 
     /// Hands out `turns:` as soon as a certificate allows it and no longer than that, and the
@@ -91,6 +143,7 @@ impl IceUrlBuilder {
         loop {
             let shown = certificates.borrow_and_update().clone();
             self.announced.clone_from(&announced.borrow_and_update());
+            self.look_for_listeners();
             let urls = self.urls(shown.as_deref());
             ice.send_if_modified(|ice| {
                 let is_new = (&ice.stun_urls, &ice.turn_urls) != (&urls.stun, &urls.turn);
@@ -103,6 +156,35 @@ impl IceUrlBuilder {
             }
         }
     }
+}
+
+/// Names the STUN ports beside those of the ICE URLs, as they are at the time of asking: a browser that asks both
+/// from one port tells NATs apart.
+pub(super) fn nat_urls(
+    config: &Config,
+    announced: watch::Receiver<Vec<Announced>>,
+    udp: &[SocketAddr],
+) -> Query<Vec<String>> {
+    let first = first_ports(udp);
+    let further: Vec<SocketAddr> = match config.turn.enabled {
+        true => udp
+            .iter()
+            .filter(|listener| !first.contains(listener))
+            .copied()
+            .collect(),
+        false => vec![],
+    };
+    let public = config.public.clone();
+    Box::new(move || {
+        // Behind port mappings nobody knows where the second port leads.
+        if !public.ice_urls.is_empty() {
+            return vec![];
+        }
+        hosts(&public, &announced.borrow(), &further, net::is_here)
+            .into_iter()
+            .map(|(host, port)| format!("stun:{}:{port}", bracketed(&host)))
+            .collect()
+    })
 }
 
 /// Of each address the listener that comes first: a further port is for telling NATs.
@@ -118,15 +200,40 @@ fn first_ports(listeners: &[SocketAddr]) -> Vec<SocketAddr> {
 
 /// The `HOST` and port under which each listener is reached: the public name once a port, or each
 /// announced address of the listener's family.
-fn hosts(public: &Public, announced: &[Announced], listeners: &[SocketAddr]) -> Vec<(String, u16)> {
+fn hosts(
+    public: &Public,
+    announced: &[Announced],
+    listeners: &[SocketAddr],
+    is_here: fn(IpAddr) -> bool,
+) -> Vec<(String, u16)> {
     let mut hosts: Vec<(String, u16)> = vec![];
-    for listener in listeners {
-        let reached = |a: &&Announced| {
-            a.address.is_ipv4() == listener.is_ipv4()
-                && (listener.ip().is_unspecified() || listener.ip() == a.local)
+    // An address that is listened on beside the one that is announced floats between machines, or was
+    // away for a while: it is an address of its own while this machine has it, unless the announced
+    // ones are behind a mapping.
+    let floats = |listener: &SocketAddr| {
+        let is_like = |ip: IpAddr| ip.is_ipv4() == listener.is_ipv4();
+        let mut of_family = announced.iter().filter(|a| is_like(a.address)).peekable();
+        let is_served = |local: IpAddr| {
+            let mut listeners = listeners
+                .iter()
+                .map(SocketAddr::ip)
+                .filter(|ip| is_like(*ip));
+            listeners.any(|ip| ip.is_unspecified() || ip == local)
         };
-        let names: Vec<String> = match &public.host {
+        of_family.peek().is_some()
+            && !listener.ip().is_loopback()
+            && of_family.all(|a| a.address == a.local && !is_served(a.local))
+            && is_here(listener.ip())
+    };
+    for listener in listeners {
+        let of_family = |a: &&Announced| a.address.is_ipv4() == listener.is_ipv4();
+        let reached = |a: &&Announced| {
+            of_family(a) && (listener.ip().is_unspecified() || listener.ip() == a.local)
+        };
+        let host = public.turn_host.as_ref().or(public.host.as_ref());
+        let names: Vec<String> = match host {
             Some(host) => vec![host.clone()],
+            None if floats(listener) => vec![listener.ip().to_string()],
             None => announced
                 .iter()
                 .filter(reached)
@@ -143,6 +250,27 @@ fn hosts(public: &Public, announced: &[Announced], listeners: &[SocketAddr]) -> 
     hosts
 }
 
+/// The first listener's address, where this machine has the address of none: others may have it now.
+fn absent<'a>(
+    mut listeners: impl Iterator<Item = &'a SocketAddr>,
+    is_here: fn(IpAddr) -> bool,
+) -> Option<IpAddr> {
+    let is_served = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback() || is_here(ip);
+    let first = listeners.next()?.ip();
+    let is_away = !is_served(first) && listeners.all(|listener| !is_served(listener.ip()));
+    is_away.then_some(first)
+}
+
+/// What a box that runs by `config` mints, with those URLs.
+pub(super) fn issuer(config: &Config, urls: IceUrls) -> IceIssuer {
+    IceIssuer {
+        stun_urls: urls.stun,
+        turn_urls: urls.turn,
+        secrets: config.turn.secrets.clone(),
+        ttl: config.turn.ttl,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +285,7 @@ mod tests {
 
     fn public(host: Option<&str>, ice_urls: &[&str]) -> Public {
         Public {
+            turn_host: None,
             host: host.map(str::to_owned),
             ice_urls: ice_urls.iter().map(|u| (*u).to_owned()).collect(),
             addresses: vec![],
@@ -180,13 +309,77 @@ mod tests {
             udp: listeners(udp),
             tcp: vec![],
             tls: listeners(tls),
+            is_here: |ip| ip != IpAddr::from([192, 0, 2, 12]),
+            away: watch::Sender::new(None),
         }
+    }
+
+    #[test]
+    fn a_listener_on_a_floating_address_is_named_by_it() {
+        let named = |known: &[Announced], udp: &[&str]| {
+            served(public(None, &[]), known, udp, &[]).urls(None).turn
+        };
+        let own = [announced("192.0.2.11", "192.0.2.11")];
+        let url = ["turn:192.0.2.10:3478?transport=udp"];
+        assert_eq!(named(&own, &["192.0.2.10:3478"]), url);
+        // Beside a listener on the announced address nothing changes, nor behind a mapping.
+        let own_url = ["turn:192.0.2.11:3478?transport=udp"];
+        assert_eq!(named(&own, &["10.0.0.1:3478", "192.0.2.11:3478"]), own_url);
+        let mapped = [announced("192.0.2.11", "10.0.0.2")];
+        assert!(named(&mapped, &["10.0.0.1:3478"]).is_empty());
+        assert!(named(&own, &["127.0.0.1:3478"]).is_empty());
+        assert!(named(&[], &["192.0.2.10:3478"]).is_empty());
+        // Another machine has it at the moment.
+        assert!(named(&own, &["192.0.2.12:3478"]).is_empty());
+    }
+
+    #[test]
+    fn listeners_whose_address_is_away_are_named_until_it_is_back() {
+        let away = |udp: &[&str], tls: &[&str]| {
+            let mut served = served(public(Some("call.example.org"), &[]), &[], udp, tls);
+            let seen = served.away();
+            let away = seen.borrow().as_deref().map(str::to_owned);
+            served.is_here = |_| true;
+            served.look_for_listeners();
+            assert_eq!(*seen.borrow(), None);
+            away
+        };
+        let gone = away(&["192.0.2.12:3478"], &["192.0.2.12:443"]).unwrap();
+        assert!(
+            gone.contains("192.0.2.12, which this machine does not have"),
+            "{gone}"
+        );
+        // One of the family is served, or every address is.
+        assert_eq!(away(&["192.0.2.12:3478", "192.0.2.11:3478"], &[]), None);
+        assert_eq!(away(&["192.0.2.12:3478"], &["0.0.0.0:443"]), None);
+        assert_eq!(away(&["127.0.0.1:3478", "[::]:3478"], &[]), None);
+        // Another family does not stand in.
+        assert!(away(&["192.0.2.12:3478", "[::]:3478"], &[]).is_some());
+        assert_eq!(away(&[], &[]), None);
     }
 
     fn certificate(name: &str) -> Identity {
         let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
         let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
         Identity::from_pem(cert.as_bytes(), key.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_second_stun_port_is_named_apart() {
+        let config = Config::load(
+            None,
+            [(
+                "CALLBOX_TURN__UDP".to_owned(),
+                "127.0.0.1:3478,127.0.0.1:3479,[::1]:3478".to_owned(),
+            )]
+            .into_iter(),
+        )
+        .unwrap();
+        let known = vec![announced("127.0.0.1", "127.0.0.1"), announced("::1", "::1")];
+        let (_hold, seen) = watch::channel(known);
+        let udp = listeners(&["127.0.0.1:3478", "127.0.0.1:3479", "[::1]:3478"]);
+        let urls = nat_urls(&config, seen, &udp);
+        assert_eq!(urls(), ["stun:127.0.0.1:3479"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The TCP ports: where their certificates come from, and whom each connection is handed to.
 
+use super::handover::HeldListener;
 use crate::clock;
 use crate::config::{CertificateSource, Config, Tls};
 use crate::http::{self, AppState, Caller, Guard, Version};
@@ -44,6 +45,21 @@ pub(super) struct TcpListeners {
     pub(super) http: Vec<SocketAddr>,
     /// Where TLS is.
     pub(super) https: Vec<SocketAddr>,
+    /// All of them once more, for a successor.
+    pub(super) held: Vec<HeldListener>,
+}
+
+/// Closes what an earlier process has left and `config` does not name any more, before anything is
+/// bound.
+pub(super) fn close_unnamed(config: &Config, inherited: &mut Inherited) {
+    let wanted = [
+        &config.http.listen[..],
+        &config.tls.listen,
+        config.metrics.as_slice(),
+    ];
+    for (name, addresses) in SOCKET_NAMES.iter().map(|(name, _)| *name).zip(wanted) {
+        inherited.close_unnamed(name, addresses);
+    }
 }
 
 impl TcpListeners {
@@ -55,7 +71,13 @@ impl TcpListeners {
         let (tls, https) = bind(&config.tls.listen, tls, &mut inherited)?;
         let (mut metrics, _) = bind(config.metrics.as_slice(), metrics, &mut inherited)?;
         inherited.finish(&SOCKET_NAMES)?;
+        let all = SOCKET_NAMES.iter().zip([&plain, &tls, &metrics]);
+        let held = all.flat_map(|((kind, _), listeners)| {
+            let held = listeners.iter();
+            held.filter_map(|listener| HeldListener::of(kind, listener))
+        });
         Ok(Self {
+            held: held.collect(),
             plain,
             tls,
             metrics: metrics.pop(),
@@ -96,7 +118,9 @@ impl TcpListeners {
             tasks.spawn(front.serve(listener, end, hand_over));
         }
         if let Some(listener) = self.metrics {
-            let hand_over = hand_over(http::metrics_router(Arc::clone(&behind.context)), None);
+            let guard = guard(config, listener.socket.local_addr()?, false);
+            let metrics = http::metrics_router(Arc::clone(&behind.context), guard);
+            let hand_over = hand_over(metrics, None);
             let (listener, end) = ends.of(listener)?;
             tasks.spawn(
                 Front::plain(Arc::clone(&behind.connections)).serve(listener, end, hand_over),
@@ -183,6 +207,10 @@ fn bind(
             Err(error) if error.is_half_of_pair(*address, addresses) => {
                 tracing::warn!("{error}; the rest is served");
             }
+            // The process that was here before is gone: what can be served is served.
+            Err(error) if inherited.is_successor() => {
+                tracing::error!("{error}; the rest is served")
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -192,15 +220,19 @@ fn bind(
 
 /// What the HTTP port at `address` serves.
 fn router(config: &Config, context: &Arc<AppState>, address: SocketAddr, tls: bool) -> Router {
+    http::router(Arc::clone(context), guard(config, address, tls))
+}
+
+/// Whom the HTTP port at `address` answers.
+fn guard(config: &Config, address: SocketAddr, tls: bool) -> Guard {
     let origins = config.http.allowed_origins.iter();
-    let guard = Guard {
+    Guard {
         public_host: config.public.host.clone(),
         allowed_origins: origins.filter_map(|origin| origin.parse().ok()).collect(),
         trusted_proxies: config.http.trusted_proxies.clone(),
         loopback: address.ip().is_loopback(),
         tls,
-    };
-    http::router(Arc::clone(context), guard)
+    }
 }
 
 /// What becomes of the connections of a port.

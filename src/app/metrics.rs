@@ -1,12 +1,19 @@
 //! `/metrics`: what signaling and the relay count, gathered at each scrape.
 
 mod certificates;
+mod cluster;
+mod handover;
+mod hooks;
 mod process;
 mod relay;
 mod reports;
 mod tcp;
 
+use super::handover::Blackouts;
+use super::hooks::Hooks;
+use super::usage::Usage;
 use crate::clock::unix_now;
+use crate::cluster::shell::Cluster;
 use crate::config::Config;
 use crate::http::{AsyncQuery, Phase};
 use crate::net::{CertStore, Connections, NameCounters};
@@ -15,6 +22,7 @@ use crate::relay::RelayHandle;
 use crate::signal::hub::{Counters, Gauges};
 use crate::signal::{Driver, SentByType};
 use certificates::Certificates;
+use handover::Handovers;
 use process::Process;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -39,6 +47,10 @@ pub(super) struct Sources {
     pub(super) config: watch::Receiver<Config>,
     pub(super) names: Arc<NameCounters>,
     pub(super) connections: Arc<Connections>,
+    pub(super) hooks: Hooks,
+    pub(super) usage: Option<Arc<Usage>>,
+    pub(super) blackouts: Blackouts,
+    pub(super) cluster: Option<Arc<Cluster>>,
 }
 
 /// Makes the function that renders everything.
@@ -64,15 +76,25 @@ fn render(sources: Sources, relaying: Option<Relaying>, process: Process) -> Str
     registry.register_collector(Box::new(Overview {
         is_ready: *sources.phase.borrow() == Phase::Ready,
         limits: Limits::of(&sources.config.borrow()),
+        month_bytes: sources.usage.map_or(0, |usage| usage.total()),
+        budget: sources.config.borrow().turn.budget.total.unwrap_or(0),
         names: sources.names,
     }));
     registry.register_collector(Box::new(Tcp(sources.connections)));
+    registry.register_collector(Box::new(hooks::Backend {
+        authorizer: sources.hooks.authorizer,
+        events: sources.hooks.events,
+    }));
+    registry.register_collector(Box::new(Handovers(sources.blackouts)));
     registry.register_collector(Box::new(Signaling {
         counters,
         gauges,
         sent: driver.sent(),
         driver: Arc::clone(driver),
     }));
+    if let Some(node) = sources.cluster {
+        registry.register_collector(Box::new(cluster::Node(node, driver.remote())));
+    }
     if let Some(relaying) = relaying {
         registry.register_collector(Box::new(relaying));
     }
@@ -152,6 +174,10 @@ impl Limits {
 struct Overview {
     is_ready: bool,
     limits: Limits,
+    /// Relayed this month.
+    month_bytes: u64,
+    /// `turn.budget.total`; 0: there is none.
+    budget: u64,
     names: Arc<NameCounters>,
 }
 
@@ -180,6 +206,21 @@ impl Collector for Overview {
             ),
         ] {
             let value = ConstGauge::new(value);
+            value.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        for (name, help, value) in [
+            (
+                "relay_month_bytes",
+                "Bytes relayed this month (UTC), as of the last look",
+                self.month_bytes,
+            ),
+            (
+                "relay_budget_bytes",
+                "turn.budget.total; 0 where there is none",
+                self.budget,
+            ),
+        ] {
+            let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             value.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
         for (name, help, value) in [
@@ -281,6 +322,26 @@ impl Collector for Signaling {
             ),
             ("signal_timers", "Timers set", self.gauges.timers),
             (
+                "signal_topics",
+                "Topics of foreign protocols with a subscriber",
+                self.gauges.topics,
+            ),
+            (
+                "signal_subscriptions",
+                "Subscriptions of topics",
+                self.gauges.subscriptions,
+            ),
+            (
+                "signal_names",
+                "Names that a connection of a protocol with names has",
+                self.gauges.claimed_names,
+            ),
+            (
+                "signal_parked_bytes",
+                "Bytes of messages for names that nobody has yet",
+                self.gauges.parked_bytes,
+            ),
+            (
                 "signal_guessers",
                 "Networks with wrong passwords of late",
                 self.gauges.guessers,
@@ -314,6 +375,26 @@ impl Collector for Signaling {
                 "signal_clock_steps",
                 "Times that the wall clock was set, upon which all credentials are renewed",
                 self.counters.clock_steps,
+            ),
+            (
+                "signal_policy_refused_messages",
+                "Messages that policy.messages refused",
+                self.counters.refused_messages,
+            ),
+            (
+                "signal_policy_refused_calls",
+                "Calls that policy.calls refused",
+                self.counters.refused_calls,
+            ),
+            (
+                "signal_topic_subscriptions_refused",
+                "Subscriptions of foreign protocols that were refused, for want of a place or of a right",
+                self.counters.refused_subscriptions,
+            ),
+            (
+                "signal_topic_messages_refused",
+                "Messages to topics that were refused, as too many or for want of a right",
+                self.counters.refused_publications,
             ),
         ] {
             let value = ConstCounter::new(value);

@@ -1,87 +1,215 @@
 //! From configuration to a running relay: sockets, addresses, settings, and what an operator sees.
 
+use super::handover::RelayPart;
+use crate::address::shown_socket;
 use crate::clock::unix_now;
 use crate::config::{Config, Listen};
 use crate::http::{RelayAdmin, RelayRow};
 use crate::net::{self, Accepted, Announced, BindError, Connections, Wire};
-use crate::relay::engine::{AllocationView, PeerPolicy, Quotas, Settings, Transport};
+use crate::relay::engine::{AllocationView, PeerPolicy, Quotas, Settings};
 use crate::relay::shared::RelayAddress;
-use crate::relay::{ClientStream, Listeners, RelayConfig, RelayHandle};
-use anyhow::Result;
+use crate::relay::{Admit, ClientStream, Listeners, RelayConfig, RelayHandle, Restored, Takeover};
+use anyhow::{Context as _, Result};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// What STUN and TURN are served on by themselves, bound and not yet served.
+/// A running relay, and where it is served.
 #[derive(Default)]
-pub(super) struct Bound {
-    listeners: Listeners,
+pub(super) struct Started {
+    pub(super) relay: Option<Arc<RelayHandle>>,
     pub(super) udp: Vec<SocketAddr>,
     pub(super) tcp: Vec<SocketAddr>,
+    /// What it has taken over from an earlier process.
+    pub(super) restored: Option<Restored>,
 }
 
-/// Binds what the configuration names; nothing where TURN is off.
-pub(super) fn bind(config: &Config) -> Result<Bound> {
+/// Starts the relay that `config` asks for, on what an earlier process has left if it has; TCP
+/// clients count among `connections`.
+pub(super) fn start(
+    config: &Config,
+    announced: &[Announced],
+    connections: &Arc<Connections>,
+    part: Option<RelayPart>,
+) -> Result<Started> {
     if !config.turn.enabled {
-        return Ok(Bound::default());
+        return Ok(Started::default());
+    }
+    if let Some(part) = part {
+        // What was left may be anything: a fault in reading it is not the end of the box.
+        let take_over = || take_over(config, announced, connections, part);
+        match catch_unwind(AssertUnwindSafe(take_over)) {
+            Ok(Ok(started)) => return Ok(started),
+            Ok(Err(error)) => tracing::error!(
+                "the relay of the earlier process cannot be taken over: {error}; it starts anew, \
+                 and clients have to allocate again"
+            ),
+            Err(_) => tracing::error!(
+                "the relay of the earlier process cannot be taken over: reading it panicked; it \
+                 starts anew, and clients have to allocate again"
+            ),
+        }
     }
     let udp = each(&config.turn.udp, |address| net::udp(address, "turn.udp"))?;
-    let (shared, own): (Vec<_>, Vec<_>) = config
-        .turn
-        .tcp
-        .addresses
-        .iter()
-        .partition(|address| config.shares_port(**address));
-    let listen = Listen {
-        addresses: own,
-        ..config.turn.tcp
-    };
-    let tcp = each(&listen, |address| net::tcp(address, "turn.tcp"))?;
-    let mut addresses = tcp
-        .iter()
-        .map(TcpListener::local_addr)
-        .collect::<Result<Vec<_>, _>>()?;
-    addresses.extend(shared);
-    Ok(Bound {
+    let tcp = each(&own_tcp(config), |address| net::tcp(address, "turn.tcp"))?;
+    let mut started = Started {
         udp: udp
             .iter()
             .map(UdpSocket::local_addr)
-            .collect::<Result<_, _>>()?,
+            .collect::<io::Result<_>>()?,
+        tcp: tcp_addresses(config, &tcp).context("relay")?,
+        ..Started::default()
+    };
+    let listeners = Listeners {
+        udp,
+        tcp,
+        admit: Some(admission(connections)),
+    };
+    let relay = RelayHandle::start(relay_config(config, announced), listeners);
+    started.relay = Some(Arc::new(relay.context("relay")?));
+    Ok(started)
+}
+
+/// Goes on with the relay of an earlier process.
+fn take_over(
+    config: &Config,
+    announced: &[Announced],
+    connections: &Arc<Connections>,
+    part: RelayPart,
+) -> Result<Started, String> {
+    let RelayPart { mut state, mut tcp } = part;
+    for waits in waiting(config, state.workers.len(), &state.shared.ports()) {
+        tracing::warn!("{waits}: it applies from `systemctl stop` and `systemctl start` on");
+    }
+    let mut keep = vec![false; state.udp.len()];
+    let mut missing = vec![];
+    for wanted in &config.turn.udp.addresses {
+        let mut known = state.udp.iter().zip(&mut keep);
+        match known.find(|(bound, kept)| !**kept && names(*wanted, **bound)) {
+            Some((_, kept)) => *kept = true,
+            None => missing.push(*wanted),
+        }
+    }
+    // What is not served any more may be in the way of what is from now on.
+    state.close_listeners(&mut keep);
+    let bind_udp =
+        |address| bind_or_say(config.turn.udp.explicit, || net::udp(address, "turn.udp"));
+    let fresh: Vec<_> = missing.into_iter().filter_map(bind_udp).collect();
+    let listen = own_tcp(config);
+    let (mut listening, mut missing) = (vec![], vec![]);
+    for wanted in &listen.addresses {
+        match tcp.iter().position(|(bound, _)| names(*wanted, *bound)) {
+            Some(index) => listening.push(tcp.remove(index).1),
+            None => missing.push(*wanted),
+        }
+    }
+    drop(tcp);
+    let bind_tcp = |address| bind_or_say(listen.explicit, || net::tcp(address, "turn.tcp"));
+    listening.extend(missing.into_iter().filter_map(bind_tcp));
+    let words = |error: io::Error| error.to_string();
+    let addresses = tcp_addresses(config, &listening).map_err(words)?;
+    let kept = state.udp.iter().zip(&keep).filter(|(_, kept)| **kept);
+    let mut udp: Vec<_> = kept.map(|(address, _)| *address).collect();
+    for socket in &fresh {
+        udp.push(UdpSocket::local_addr(socket).map_err(words)?);
+    }
+    let listeners = Listeners {
+        udp: fresh,
+        tcp: listening,
+        admit: Some(admission(connections)),
+    };
+    let takeover = Takeover { state, keep };
+    let (relay, restored) =
+        RelayHandle::restore(relay_config(config, announced), listeners, takeover)?;
+    Ok(Started {
+        relay: Some(Arc::new(relay)),
+        udp,
         tcp: addresses,
-        listeners: Listeners {
-            udp,
-            tcp,
-            admit: None,
-        },
+        restored: Some(restored),
     })
 }
 
-impl Bound {
-    /// Starts serving; TCP clients count among `connections`.
-    pub(super) fn start(
-        mut self,
-        config: &Config,
-        announced: &[Announced],
-        connections: &Arc<Connections>,
-    ) -> io::Result<RelayHandle> {
-        let connections = Arc::clone(connections);
-        self.listeners.admit = Some(Arc::new(move |client| {
-            let place = connections.enter(Some(client), Instant::now());
-            let place = place.ok().filter(|place| !place.is_turned_away())?;
-            Some(Box::new(place))
-        }));
-        let own = announced.iter().flat_map(|a| [a.address, a.local]);
-        let relay_config = RelayConfig {
-            settings: settings(config, own),
-            addresses: announced.iter().map(address).collect(),
-            ports: config.turn.relay_ports.0.clone(),
-            workers: config.turn.workers,
-            coalesce: config.turn.coalesce,
-        };
-        RelayHandle::start(relay_config, self.listeners)
+/// What of the configuration a relay that goes on does not take up.
+fn waiting(config: &Config, workers: usize, ports: &RangeInclusive<u16>) -> Vec<String> {
+    let mut waiting = vec![];
+    if workers != config.turn.workers {
+        let wanted = config.turn.workers;
+        waiting.push(format!("turn.workers stays {workers} and not {wanted}"));
+    }
+    let wanted = &config.turn.relay_ports.0;
+    if ports != wanted {
+        waiting.push(format!(
+            "turn.relay_ports stays {}-{} and not {}-{}",
+            ports.start(),
+            ports.end(),
+            wanted.start(),
+            wanted.end()
+        ));
+    }
+    waiting
+}
+
+/// Whether the configuration means the listener that is bound to `bound`.
+fn names(wanted: SocketAddr, bound: SocketAddr) -> bool {
+    wanted == bound || wanted.port() == 0 && wanted.ip() == bound.ip()
+}
+
+/// A listener that the earlier process had not. There is no way back to that process: what cannot
+/// be bound is passed over aloud.
+fn bind_or_say<T>(explicit: bool, bind: impl FnOnce() -> Result<T, BindError>) -> Option<T> {
+    match bind() {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            if explicit {
+                tracing::error!("{error}; the rest is served");
+            }
+            None
+        }
+    }
+}
+
+/// The addresses of `turn.tcp` that are no others' too.
+fn own_tcp(config: &Config) -> Listen {
+    let addresses = config.turn.tcp.addresses.iter().copied();
+    Listen {
+        addresses: addresses.filter(|a| !config.shares_port(*a)).collect(),
+        ..config.turn.tcp
+    }
+}
+
+/// Where TURN is served over TCP: by the relay's own listeners, and on shared ports.
+fn tcp_addresses(config: &Config, own: &[TcpListener]) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses: Vec<_> = own
+        .iter()
+        .map(TcpListener::local_addr)
+        .collect::<io::Result<_>>()?;
+    let all = config.turn.tcp.addresses.iter().copied();
+    addresses.extend(all.filter(|address| config.shares_port(*address)));
+    Ok(addresses)
+}
+
+pub(super) fn admission(connections: &Arc<Connections>) -> Admit {
+    let connections = Arc::clone(connections);
+    Arc::new(move |client| {
+        let place = connections.enter(Some(client), Instant::now());
+        let place = place.ok().filter(|place| !place.is_turned_away())?;
+        Some(Box::new(place))
+    })
+}
+
+fn relay_config(config: &Config, announced: &[Announced]) -> RelayConfig {
+    let own = announced.iter().flat_map(|a| [a.address, a.local]);
+    RelayConfig {
+        settings: settings(config, own),
+        addresses: announced.iter().map(address).collect(),
+        ports: config.turn.relay_ports.0.clone(),
+        workers: config.turn.workers,
+        coalesce: config.turn.coalesce,
     }
 }
 
@@ -107,6 +235,7 @@ pub(super) fn settings(config: &Config, own: impl IntoIterator<Item = IpAddr>) -
     Settings {
         realm: turn.realm.clone(),
         secrets: turn.secrets.clone(),
+        users: turn.users.clone(),
         policy: PeerPolicy::new(turn.allowed_peers.clone(), turn.denied_peers.clone(), own),
         quotas: Quotas {
             user: turn.user_quota,
@@ -117,6 +246,7 @@ pub(super) fn settings(config: &Config, own: impl IntoIterator<Item = IpAddr>) -
         max_rate: turn.max_rate.map(|rate| rate.0 / 8),
         total_rate: turn.total_rate.map(|rate| rate.0 / 8),
         alternates: turn.alternate.clone(),
+        reports_icmp: turn.icmp,
     }
 }
 
@@ -138,7 +268,10 @@ pub(super) fn serve_turn_stream(relay: &RelayHandle, accepted: Accepted) {
             let stream = stream.holding(Box::new(accepted.place));
             relay.serve_stream(stream, client, local, &prefix);
         }
-        Err(error) => tracing::debug!(%client, "cannot hand a stream to the relay: {error}"),
+        Err(error) => tracing::debug!(
+            client = shown_socket(client),
+            "cannot hand a stream to the relay: {error}"
+        ),
     }
 }
 
@@ -173,7 +306,7 @@ pub(super) fn revoke_all(
     longest_ttl: &AtomicU64,
     client: Option<IpAddr>,
 ) {
-    // After a revocation credentials expire one second past its floor at the earliest.
+    // After a revocation, credentials expire one second past `revoked_until` at the earliest.
     let past = relay
         .shared()
         .revoked_until(user)
@@ -187,12 +320,8 @@ fn row(view: AllocationView) -> RelayRow {
         user: view.user.to_string(),
         identity: None,
         room_id: None,
-        transport: match view.five_tuple.transport {
-            Transport::Udp => "udp",
-            Transport::Tcp => "tcp",
-            Transport::Tls => "tls",
-        },
-        client: view.five_tuple.client.to_string(),
+        transport: view.five_tuple.transport.as_str(),
+        client: shown_socket(view.five_tuple.client),
         relayed: view.relayed.iter().map(ToString::to_string).collect(),
         bytes_sent: view.sent.bytes,
         bytes_received: view.received.bytes,
@@ -226,7 +355,7 @@ fn each<T>(
     Ok(sockets)
 }
 
-/// Tells whether another port of the same address comes before this one.
+/// Whether another port of the same address comes before this one.
 fn is_second(listen: &Listen, address: SocketAddr) -> bool {
     let first = listen.addresses.iter().find(|a| a.ip() == address.ip());
     first != Some(&address)
@@ -234,14 +363,26 @@ fn is_second(listen: &Listen, address: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Listen, each};
+    use super::{Listen, each, waiting};
     use crate::app::App;
+    use crate::config::Config;
     use crate::net;
     use std::io::{Read, Write};
     use std::net::SocketAddr;
     use std::net::{Shutdown, TcpStream};
     use std::sync::mpsc;
     use std::time::Duration;
+
+    #[test]
+    fn what_waits_for_a_cold_start_is_named_with_both_values() {
+        let config = Config::load(None, std::iter::empty()).unwrap();
+        let (workers, ports) = (config.turn.workers, config.turn.relay_ports.0.clone());
+        assert!(waiting(&config, workers, &ports).is_empty());
+        let said = waiting(&config, workers + 1, &(20_000..=20_063));
+        let stays = format!("turn.workers stays {} and not {workers}", workers + 1);
+        assert_eq!(said[0], stays);
+        assert!(said[1].starts_with("turn.relay_ports stays 20000-20063 and not "));
+    }
 
     #[test]
     fn a_second_stun_port_that_is_taken_is_passed_over_and_a_first_one_is_not() {

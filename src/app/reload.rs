@@ -1,15 +1,22 @@
 //! What of the configuration may change while the box runs, and who is told of it.
 
+use super::App;
+use super::denied::Denied;
 use super::hooks::Hooks;
-use super::{admin_token, connection_caps, connection_limits, hub_settings, relay};
+use super::relay;
+use super::settings::{
+    admin_token, connection_caps, connection_limits, hub_settings, show_addresses,
+};
 use crate::auth::InviteKeys;
 use crate::auth::credential::IceIssuer;
+use crate::auth::passwords::People;
 use crate::auth::token::Verifier;
 use crate::config::{Config, Signal, Turn};
 use crate::http::AdminToken;
-use crate::net::{Announced, Connections};
+use crate::net::{Announced, Connections, RemoteKeys};
 use crate::relay::RelayHandle;
 use crate::signal::Driver;
+use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +40,8 @@ const RELOADABLE: &[&str] = &[
     "turn.alternate",
     "turn.secrets",
     "turn.secrets_file",
+    "turn.users",
+    "turn.users_file",
     "turn.ttl",
     "turn.max_session",
     "turn.allowed_peers",
@@ -42,9 +51,15 @@ const RELOADABLE: &[&str] = &[
     "turn.total_quota",
     "turn.max_rate",
     "turn.total_rate",
+    "turn.icmp",
+    "turn.budget",
     "drain.",
+    "upgrade.",
     "hooks.",
+    "policy.",
+    "net.",
     "log.level",
+    "log.addresses",
 ];
 
 /// How often the machine's own addresses are looked at: temporary IPv6 ones come and go.
@@ -64,12 +79,33 @@ pub(super) struct Reloader {
     pub(super) connections: Arc<Connections>,
     /// Has certificate files looked at.
     pub(super) certificates: Arc<Notify>,
+    pub(super) denied: Option<Arc<Denied>>,
     pub(super) hooks: Hooks,
+    /// Keys that are fetched.
+    pub(super) keys: RemoteKeys,
+}
+
+impl App {
+    /// Takes over what of `config` can change while the box runs, and has certificate files read
+    /// again. Returns the keys whose new values wait for a restart.
+    pub fn reload(&self, config: Config) -> Vec<String> {
+        self.reloader.apply(config)
+    }
+
+    /// Reads certificate files again without waiting for the next look at them.
+    pub fn reload_certificates(&self) {
+        self.reloader.reload_certificates();
+    }
 }
 
 impl Reloader {
     pub(super) fn grace(&self) -> Duration {
         self.config.borrow().drain_grace
+    }
+
+    /// Whether an upgrade hands everything over.
+    pub(super) fn hands_over(&self) -> bool {
+        self.config.borrow().upgrade_handover
     }
 
     /// Whether clients have somewhere to go while the box drains.
@@ -87,6 +123,7 @@ impl Reloader {
         waiting.retain(|key| !is_reloadable(key));
         self.config.send_modify(|config| merge(config, new));
         let config = self.config.borrow();
+        self.keys.set_url(config.auth.jwks_url.clone());
         self.verifier.send_replace(config.auth.verifier.clone());
         self.hooks.apply(&config);
         self.admin_token.send_replace(admin_token(&config));
@@ -95,8 +132,17 @@ impl Reloader {
         self.ice
             .send_modify(|ice| (ice.secrets, ice.ttl) = (secrets, ttl));
         self.connections.set_caps(connection_caps(&config));
+        if let Some(denied) = &self.denied {
+            denied.configure(config.denied_clients.clone());
+        }
+        show_addresses(&config);
         self.reload_certificates();
         waiting
+    }
+
+    /// Who may log in by the configuration that applies.
+    pub(super) fn people(&self) -> People {
+        self.config.borrow().auth.people.clone()
     }
 
     /// Keeps signaling and the relay at the configuration, the ICE URLs and the public addresses
@@ -105,12 +151,18 @@ impl Reloader {
         &self,
         driver: Arc<Driver>,
         relay: Option<Arc<RelayHandle>>,
+        logins: BTreeMap<String, String>,
     ) -> impl Future<Output = ()> + use<> {
         let (mut config, mut ice) = (self.config.subscribe(), self.ice.subscribe());
         let mut announced = self.announced.subscribe();
         let mut interfaces = relay::interfaces();
-        let page = self.page.clone();
+        let (page, events) = (self.page.clone(), self.hooks.events.clone());
+        let mut people = config.borrow().auth.people.clone();
         async move {
+            // Who was removed before a hand-over is not to go on because nobody reloaded.
+            for name in people.ended_since(logins) {
+                driver.with_hub(|hub, now, effects| hub.remove_identity(now, &name, effects));
+            }
             loop {
                 let ended = tokio::select! {
                     () = sleep(INTERFACES_INTERVAL) => {
@@ -138,6 +190,11 @@ impl Reloader {
                         .for_each(|a| shared.move_to(a));
                     relay.reconfigure(relay::settings(&config, shared.addresses()));
                 }
+                for name in people.ended_in(&config.auth.people) {
+                    driver.with_hub(|hub, now, effects| hub.remove_identity(now, name, effects));
+                }
+                people = config.auth.people.clone();
+                super::events::watch(&events, &driver);
                 driver.reconfigure(
                     hub_settings(&config, &page),
                     ice,
@@ -150,6 +207,7 @@ impl Reloader {
 
 /// What is not live keeps its old value, so that no part of the box runs by half of a change.
 fn merge(config: &mut Config, new: Config) {
+    config.follow_files_of(&new);
     config.auth = new.auth;
     config.rooms = new.rooms;
     config.signal = Signal {
@@ -178,6 +236,11 @@ fn merge(config: &mut Config, new: Config) {
         verifier.accept_invites(InviteKeys::new(&config.turn.secrets));
     }
     config.drain_grace = new.drain_grace;
+    config.hooks = new.hooks;
+    config.policy = new.policy;
+    config.denied_clients = new.denied_clients;
+    config.log = new.log;
+    config.upgrade_handover = new.upgrade_handover;
 }
 
 fn is_reloadable(key: &str) -> bool {
@@ -185,24 +248,30 @@ fn is_reloadable(key: &str) -> bool {
         .iter()
         .any(|reloader| match reloader.strip_suffix('.') {
             Some(_) => key.starts_with(reloader),
-            None => key == *reloader,
+            None => {
+                let rest = key.strip_prefix(reloader);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            }
         })
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::app::App;
     use crate::auth::credential::TurnSecrets;
     use crate::clock::unix_now;
     use crate::net::ConnectionCaps;
+    use crate::net::https::system_trust;
 
     fn config(env: &[(&str, &str)]) -> Config {
         let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         Config::load(None, env).unwrap()
     }
 
-    fn reloader(config: Config) -> (Reloader, watch::Receiver<Option<Verifier>>) {
+    pub(in crate::app) fn reloader(
+        config: Config,
+    ) -> (Reloader, watch::Receiver<Option<Verifier>>) {
         let ice = IceIssuer {
             stun_urls: vec![],
             turn_urls: vec![],
@@ -216,6 +285,7 @@ mod tests {
             ice: watch::Sender::new(ice),
             page: String::new(),
             hooks: Hooks::new(&config),
+            keys: RemoteKeys::new(None, Arc::new(system_trust)),
             config: watch::Sender::new(config),
             announced: watch::Sender::new(vec![]),
             longest_ttl: Arc::default(),
@@ -224,6 +294,7 @@ mod tests {
                 total: 1,
             }),
             certificates: Arc::default(),
+            denied: None,
         };
         (reloader, seen)
     }

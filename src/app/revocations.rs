@@ -25,10 +25,26 @@ pub(super) struct RevocationLog {
 }
 
 impl RevocationLog {
-    /// Takes over what `folder` holds of an earlier run, and goes on from there.
-    pub(super) fn open(folder: &Path, shared: &SharedState, unix_now: u64) -> Self {
+    /// Takes over what `folder` holds of an earlier run, and goes on from there; without the time,
+    /// `shared` knows more than the file.
+    pub(super) fn open(folder: &Path, shared: &SharedState, unix_now: Option<u64>) -> Self {
         let path = folder.join("revocations");
-        match fs::read_to_string(&path) {
+        if let Some(unix_now) = unix_now {
+            Self::read(&path, shared, unix_now);
+        }
+        let mut log = Self {
+            path,
+            file: None,
+            lines: 0,
+            failed: false,
+        };
+        let rewritten = log.rewrite(shared);
+        log.note(rewritten);
+        log
+    }
+
+    fn read(path: &Path, shared: &SharedState, unix_now: u64) {
+        match fs::read_to_string(path) {
             Ok(text) => match parse(&text) {
                 Some((seed, revocations)) => {
                     shared.restore_revocations(seed, revocations, unix_now);
@@ -42,15 +58,6 @@ impl RevocationLog {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!("cannot read {}: {error}", path.display()),
         }
-        let mut log = Self {
-            path,
-            file: None,
-            lines: 0,
-            failed: false,
-        };
-        let rewritten = log.rewrite(shared);
-        log.note(rewritten);
-        log
     }
 
     /// Writes down what was revoked since the last time.
@@ -166,7 +173,7 @@ mod tests {
     fn the_next_process_refuses_what_this_one_revoked() {
         let folder = tempfile::tempdir().unwrap();
         let before = shared(1);
-        let mut log = RevocationLog::open(folder.path(), &before, 100);
+        let mut log = RevocationLog::open(folder.path(), &before, Some(100));
         before.revoke_client("gone", 1_000, Some("192.0.2.1".parse().unwrap()), 100);
         log.append(&before);
         before.revoke("removed", 900, 100);
@@ -175,14 +182,14 @@ mod tests {
         log.file.take().unwrap().write_all(b"12ab 3").unwrap();
 
         let after = shared(2);
-        let mut log = RevocationLog::open(folder.path(), &after, 200);
+        let mut log = RevocationLog::open(folder.path(), &after, Some(200));
         assert!(after.is_revoked("gone", 1_000) && after.is_revoked("removed", 900));
         assert!(!after.is_revoked("gone", 1_001) && !after.is_revoked("other", 1));
         after.revoke("later", 2_000, 200);
         log.append(&after);
         // What has passed does not stay in the file.
         let last = shared(3);
-        RevocationLog::open(folder.path(), &last, 1_500);
+        RevocationLog::open(folder.path(), &last, Some(1_500));
         assert!(last.is_revoked("later", 2_000) && last.revoked_until("gone").is_none());
         let text = fs::read_to_string(folder.path().join("revocations")).unwrap();
         assert_eq!(text.lines().count(), 2, "{text}");
@@ -193,11 +200,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("revocations"), "something else\n").unwrap();
         let shared = shared(1);
-        let mut log = RevocationLog::open(folder.path(), &shared, 100);
+        let mut log = RevocationLog::open(folder.path(), &shared, Some(100));
         shared.revoke("a", 1_000, 100);
         log.append(&shared);
         assert!(!log.failed);
-        let mut gone = RevocationLog::open(&folder.path().join("absent"), &shared, 100);
+        let mut gone = RevocationLog::open(&folder.path().join("absent"), &shared, Some(100));
         assert!(gone.failed);
         gone.append(&shared);
         assert!(shared.is_revoked("a", 1_000));
@@ -208,7 +215,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let app = App::on_free_ports().await;
         let relay = app.relay.clone().unwrap();
-        let log = RevocationLog::open(folder.path(), relay.shared(), 0);
+        let log = RevocationLog::open(folder.path(), relay.shared(), Some(0));
         let writing = tokio::spawn(follow(Arc::clone(&relay), Arc::new(Mutex::new(log))));
         let until = crate::clock::unix_now() + 1_000;
         relay.revoke("gone", until);
@@ -217,7 +224,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let after = shared(2);
-        RevocationLog::open(folder.path(), &after, 0);
+        RevocationLog::open(folder.path(), &after, Some(0));
         assert!(after.is_revoked("gone", until));
         writing.abort();
     }

@@ -72,10 +72,16 @@ impl InviteKeys {
 
 impl Invitation {
     /// Reads verified claims.
-    pub(super) fn grant(claims: &[u8], now: u64, leeway: u64) -> Result<Grant, TokenError> {
+    pub(super) fn grant(
+        claims: &[u8],
+        now: u64,
+        leeway: u64,
+        enforce_exp: bool,
+    ) -> Result<Grant, TokenError> {
         let claims: Self = serde_json::from_slice(claims)
             .map_err(|_| TokenError::Refused("the invitation has a wrong form".into()))?;
-        if now >= claims.exp.saturating_add(leeway) {
+        let ends = claims.exp.saturating_add(leeway);
+        if now >= ends {
             return Err(TokenError::Expired(now.saturating_sub(claims.exp)));
         }
         Ok(Grant {
@@ -84,6 +90,8 @@ impl Invitation {
             role: Some(claims.role),
             call: false,
             invite: Some(claims.id),
+            verified: true,
+            ends: enforce_exp.then_some(ends),
             ..Grant::open()
         })
     }
@@ -144,6 +152,10 @@ mod tests {
         assert_eq!((grant.role, grant.call), (Some(Role::Viewer), false));
         assert_eq!(grant.invite.as_deref(), Some("7"));
         assert_eq!(verifier.verify(&old, NOW + 60), Err(TokenError::Expired(0)));
+        assert_eq!(grant.ends, None);
+        let mut ending = verifier.clone();
+        ending.enforce_exp(true);
+        assert_eq!(ending.verify(&old, NOW).unwrap().ends, Some(NOW + 60));
         let (message, _) = old.rsplit_once('.').unwrap();
         let forged = InviteKeys::new(&secrets(&["other"])).sign(&invitation);
         assert!(verifier.verify(&forged, NOW).is_err());

@@ -34,6 +34,9 @@ pub struct Bearer {
     /// Whether it may place calls; `None` leaves it to the rooms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<bool>,
+    /// The password that it logged in with ([`People::mark`](super::passwords::People::mark)).
+    #[serde(rename = "callbox_login", skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -112,6 +115,7 @@ mod tests {
             rooms: vec!["team-*".into()],
             role: Some(Role::Host),
             call: Some(true),
+            login: None,
         }
     }
 

@@ -1,17 +1,24 @@
 //! Signaling tokens: a JWT becomes a [`Grant`], or a refusal that says which claim failed.
 
+mod key_set;
 mod keys;
 
 pub use super::error::TokenError;
 use super::invite::{self, Invitation, InviteKeys};
-use super::{Grant, MAX_METADATA, MAX_NAME, Role, RoomPattern, RoomScope, is_name};
+use super::passwords::People;
+use super::{
+    Grant, MAX_METADATA, MAX_METADATA_DEPTH, MAX_NAME, Role, RoomPattern, RoomScope, is_name,
+    is_too_deep,
+};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+pub use key_set::KeySet;
 use keys::{Alg, Key};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use std::fmt;
 
 /// Checks tokens against the configured keys and claims.
@@ -24,6 +31,8 @@ pub struct Verifier {
     leeway: u64,
     enforce_exp: bool,
     invites: Option<InviteKeys>,
+    people: People,
+    fetches_keys: bool,
 }
 
 impl Verifier {
@@ -39,12 +48,19 @@ impl Verifier {
             leeway,
             enforce_exp: false,
             invites: None,
+            people: People::default(),
+            fetches_keys: false,
         }
     }
 
     /// Accepts invitations beside other tokens.
     pub fn accept_invites(&mut self, keys: InviteKeys) {
         self.invites = Some(keys);
+    }
+
+    /// Knows who logs in: the token of a login is good for as long as the password is.
+    pub fn accept_logins(&mut self, people: People) {
+        self.people = people;
     }
 
     /// Whether a grant ends with its token.
@@ -61,7 +77,7 @@ impl Verifier {
     /// Accepts the signatures of one RSA, EC or Ed25519 public key in PEM.
     ///
     /// # Errors
-    /// The text is no public key of these kinds.
+    /// The text is not a public key of these kinds.
     pub fn add_pem(&mut self, pem: &str) -> Result<(), String> {
         let key =
             Key::from_pem(pem).ok_or("is not a valid RSA, EC or Ed25519 public key in PEM")?;
@@ -74,19 +90,13 @@ impl Verifier {
     /// # Errors
     /// The text is not a valid JWK Set, or none of its keys can verify.
     pub fn add_jwks(&mut self, json: &str) -> Result<(), String> {
-        #[derive(Deserialize)]
-        struct Set {
-            keys: Vec<Value>,
-        }
-        let set: Set =
-            serde_json::from_str(json).map_err(|e| format!("is not a valid JWK Set: {e}"))?;
-        let before = self.keys.len();
-        // A set may hold keys for other uses and kinds of its issuer's choosing: they are skipped.
-        self.keys.extend(set.keys.iter().filter_map(Key::from_jwk));
-        if self.keys.len() == before {
-            return Err("holds no key that can verify a signature".into());
-        }
+        self.keys.extend(key_set::read(json)?);
         Ok(())
+    }
+
+    /// Accepts the keys of a fetched [`KeySet`] beside those at hand.
+    pub fn fetch_keys(&mut self) {
+        self.fetches_keys = true;
     }
 
     /// Narrows what is accepted to the named algorithms; empty leaves all that the keys allow.
@@ -97,11 +107,9 @@ impl Verifier {
         for name in names {
             let algorithm = Alg::from_name(name)
                 .ok_or_else(|| format!("{name:?} is not a valid JWS algorithm"))?;
-            if !self
-                .keys
-                .iter()
-                .any(|key| key.algorithms.contains(&algorithm))
-            {
+            let mut keys = self.keys.iter();
+            let may_come = self.fetches_keys && !algorithm.takes_shared_secret();
+            if !may_come && !keys.any(|key| key.algorithms.contains(&algorithm)) {
                 return Err(format!("{name:?} fits none of the configured keys"));
             }
             self.algorithms.push(algorithm);
@@ -109,11 +117,50 @@ impl Verifier {
         Ok(())
     }
 
+    /// Whether `token` names a key that another fetch may bring. That is judged by its header
+    /// alone.
+    pub fn misses_key(&self, token: &str, fetched: Option<&KeySet>) -> bool {
+        if !self.fetches_keys {
+            return false;
+        }
+        let Some(Ok(header)) = split(token).map(|(header, ..)| Header::read(header)) else {
+            return false;
+        };
+        if header.algorithm.takes_shared_secret() || !self.allows(header.algorithm) {
+            return false;
+        }
+        match (fetched, &header.key_id) {
+            (None, _) => true,
+            (Some(set), Some(key_id)) => {
+                let own = |key: &Key| key.id.as_ref() == Some(key_id);
+                !set.may_know(key_id) && !self.keys.iter().any(own)
+            }
+            (Some(_), None) => false,
+        }
+    }
+
+    fn allows(&self, algorithm: Alg) -> bool {
+        self.algorithms.is_empty() || self.algorithms.contains(&algorithm)
+    }
+
     /// Verifies `token` at `now` (Unix seconds).
     ///
     /// # Errors
     /// The token expired, or what else is wrong with it.
     pub fn verify(&self, token: &str, now: u64) -> Result<Grant, TokenError> {
+        self.verify_with(token, now, None)
+    }
+
+    /// As [`Verifier::verify`], with the keys that were fetched.
+    ///
+    /// # Errors
+    /// As [`Verifier::verify`], or the keys have not been fetched yet.
+    pub fn verify_with(
+        &self,
+        token: &str,
+        now: u64,
+        fetched: Option<&KeySet>,
+    ) -> Result<Grant, TokenError> {
         let Some((header, message, claims, signature)) = split(token) else {
             return Err(refused("the token is not a JWT"));
         };
@@ -123,12 +170,14 @@ impl Verifier {
             && invites.verify(message, signature)
         {
             let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).unwrap_or_default();
-            return Invitation::grant(&claims, now, self.leeway);
+            let grant = Invitation::grant(&claims, now, self.leeway, self.enforce_exp);
+            return grant.map(|grant| borne(grant, message));
         }
-        let allowed = |alg: &Alg| self.algorithms.is_empty() || self.algorithms.contains(alg);
+        let fetched = fetched.filter(|_| self.fetches_keys);
         let mut failure = refused("the token's algorithm (alg) fits no configured key");
-        for key in &self.keys {
-            if !key.algorithms.contains(&header.algorithm) || !allowed(&header.algorithm) {
+        let known = fetched.map(KeySet::keys).unwrap_or_default();
+        for key in self.keys.iter().chain(known) {
+            if !key.algorithms.contains(&header.algorithm) || !self.allows(header.algorithm) {
                 continue;
             }
             if let (Some(asked), Some(id)) = (&header.key_id, &key.id)
@@ -143,15 +192,27 @@ impl Verifier {
                     .ok()
                     .and_then(|json| serde_json::from_slice(&json).ok())
                     .ok_or_else(|| refused("the token's claims have a wrong form"))?;
-                return self.grant(Claims::of(fields), now);
+                let grant = self.grant(Claims::of(fields), now);
+                return grant.map(|grant| borne(grant, message));
             }
             failure = refused("the token's signature does not match");
+        }
+        if fetched.is_none() && self.misses_key(token, None) {
+            return Err(TokenError::KeysAwaited);
         }
         Err(failure)
     }
 
     fn grant(&self, mut claims: Claims, now: u64) -> Result<Grant, TokenError> {
         let absent = |claim: &str| TokenError::Refused(format!("the token has no {claim} claim"));
+        if let Some(login) = claims.take::<String>("callbox_login")? {
+            let name = claims.fields.get("sub").and_then(Value::as_str);
+            if name.and_then(|name| self.people.mark(name)) != Some(login) {
+                return Err(refused(
+                    "the user is gone or has another password: log in again",
+                ));
+            }
+        }
         if let Some(issuer) = &self.issuer {
             let given: String = claims.take("iss")?.ok_or_else(|| absent("iss"))?;
             if given != *issuer {
@@ -176,6 +237,16 @@ impl Verifier {
         }
         claims.into_grant(self.enforce_exp.then_some(ends))
     }
+}
+
+/// Names the bearer of a grant, by the token where that gives no name. The signature is left out: some
+/// kinds have several for one message.
+fn borne(mut grant: Grant, message: &str) -> Grant {
+    grant.bearer = Some(grant.identity.clone().unwrap_or_else(|| {
+        let digest: [u8; 32] = Sha256::digest(message).into();
+        BASE64_URL_SAFE_NO_PAD.encode(&digest[..18])
+    }));
+    grant
 }
 
 /// The header, what is signed, the claims and the signature of a JWS (RFC 7515 section 7.1).
@@ -302,17 +373,25 @@ impl Claims {
         let mut rooms: Vec<_> = rooms.into_iter().map(RoomPattern::Glob).collect();
         let video_room: Option<String> = video.take("room")?;
         if video.flag("roomJoin")? {
-            rooms.extend(video_room.map(RoomPattern::Exact));
+            rooms.extend(video_room.clone().map(RoomPattern::Exact));
         }
         let is_admin = video.flag("roomAdmin")?;
         let may_publish = video.take("canPublish")?.unwrap_or(true);
         let may_subscribe = video.take("canSubscribe")?.unwrap_or(true);
-        let role = self.take("role")?.or(match (is_admin, may_publish) {
+        let no_admin = match may_publish {
+            true => Role::Member,
+            false => Role::Viewer,
+        };
+        let own_role = self.take("role")?;
+        // `roomAdmin` is for the room that `video` names, whatever other rooms the token opens.
+        let role_for = video_room.filter(|_| is_admin && own_role.is_none());
+        let role_for = role_for.map(|room| (room, no_admin));
+        let role = own_role.or(match is_admin {
             _ if !has_video => None,
-            (true, _) => Some(Role::Host),
-            (false, false) => Some(Role::Viewer),
-            (false, true) => Some(Role::Member),
+            true => Some(Role::Host),
+            false => Some(no_admin),
         });
+        let team = self.take("team")?;
         let identity: Option<String> = self.take("sub")?;
         if identity.as_deref().is_some_and(|sub| !is_name(sub)) {
             let what = format!("has 1 to {MAX_NAME} bytes, none of them controls");
@@ -326,14 +405,23 @@ impl Claims {
             let what = format!("has, with the name, at most {MAX_METADATA} bytes");
             return Err(self.wrong("metadata", &what));
         }
+        if metadata.as_ref().is_some_and(is_too_deep) {
+            let what = format!("nests deeper than {MAX_METADATA_DEPTH} levels");
+            return Err(self.wrong("metadata", &what));
+        }
         Ok(Grant {
             identity,
+            bearer: None,
             chooses_identity: false,
             call: self.take("call")?.unwrap_or(rooms.is_empty()),
             rooms: RoomScope::Matching(rooms),
             role,
+            role_for,
             list_rooms: video.flag("roomList")?,
             subscribe: may_subscribe,
+            team,
+            verified: true,
+            claims: None,
             invite: None,
             metadata,
             ends,

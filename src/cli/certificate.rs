@@ -99,4 +99,22 @@ mod tests {
         assert!(error.starts_with("tls.cert = "), "{error}");
         assert!(error.contains("do not fit"), "{error}");
     }
+
+    #[test]
+    fn a_file_of_another_form_is_named_by_check() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), 2100);
+        let pem = std::fs::read_to_string(dir.path().join("cert")).unwrap();
+        let wide = format!("\u{feff}{pem}").encode_utf16().collect::<Vec<_>>();
+        let wide: Vec<u8> = wide.into_iter().flat_map(u16::to_le_bytes).collect();
+        std::fs::write(dir.path().join("cert"), wide).unwrap();
+        let error = inspected(dir.path(), "call.example").unwrap_err();
+        assert!(
+            error.contains("UTF-16") && error.contains("UTF-8"),
+            "{error}"
+        );
+        std::fs::write(dir.path().join("cert"), [0x30, 0x82, 1, 2, 0x30]).unwrap();
+        let error = inspected(dir.path(), "call.example").unwrap_err();
+        assert!(error.contains("openssl x509 -inform DER"), "{error}");
+    }
 }

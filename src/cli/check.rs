@@ -7,7 +7,7 @@ use crate::relay;
 use crate::service;
 use serde_json::json;
 
-/// Tells whether relays will have no IPv4 address. What a name or a STUN server says is not known
+/// Whether relays will have no IPv4 address. What a name or a STUN server says is not known
 /// before the start.
 fn lacks_ipv4(config: &Config) -> bool {
     let public = &config.public;
@@ -26,10 +26,22 @@ pub fn check(loaded: Result<Config, ConfigError>, as_json: bool) -> (String, boo
                         .into(),
                 );
             }
+            let budget = &config.turn.budget;
+            let has_budget = [budget.total, budget.user, budget.secret] != [None; 3];
+            if has_budget && service::state_directory().is_none() {
+                config.warnings.push(
+                    "turn.budget is counted in memory: a restart begins the month at nothing \
+                     ($STATE_DIRECTORY names no folder; under systemd it does)"
+                        .into(),
+                );
+            }
             if lacks_ipv4(&config) {
                 config.warnings.push(net::NO_IPV4.into());
             }
         }
+        config
+            .warnings
+            .extend(crate::app::unreachable_backends(&config));
         config
     });
     match loaded {

@@ -5,6 +5,7 @@ use crate::auth::credential::IceIssuer;
 use crate::config::{Config, Span};
 use clap::Args;
 use serde_json::json;
+use std::fmt::Write;
 
 /// For whom, and for how long.
 #[derive(Debug, Args)]
@@ -19,8 +20,11 @@ pub struct CredentialsArgs {
     #[arg(long)]
     pub ttl: Option<Span>,
     /// Prints one JSON object.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "uri")]
     pub json: bool,
+    /// Prints a URI a line, as libdatachannel and GStreamer take them: turn://user:password@host.
+    #[arg(long)]
+    pub uri: bool,
 }
 
 /// Mints at `now` (Unix seconds) with `issuer`, which is that of `config`.
@@ -59,6 +63,12 @@ pub fn credentials(
         );
     };
     let (username, credential) = (&relay.username, &relay.credential);
+    if args.uri {
+        let (user, password) = (username.as_deref(), credential.as_deref());
+        let uri =
+            |url: &String| with_user(url, user.unwrap_or_default(), password.unwrap_or_default());
+        return Ok(relay.urls.iter().map(|url| uri(url) + "\n").collect());
+    }
     if args.json {
         let object = json!({
             "username": username,
@@ -77,6 +87,27 @@ pub fn credentials(
         credential.as_deref().unwrap_or_default(),
         Span(issuer.ttl),
     ))
+}
+
+/// An ICE URL (RFC 7065) with user and password before the host, each percent-encoded.
+fn with_user(url: &str, user: &str, password: &str) -> String {
+    let (scheme, rest) = url.split_once(':').unwrap_or(("turn", url));
+    format!("{scheme}://{}:{}@{rest}", encoded(user), encoded(password))
+}
+
+/// Percent-encodes all but RFC 3986's unreserved characters.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(byte.into());
+            }
+            // Writing to a string cannot fail.
+            _ => drop(write!(encoded, "%{byte:02X}")),
+        }
+    }
+    encoded
 }
 
 #[cfg(test)]
@@ -130,6 +161,38 @@ mod tests {
                 .any(|p| p == password)
         );
         assert_eq!(printed["iceServers"][1]["credential"], password);
+    }
+
+    #[test]
+    fn uris_hold_user_and_password_in_percent_encoding() {
+        let config = config(&[("CALLBOX_TURN__SECRETS", "north")]);
+        let urls = [
+            "turn:h:3478?transport=udp",
+            "turns:[2001:db8::1]:443?transport=tcp",
+        ];
+        let text = credentials(&config, issuer(&config, &urls), &args(&["--uri"]), NOW).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].starts_with("turn://1700003600%3Acli:"), "{text}");
+        assert!(lines[0].ends_with("@h:3478?transport=udp"), "{text}");
+        assert!(
+            lines[1].ends_with("@[2001:db8::1]:443?transport=tcp"),
+            "{text}"
+        );
+        let url = url::Url::parse(lines[0]).unwrap();
+        let decoded = |text: &str| {
+            let pair = format!("x={}", text.replace('+', "%2B"));
+            let (_, value) = form_urlencoded::parse(pair.as_bytes()).next().unwrap();
+            value.into_owned()
+        };
+        let (user, password) = (decoded(url.username()), decoded(url.password().unwrap()));
+        assert!(
+            config
+                .turn
+                .secrets
+                .passwords(&user)
+                .any(|own| own == password)
+        );
+        assert_eq!(encoded("a+/=:@ é"), "a%2B%2F%3D%3A%40%20%C3%A9");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! It says each step, does it, and never overwrites a configuration or a secret.
 
+use super::upgrade::{UNIT as SERVICE, UpgradeArgs, upgrade};
 use clap::Args;
 use rand::Rng;
 use std::fmt;
@@ -13,6 +14,9 @@ use std::process::Command;
 
 const UNIT: &str = include_str!("../../systemd/callbox.service");
 const CONFIGURATION: &str = include_str!("../../debian/callbox.toml");
+const SYSUSERS: &str = include_str!("../../systemd/sysusers.d/callbox.conf");
+const TMPFILES: &str = include_str!("../../systemd/tmpfiles.d/callbox.conf");
+const SYSUSERS_PATH: &str = "usr/local/lib/sysusers.d/callbox.conf";
 const USER: &str = "callbox";
 
 /// Where to install, and whether only to say so.
@@ -44,11 +48,18 @@ enum Step {
     Unit {
         path: PathBuf,
     },
+    /// What systemd is to know of users and directories: ours as well.
+    Rules {
+        path: PathBuf,
+        text: &'static str,
+    },
     Secret {
         path: PathBuf,
         bytes: usize,
     },
     Tell,
+    /// What runs goes on as this program.
+    Upgrade,
 }
 
 /// Whether a step had something to do.
@@ -66,6 +77,7 @@ pub fn install(args: &InstallArgs) -> Result<String, String> {
     let staged = args.root.is_some();
     let root = args.root.clone().unwrap_or_else(|| "/".into());
     let mut report = String::new();
+    let mut is_running = false;
     for step in steps(&root, staged) {
         if args.dry_run {
             report += &format!("would  {step}\n");
@@ -73,9 +85,15 @@ pub fn install(args: &InstallArgs) -> Result<String, String> {
         }
         let outcome = step.perform(if staged { None } else { group_id() });
         match outcome.map_err(|error| failure(&step, &error))? {
-            Done::Yes => report += &format!("done   {step}\n"),
+            Done::Yes => {
+                is_running |= matches!(step, Step::Upgrade);
+                report += &format!("done   {step}\n");
+            }
             Done::Kept => report += &format!("kept   {step}\n"),
         }
+    }
+    if is_running {
+        return Ok(report);
     }
     report += "\nnext:  edit /etc/callbox/callbox.toml, then\n       \
                callbox check --config /etc/callbox/callbox.toml\n       \
@@ -86,6 +104,14 @@ pub fn install(args: &InstallArgs) -> Result<String, String> {
 fn steps(root: &Path, staged: bool) -> Vec<Step> {
     let at = |path: &str| root.join(path);
     let mut steps = vec![
+        Step::Rules {
+            path: at(SYSUSERS_PATH),
+            text: SYSUSERS,
+        },
+        Step::Rules {
+            path: at("usr/local/lib/tmpfiles.d/callbox.conf"),
+            text: TMPFILES,
+        },
         Step::Program {
             path: at("usr/local/bin/callbox"),
         },
@@ -115,8 +141,9 @@ fn steps(root: &Path, staged: bool) -> Vec<Step> {
         },
     ];
     if !staged {
-        steps.insert(0, Step::User);
+        steps.insert(1, Step::User);
         steps.push(Step::Tell);
+        steps.push(Step::Upgrade);
     }
     steps
 }
@@ -128,16 +155,8 @@ impl Step {
                 if group.is_some() {
                     return Ok(Done::Kept);
                 }
-                run(Command::new("useradd").args([
-                    "--system",
-                    "--user-group",
-                    "--no-create-home",
-                    "--home-dir",
-                    "/nonexistent",
-                    "--shell",
-                    "/usr/sbin/nologin",
-                    USER,
-                ]))?;
+                let rules = Path::new("/").join(SYSUSERS_PATH);
+                run(Command::new("systemd-sysusers").arg(rules))?;
             }
             Self::Directory { path, mode } => {
                 fs::create_dir_all(path)?;
@@ -158,6 +177,10 @@ impl Step {
             }
             Self::Configuration { path } => return create(path, CONFIGURATION, group),
             Self::Secret { path, bytes } => return create(path, &secret(*bytes), group),
+            Self::Rules { path, text } => {
+                fs::create_dir_all(path.parent().unwrap_or(path))?;
+                replace(path, 0o644, text.as_bytes())?;
+            }
             Self::Unit { path } => {
                 fs::create_dir_all(path.parent().unwrap_or(path))?;
                 let unit = UNIT.replace("/usr/bin/callbox", "/usr/local/bin/callbox");
@@ -168,6 +191,18 @@ impl Step {
                     return Ok(Done::Kept);
                 }
                 run(Command::new("systemctl").arg("daemon-reload"))?;
+            }
+            Self::Upgrade => {
+                if !runs() {
+                    return Ok(Done::Kept);
+                }
+                let args = UpgradeArgs {
+                    pid: None,
+                    wait: true,
+                };
+                if upgrade(&args).is_err() {
+                    run(Command::new("systemctl").args(["restart", SERVICE]))?;
+                }
             }
         }
         Ok(Done::Yes)
@@ -225,6 +260,14 @@ fn secret(bytes: usize) -> String {
     secret.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Whether there is a service that runs.
+fn runs() -> bool {
+    let asked = Command::new("systemctl")
+        .args(["--quiet", "is-active", SERVICE])
+        .status();
+    Path::new("/run/systemd/system").exists() && asked.is_ok_and(|status| status.success())
+}
+
 fn run(command: &mut Command) -> io::Result<()> {
     match command.status()? {
         status if status.success() => Ok(()),
@@ -260,10 +303,12 @@ impl fmt::Display for Step {
             Self::Program { path } => write!(f, "copy this program to {}", path.display()),
             Self::Configuration { path } => write!(f, "write {} (mode 640)", path.display()),
             Self::Unit { path } => write!(f, "write the unit {}", path.display()),
+            Self::Rules { path, .. } => write!(f, "write {}", path.display()),
             Self::Secret { path, .. } => {
                 write!(f, "make a fresh secret in {} (mode 640)", path.display())
             }
             Self::Tell => f.write_str("have systemd read its units again"),
+            Self::Upgrade => f.write_str("have the running service go on as this program"),
         }
     }
 }
@@ -308,6 +353,44 @@ mod tests {
         assert!(report.contains("kept   make a fresh secret"), "{report}");
         let again = fs::read_to_string(at("etc/callbox/secrets/auth")).unwrap();
         assert_eq!(again, secret);
+    }
+
+    #[test]
+    fn systemd_makes_the_user_and_the_folder_that_the_installation_makes() {
+        let rules = |text: &str| -> Vec<Vec<String>> {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
+            lines.map(words).collect()
+        };
+        let users = rules(SYSUSERS);
+        assert_eq!((users.len(), &*users[0][0], &*users[0][1]), (1, "u", USER));
+        let root = Path::new("/");
+        let shut: Vec<_> = steps(root, true)
+            .into_iter()
+            .filter_map(|step| match step {
+                Step::Directory { path, mode } if mode & 0o007 == 0 => Some(
+                    [
+                        "d",
+                        &path.display().to_string(),
+                        &format!("{mode:04o}"),
+                        "root",
+                        USER,
+                        "-",
+                    ]
+                    .map(str::to_owned)
+                    .to_vec(),
+                ),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(rules(TMPFILES), shut);
+        assert!(UNIT.contains(&format!("User={USER}")));
+    }
+
+    #[test]
+    fn the_unit_keeps_secrets_out_of_core_dumps_and_bounds_memory() {
+        assert!(UNIT.lines().any(|line| line == "LimitCORE=0"));
+        assert!(UNIT.lines().any(|line| line.starts_with("MemoryMax=")));
     }
 
     #[test]

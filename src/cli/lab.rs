@@ -1,5 +1,5 @@
-//! `callbox behind`: started here, done by the program `callbox-lab`, so that the box itself
-//! carries no NAT.
+//! `callbox behind` and `callbox natlab`: started here, done by the program `callbox-lab`, so that
+//! the box itself carries no NAT and no peer connection.
 
 use clap::Args;
 use std::env;
@@ -14,7 +14,7 @@ const PROGRAM: &str = "callbox-lab";
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub struct LabArgs {
-    /// `callbox behind --help` lists them.
+    /// `callbox behind --help` and `callbox natlab --help` list them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

@@ -8,17 +8,38 @@ mod install;
 mod lab;
 pub mod nat;
 mod token;
+mod trace;
+mod upgrade;
+mod user;
 
 pub use certificate::check_certificate;
 pub use check::check;
 pub use credentials::{CredentialsArgs, credentials};
-pub use doctor::{DoctorArgs, doctor};
+pub use doctor::{DoctorArgs, doctor, reach};
 pub use install::{InstallArgs, install};
 pub use lab::{LabArgs, lab};
 pub use token::{Printed, RoleName, TokenArgs, token};
+pub use trace::{TraceArgs, trace};
+pub use upgrade::{UpgradeArgs, upgrade};
+pub use user::{UserArgs, user};
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Reads the arguments of the program.
+///
+/// # Errors
+/// There is nothing to run: help, the version or what is wrong was printed.
+pub fn arguments<T: Parser>() -> Result<T, ExitCode> {
+    T::try_parse().map_err(|error| {
+        let _ = error.print();
+        match error.use_stderr() {
+            true => ExitCode::FAILURE,
+            false => ExitCode::SUCCESS,
+        }
+    })
+}
 
 /// The one box that a WebRTC app needs: signaling, STUN/TURN, and the credentials between them.
 #[derive(Debug, Parser)]
@@ -36,7 +57,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Runs the box (the default).
-    Serve(Source),
+    Serve(ServeArgs),
+    /// Has the running service hand everything over to the program that is installed now.
+    Upgrade(UpgradeArgs),
     /// Validates the configuration without binding a port, and prints what applies.
     Check {
         /// The configuration.
@@ -52,10 +75,28 @@ pub enum Command {
     Token(TokenArgs),
     /// Mints TURN credentials and prints them with an `iceServers` block.
     Credentials(CredentialsArgs),
+    /// Shows who says what to whom in a running box: type, sender, receiver, size and time.
+    Trace(TraceArgs),
+    /// Adds, lists or removes people who log in, and programs with a fixed TURN password.
+    User(UserArgs),
     /// Runs a program behind a NAT of a kind: `callbox behind symmetric -- chromium URL`.
     Behind(LabArgs),
+    /// Calls between peers behind each kind of NAT, through a box: which path does each take?
+    Natlab(LabArgs),
     /// Installs this program as a systemd service: user, configuration with fresh secrets, unit.
     Install(InstallArgs),
+}
+
+/// What `serve` is given.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub source: Source,
+    /// Serves nothing: checks the configuration and prints whether this program goes on from a
+    /// hand-over of that format. A running box asks so before it hands over.
+    #[arg(long, value_name = "FORMAT")]
+    pub check_handover: Option<u32>,
 }
 
 /// Where the configuration comes from.

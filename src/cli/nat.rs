@@ -4,28 +4,25 @@
 //! still tells a mapping that depends on the port, which is what decides whether peers meet
 //! directly.
 
+pub use crate::net::stun::Datagrams;
+use crate::net::stun::{self, Answer, Schedule};
 use serde::Serialize;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
-use stun::agent::TransactionId;
-use stun::attributes::{ATTR_CHANGE_REQUEST, ATTR_OTHER_ADDRESS};
-use stun::message::{BINDING_REQUEST, CLASS_SUCCESS_RESPONSE, Getter, Message, Setter};
-use stun::xoraddr::XorMappedAddress;
 use tokio::net::UdpSocket;
-use tokio::time::{Instant, timeout_at};
 
-/// Requests are sent at these times after the first (RFC 8489 section 6.2.1, cut short: silence is
-/// an answer here).
-const SENDINGS: [Duration; 4] = [
-    Duration::ZERO,
-    Duration::from_millis(250),
-    Duration::from_millis(600),
-    Duration::from_millis(1_100),
-];
-/// When nothing has come by then, nothing will.
-const SILENCE: Duration = Duration::from_millis(1_800);
+/// RFC 8489 section 6.2.1, cut short: silence is an answer here.
+const SCHEDULE: Schedule = Schedule {
+    sendings: &[
+        Duration::ZERO,
+        Duration::from_millis(250),
+        Duration::from_millis(600),
+        Duration::from_millis(1_100),
+    ],
+    silence: Duration::from_millis(1_800),
+};
 const CHANGE_ADDRESS: u8 = 0x04;
 const CHANGE_PORT: u8 = 0x02;
 
@@ -85,14 +82,19 @@ pub struct Discovery {
     pub filtering: Option<Filtering>,
 }
 
+/// Whether a STUN server answers over UDP.
+pub async fn is_answered(socket: &impl Datagrams, server: SocketAddr) -> bool {
+    ask(socket, server, 0).await.is_some()
+}
+
 /// Asks `server` from `socket`; `fresh`, which has sent nothing yet, finds out what is let in.
 /// `None` if nothing comes back: UDP does not pass.
 ///
 /// # Errors
 /// The socket's own address is not known.
 pub async fn discover(
-    socket: &UdpSocket,
-    fresh: &UdpSocket,
+    socket: &impl Datagrams,
+    fresh: &impl Datagrams,
     server: Server,
 ) -> io::Result<Option<Discovery>> {
     let Some(first) = ask(socket, server.primary, 0).await else {
@@ -115,7 +117,7 @@ pub async fn discover(
 }
 
 async fn mapping(
-    socket: &UdpSocket,
+    socket: &impl Datagrams,
     server: Server,
     local: SocketAddr,
     first: &Answer,
@@ -149,7 +151,7 @@ async fn mapping(
 }
 
 /// RFC 5780 section 4.4, from a socket that has sent to nobody else.
-async fn filtering(socket: &UdpSocket, server: SocketAddr) -> Option<Filtering> {
+async fn filtering(socket: &impl Datagrams, server: SocketAddr) -> Option<Filtering> {
     ask(socket, server, 0).await?;
     if let Some(answer) = ask(socket, server, CHANGE_ADDRESS | CHANGE_PORT).await {
         // Servers with one address ignore the request or answer from where they were asked.
@@ -163,7 +165,7 @@ async fn filtering(socket: &UdpSocket, server: SocketAddr) -> Option<Filtering> 
 }
 
 /// The address that a socket sends from, where it is bound to none.
-async fn local_address(socket: &UdpSocket, towards: SocketAddr) -> io::Result<SocketAddr> {
+async fn local_address(socket: &impl Datagrams, towards: SocketAddr) -> io::Result<SocketAddr> {
     let bound = socket.local_addr()?;
     if !bound.ip().is_unspecified() {
         return Ok(bound);
@@ -173,57 +175,8 @@ async fn local_address(socket: &UdpSocket, towards: SocketAddr) -> io::Result<So
     Ok(SocketAddr::new(look.local_addr()?.ip(), bound.port()))
 }
 
-struct Answer {
-    from: SocketAddr,
-    mapped: SocketAddr,
-    other: Option<SocketAddr>,
-}
-
-/// One request, sent until it is answered or silence is sure.
-async fn ask(socket: &UdpSocket, server: SocketAddr, change: u8) -> Option<Answer> {
-    let mut request = Message::new();
-    let setters: [Box<dyn Setter>; 2] = [Box::new(TransactionId::new()), Box::new(BINDING_REQUEST)];
-    request.build(&setters).ok()?;
-    if change != 0 {
-        request.add(ATTR_CHANGE_REQUEST, &[0, 0, 0, change]);
-    }
-    let started = Instant::now();
-    let mut buffer = [0; 2_048];
-    for n in 0..SENDINGS.len() {
-        let _ = socket.send_to(&request.raw, server).await;
-        let until = started + SENDINGS.get(n + 1).copied().unwrap_or(SILENCE);
-        while let Ok(Ok((length, from))) = timeout_at(until, socket.recv_from(&mut buffer)).await {
-            if let Some(answer) = read(&buffer[..length], from, &request) {
-                return Some(answer);
-            }
-        }
-    }
-    None
-}
-
-fn read(bytes: &[u8], from: SocketAddr, request: &Message) -> Option<Answer> {
-    let mut message = Message {
-        raw: bytes.to_vec(),
-        ..Message::default()
-    };
-    message.decode().ok()?;
-    let fits = message.transaction_id == request.transaction_id
-        && message.typ.class == CLASS_SUCCESS_RESPONSE;
-    if !fits {
-        return None;
-    }
-    let mut mapped = XorMappedAddress::default();
-    mapped.get_from(&message).ok()?;
-    let mut other = stun::addr::MappedAddress::default();
-    let other = other
-        .get_from_as(&message, ATTR_OTHER_ADDRESS)
-        .ok()
-        .map(|()| SocketAddr::new(other.ip, other.port));
-    Some(Answer {
-        from,
-        mapped: SocketAddr::new(mapped.ip, mapped.port),
-        other,
-    })
+async fn ask(socket: &impl Datagrams, server: SocketAddr, change: u8) -> Option<Answer> {
+    stun::ask(socket, server, change, SCHEDULE).await
 }
 
 impl fmt::Display for Mapping {

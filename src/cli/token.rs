@@ -77,6 +77,7 @@ pub fn token(config: &Config, args: &TokenArgs, now: u64) -> Result<Printed, Str
         rooms: args.rooms.clone(),
         role: args.role.map(Role::from),
         call: args.call.then_some(true),
+        login: None,
     };
     let (token, expires_at) = signer.sign(&bearer, now, args.ttl.0);
     let url = page_link(&page(config), link_room(&args.rooms), Some(&token));
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_key_is_told_with_its_mend() {
+    fn a_missing_key_is_named_with_its_fix() {
         let asked = args("--identity a");
         let error = token(&config(&[]), &asked, NOW).unwrap_err();
         assert!(error.contains("--config FILE"), "{error}");

@@ -3,17 +3,26 @@
 //! A translator knows `signal`'s interface and `protocol`. It owns no socket, clock, lock or task;
 //! its paths and headers are in `http`.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+mod memory;
 pub mod mqtt;
 pub mod object;
 pub mod peerjs;
+pub mod socketio;
 pub mod trystero;
 pub mod tutorial;
 pub mod writer;
 pub mod y_webrtc;
 
+#[cfg(any(test, fuzzing))]
+pub use memory::fuzz as fuzz_memory;
+
 use crate::signal::{Closing, Dialect, Incoming, Outgoing, Output};
 use mqtt::Mqtt;
 use peerjs::PeerJs;
+use socketio::SocketIo;
+use std::sync::Arc;
 use std::time::Instant;
 use trystero::Trystero;
 use tutorial::Tutorial;
@@ -34,6 +43,12 @@ pub struct Settings {
     pub peerjs: Option<PeerJsSettings>,
     /// MQTT over WebSocket.
     pub mqtt: bool,
+    /// Topics of MQTT that are rooms.
+    pub mqtt_rooms: Option<Arc<mqtt::RoomTopics>>,
+    /// `/api/messages`.
+    pub polling: bool,
+    /// Socket.IO.
+    pub socketio: Option<socketio::Profile>,
 }
 
 /// How PeerJS is spoken.
@@ -55,6 +70,10 @@ macro_rules! dialects {
         pub enum Foreign { $($(#[$doc])* $name($type),)+ }
 
         impl Dialect for Foreign {
+            fn is_timeless(&self) -> bool {
+                match self { $(Self::$name(dialect) => dialect.is_timeless(),)+ }
+            }
+
             fn opened(&mut self, now: Instant, out: &mut Output<'_>) {
                 match self { $(Self::$name(dialect) => dialect.opened(now, out),)+ }
             }
@@ -73,6 +92,10 @@ macro_rules! dialects {
 
             fn timed_out(&mut self, now: Instant, out: &mut Output<'_>) {
                 match self { $(Self::$name(dialect) => dialect.timed_out(now, out),)+ }
+            }
+
+            fn memory(&self, now: Instant) -> Option<String> {
+                match self { $(Self::$name(dialect) => dialect.memory(now),)+ }
             }
 
             fn closing(&mut self, closing: &Closing, out: &mut Output<'_>) -> u16 {
@@ -99,6 +122,8 @@ dialects! {
     PeerJs(PeerJs),
     /// MQTT, which needs more room than the others.
     Mqtt(Box<Mqtt>),
+    /// Socket.IO, likewise.
+    SocketIo(Box<SocketIo>),
 }
 
 #[cfg(test)]

@@ -3,15 +3,16 @@
 //! A client takes an id and writes to ids. The token in its URL proves, when it comes again, that it
 //! is the same client; on a box with tokens it is the JWT.
 
+mod memory;
+
 use super::object::Object;
 use super::y_webrtc::exchange;
 use crate::protocol::{
-    Addressed, ClientMessage, CloseCode, ExchangeReply, ExchangeRequest, FrameError, FrameType,
-    MessageType, Request, Takeover, write_json_str,
+    Addressed, ClientMessage, CloseCode, ExchangeReply, ExchangeRequest, FrameType, MessageType,
+    Request, Takeover, write_json_str,
 };
 use crate::signal::hub::Event;
-use crate::signal::sdp;
-use crate::signal::{Asked, Closing, Dialect, Incoming, Outgoing, Output};
+use crate::signal::{Asked, Closing, Dialect, Incoming, Outgoing, Output, sdp};
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -28,6 +29,8 @@ pub struct Hello {
     pub proof: u128,
     /// The JWT, where the box asks for one.
     pub token: Option<SecretString>,
+    /// What OPEN will carry, once the hub has given it.
+    payload: Option<String>,
 }
 
 impl Hello {
@@ -57,9 +60,13 @@ impl Hello {
             id,
             proof: u128::from_be_bytes(*head),
             token: Some(SecretString::from(if key_is_jwt { given } else { token })),
+            payload: None,
         })
     }
 }
+
+/// What a page has to know where only relayed candidates pass.
+const RELAY_ONLY: &str = r#""iceTransportPolicy":"relay""#;
 
 /// One connection of PeerJS.
 #[derive(Debug)]
@@ -103,14 +110,17 @@ impl PeerJs {
     }
 
     fn read(&self, text: &str) -> Asked {
-        let object = Object::parse(text)?;
+        let Ok(object) = Object::parse(text) else {
+            // As any other message that asks for nothing: the limits hold for it.
+            return exchange(ExchangeRequest::Idle);
+        };
         let kind = object.string("type").unwrap_or_default();
         let dst = object.string("dst").filter(|dst| !dst.is_empty());
         let (kind, counted) = match &*kind {
-            "OFFER" => ("OFFER", MessageType::Message),
-            "ANSWER" => ("ANSWER", MessageType::Message),
+            "OFFER" => ("OFFER", MessageType::Offer),
+            "ANSWER" => ("ANSWER", MessageType::Answer),
             "CANDIDATE" => ("CANDIDATE", MessageType::Candidate),
-            "LEAVE" => ("LEAVE", MessageType::Message),
+            "LEAVE" => ("LEAVE", MessageType::Hangup),
             // HEARTBEAT asks for nothing. EXPIRE, OPEN, ID-TAKEN and ERROR are the server's.
             _ => return exchange(ExchangeRequest::Idle),
         };
@@ -129,7 +139,7 @@ impl PeerJs {
             },
         };
         let message = Arc::new(Addressed {
-            kind,
+            kind: Cow::Borrowed(kind),
             payload: payload.map(Box::from),
         });
         Ok(ClientMessage {
@@ -137,7 +147,7 @@ impl PeerJs {
             id: None,
             kind: counted,
             request: Request::Exchange(ExchangeRequest::Send {
-                to: dst.into_owned(),
+                to: dst.into(),
                 message,
                 parks: kind != "LEAVE",
             }),
@@ -146,6 +156,10 @@ impl PeerJs {
 }
 
 impl Dialect for PeerJs {
+    fn is_timeless(&self) -> bool {
+        true
+    }
+
     fn opened(&mut self, _: Instant, out: &mut Output<'_>) {
         match &mut self.state {
             State::Refused(reason) => {
@@ -158,6 +172,7 @@ impl Dialect for PeerJs {
                 kind: MessageType::Register,
                 request: Request::Exchange(ExchangeRequest::Open {
                     token: hello.token.take(),
+                    name: Some(hello.id.clone()),
                 }),
             })),
             State::Open(_) | State::Ended => {}
@@ -167,7 +182,7 @@ impl Dialect for PeerJs {
     fn decode(&mut self, message: Incoming<'_>, _: Instant, out: &mut Output<'_>) {
         out.request(match message {
             Incoming::Text(text) => self.read(text),
-            Incoming::Binary(_) => Err(FrameError::binary()),
+            Incoming::Binary(_) => exchange(ExchangeRequest::Idle),
         });
     }
 
@@ -175,7 +190,7 @@ impl Dialect for PeerJs {
         match (&outgoing.event, &self.state) {
             (Event::Addressed { from, message }, State::Open(own)) => {
                 let payload = message.payload.as_deref();
-                out.text(&frame(message.kind, from, own, payload));
+                write_frame(&message.kind, from, own, payload, out);
             }
             (Event::Exchange(reply), _) => self.answer(reply, out),
             (Event::Native(body), State::Waits(_)) if body.kind() == FrameType::Error => {
@@ -186,6 +201,10 @@ impl Dialect for PeerJs {
             }
             _ => {}
         }
+    }
+
+    fn memory(&self, _: Instant) -> Option<String> {
+        self.to_memory()
     }
 
     fn closing(&mut self, closing: &Closing, out: &mut Output<'_>) -> u16 {
@@ -200,39 +219,71 @@ impl PeerJs {
     fn answer(&mut self, reply: &ExchangeReply, out: &mut Output<'_>) {
         match (reply, &mut self.state) {
             (ExchangeReply::Opened, State::Waits(hello)) => {
+                // They come before the answer to the claim, behind which messages may wait.
+                out.request(exchange(ExchangeRequest::Ice));
                 out.request(exchange(ExchangeRequest::Claim {
                     name: std::mem::take(&mut hello.id),
                     proof: hello.proof,
                     takeover: Takeover::Shared,
                 }));
             }
-            (ExchangeReply::Claimed { name }, _) => {
-                self.state = State::Open(Arc::clone(name));
-                out.text(r#"{"type":"OPEN"}"#);
+            (ExchangeReply::Ice(servers), State::Waits(hello)) => {
+                hello.payload = serde_json::to_string(servers).ok();
+            }
+            (ExchangeReply::Claimed { name }, state) => {
+                let payload = match std::mem::replace(state, State::Open(Arc::clone(name))) {
+                    State::Waits(hello) => hello.payload,
+                    _ => None,
+                };
+                // Clients that know nothing of it pass over it.
+                out.text(&match (
+                    payload.as_deref().and_then(|p| p.strip_prefix('{')),
+                    self.relay_only,
+                ) {
+                    (None, _) => r#"{"type":"OPEN"}"#.to_owned(),
+                    (Some(rest), false) => format!(r#"{{"type":"OPEN","payload":{{{rest}}}"#),
+                    (Some(rest), true) => {
+                        format!(r#"{{"type":"OPEN","payload":{{{RELAY_ONLY},{rest}}}"#)
+                    }
+                });
             }
             (ExchangeReply::Taken, _) => self.end("ID-TAKEN", "the id is taken", out),
             (ExchangeReply::Absent { name, own }, _) => {
-                out.text(&frame("EXPIRE", name, own, None));
+                write_frame("EXPIRE", name, own, None, out);
             }
             _ => {}
         }
     }
 }
 
-fn frame(kind: &str, src: &str, dst: &str, payload: Option<&str>) -> String {
-    let mut text = String::with_capacity(96 + payload.map_or(0, str::len));
-    text.push_str(r#"{"type":""#);
-    text.push_str(kind);
-    text.push_str(r#"","src":"#);
-    write_json_str(&mut text, src);
-    text.push_str(r#","dst":"#);
-    write_json_str(&mut text, dst);
-    if let Some(payload) = payload {
-        text.push_str(r#","payload":"#);
-        text.push_str(payload);
+fn write_frame(kind: &str, src: &str, dst: &str, payload: Option<&str>, out: &mut Output<'_>) {
+    let (src, dst) = (in_json(src), in_json(dst));
+    let (name, payload) = match payload {
+        Some(payload) => (r#"","payload":"#, payload),
+        None => ("\"", ""),
+    };
+    out.text_of(&[
+        r#"{"type":""#,
+        kind,
+        r#"","src":""#,
+        &src,
+        r#"","dst":""#,
+        &dst,
+        name,
+        payload,
+        "}",
+    ]);
+}
+
+/// A text as it stands in JSON between quotes. Nearly every id is the same there.
+fn in_json(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_plain) {
+        return Cow::Borrowed(text);
     }
-    text.push('}');
-    text
+    let mut quoted = String::with_capacity(text.len() + 8);
+    write_json_str(&mut quoted, text);
+    Cow::Owned(quoted[1..quoted.len() - 1].to_owned())
 }
 
 /// A payload without what tells an address; `None` where nothing of it may pass. What the
@@ -265,219 +316,4 @@ fn relayed_only(payload: &RawValue) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::tests::{self as harness, Done};
-    use super::*;
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    fn hello() -> Hello {
-        Hello::read("key=peerjs&id=ann&token=abc&version=1.5.5", "peerjs", false).unwrap()
-    }
-
-    /// A connection that has its id.
-    fn ann(relay_only: bool) -> PeerJs {
-        let mut dialect = PeerJs::new(Ok(hello()), relay_only);
-        let done = harness::opened(&mut dialect);
-        assert!(matches!(
-            done.requests[0],
-            Ok(ExchangeRequest::Open { token: Some(_) })
-        ));
-        let done = reply(&mut dialect, ExchangeReply::Opened);
-        assert!(matches!(
-            &done.requests[0],
-            Ok(ExchangeRequest::Claim { name, takeover: Takeover::Shared, .. }) if name == "ann"
-        ));
-        let done = reply(&mut dialect, ExchangeReply::Claimed { name: "ann".into() });
-        assert_eq!(done.texts, [r#"{"type":"OPEN"}"#]);
-        dialect
-    }
-
-    fn reply(dialect: &mut PeerJs, reply: ExchangeReply) -> Done {
-        harness::event(dialect, Event::Exchange(Box::new(reply)))
-    }
-
-    /// What a frame asks for, and what its receiver "bob" gets.
-    fn relayed(dialect: &mut PeerJs, frame: &Value) -> Option<Value> {
-        let mut done = harness::text(dialect, &frame.to_string());
-        let request = done.requests.pop().unwrap().unwrap();
-        let ExchangeRequest::Send { message, .. } = request else {
-            assert!(matches!(request, ExchangeRequest::Idle));
-            return None;
-        };
-        let mut bob = PeerJs {
-            state: State::Open("bob".into()),
-            relay_only: false,
-        };
-        let from = "ann".into();
-        let done = harness::event(&mut bob, Event::Addressed { from, message });
-        Some(serde_json::from_str(&done.texts[0]).unwrap())
-    }
-
-    #[test]
-    fn the_query_names_id_token_and_key() {
-        let read = |query, jwt| Hello::read(query, "peerjs", jwt).map(|hello| hello.id);
-        assert_eq!(read("key=peerjs&id=a%20b&token=x", false), Ok("a b".into()));
-        for query in [
-            "",
-            "key=peerjs&id=a",
-            "key=peerjs&token=x",
-            "id=a&token=x",
-            "key=peerjs&id=&token=x",
-        ] {
-            assert_eq!(
-                read(query, false),
-                Err("the URL needs id, token and key"),
-                "{query}"
-            );
-        }
-        let wrong = Err("the key is not the one of this server");
-        assert_eq!(read("key=other&id=a&token=x", false), wrong);
-        assert_eq!(read("key=a.b.c&id=a&token=x", false), wrong);
-        assert_eq!(read("key=a.b.c&id=a&token=x", true), Ok("a".into()));
-        assert_eq!(read("key=other&id=a&token=x", true), wrong);
-        let proof = |query| Hello::read(query, "peerjs", false).unwrap().proof;
-        assert_eq!(
-            proof("key=peerjs&id=a&token=x"),
-            proof("key=peerjs&id=b&token=x")
-        );
-        assert_ne!(
-            proof("key=peerjs&id=a&token=x"),
-            proof("key=peerjs&id=a&token=y")
-        );
-    }
-
-    #[test]
-    fn who_is_refused_hears_why_and_is_closed() {
-        let mut dialect = PeerJs::new(Err("no"), false);
-        let done = harness::opened(&mut dialect);
-        assert_eq!(done.texts, [r#"{"type":"ERROR","payload":{"msg":"no"}}"#]);
-        assert_eq!(done.closing.unwrap().code, CloseCode::Normal);
-        // Taken.
-        let mut dialect = PeerJs::new(Ok(hello()), false);
-        let done = reply(&mut dialect, ExchangeReply::Taken);
-        let text = r#"{"type":"ID-TAKEN","payload":{"msg":"the id is taken"}}"#;
-        assert_eq!(done.texts, [text]);
-        assert!(done.closing.is_some());
-        // By the hub: before an id the reason is an ERROR, with one it is the close frame's.
-        let closing = Closing {
-            code: CloseCode::Unauthorized,
-            reason: "unauthorized",
-        };
-        let mut dialect = PeerJs::new(Ok(hello()), false);
-        let done = harness::closing(&mut dialect, &closing);
-        let text = r#"{"type":"ERROR","payload":{"msg":"unauthorized"}}"#;
-        assert_eq!(
-            (done.texts, done.status),
-            (vec![text.to_owned()], Some(4001))
-        );
-        assert!(harness::closing(&mut ann(false), &closing).texts.is_empty());
-    }
-
-    #[test]
-    fn four_fields_are_relayed_and_the_source_is_the_servers() {
-        let mut dialect = ann(false);
-        let payload = json!({"sdp": {"type": "offer", "sdp": "v=0"}, "type": "data",
-            "connectionId": "dc_1", "metadata": {"n": [1, 2]}, "label": "dc_1"});
-        for kind in ["OFFER", "ANSWER", "CANDIDATE", "LEAVE"] {
-            let frame = json!({"type": kind, "src": "eve", "dst": "bob", "payload": payload,
-                "iceServers": [], "key": "x"});
-            let expected = json!({"type": kind, "src": "ann", "dst": "bob", "payload": payload});
-            assert_eq!(relayed(&mut dialect, &frame), Some(expected));
-        }
-        let done = reply(
-            &mut dialect,
-            ExchangeReply::Absent {
-                name: "carl".into(),
-                own: "ann".into(),
-            },
-        );
-        assert_eq!(
-            done.texts,
-            [r#"{"type":"EXPIRE","src":"carl","dst":"ann"}"#]
-        );
-        let done = harness::text(&mut dialect, r#"{"type":"LEAVE"}"#);
-        assert!(matches!(done.requests[0], Ok(ExchangeRequest::Release)));
-        for text in ["", "x", "[]", "5"] {
-            let done = harness::text(&mut dialect, text);
-            assert!(done.requests[0].as_ref().unwrap_err().malformed, "{text}");
-        }
-    }
-
-    /// Attacks: what the server says, no client says to another.
-    #[test]
-    fn the_servers_words_are_not_relayed() {
-        let mut dialect = ann(false);
-        for kind in [
-            "OPEN",
-            "ID-TAKEN",
-            "ERROR",
-            "EXPIRE",
-            "INVALID-KEY",
-            "HEARTBEAT",
-            "offer",
-            "X",
-        ] {
-            let frame = json!({"type": kind, "src": "x", "dst": "bob", "payload": {"msg": "bye"}});
-            assert_eq!(relayed(&mut dialect, &frame), None, "{kind}");
-        }
-        let frame = json!({"type": "OFFER", "payload": {}});
-        assert_eq!(relayed(&mut dialect, &frame), None, "to nobody");
-        let twice = r#"{"type":"EXPIRE","type":"OFFER","dst":"bob","payload":1}"#;
-        let twice: Box<RawValue> = serde_json::from_str(twice).unwrap();
-        let done = harness::text(&mut dialect, twice.get());
-        let Ok(ExchangeRequest::Send { message, .. }) = &done.requests[0] else {
-            panic!()
-        };
-        assert_eq!(
-            (message.kind, message.payload.as_deref()),
-            ("OFFER", Some("1"))
-        );
-    }
-
-    #[test]
-    fn where_only_relayed_candidates_pass_addresses_do_not() {
-        let mut dialect = ann(true);
-        let candidate = |dialect: &mut PeerJs, kind: &str| {
-            let line = format!("candidate:1 1 udp 1 192.0.2.7 5 typ {kind} raddr 10.0.0.1 rport 9");
-            let payload = json!({"candidate": {"candidate": line, "sdpMid": "0"},
-                "type": "data", "connectionId": "dc_1"});
-            relayed(
-                dialect,
-                &json!({"type": "CANDIDATE", "dst": "bob", "payload": payload}),
-            )
-        };
-        assert_eq!(candidate(&mut dialect, "host"), None);
-        let relay = candidate(&mut dialect, "relay").unwrap().to_string();
-        assert!(
-            relay.contains("192.0.2.7") && !relay.contains("10.0.0.1"),
-            "{relay}"
-        );
-        let sdp = "v=0\r\nc=IN IP4 10.0.0.1\r\na=candidate:1 1 udp 1 10.0.0.1 5 typ host\r\n";
-        let payload = json!({"sdp": {"type": "offer", "sdp": sdp}, "type": "data",
-            "connectionId": "dc_1", "hidden": "10.0.0.1"});
-        let frame = json!({"type": "OFFER", "dst": "bob", "payload": payload});
-        let offer = relayed(&mut dialect, &frame).unwrap();
-        assert!(!offer.to_string().contains("10.0.0.1"), "{offer}");
-        assert_eq!(offer["payload"]["sdp"]["type"], "offer");
-        let unreadable = json!({"type": "OFFER", "dst": "bob", "payload": {"sdp": {"sdp": [sdp]}}});
-        assert_eq!(relayed(&mut dialect, &unreadable), None);
-        let text = json!({"type": "OFFER", "dst": "bob", "payload": "10.0.0.1"});
-        assert_eq!(relayed(&mut dialect, &text), None);
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_brings_it_down(text in "\\PC{0,80}", relay_only: bool) {
-            harness::text(&mut ann(relay_only), &text);
-        }
-
-        #[test]
-        fn any_payload_arrives_as_sent(text in "\\PC{0,60}", number: i64) {
-            let payload = json!({"text": text, "list": [number, null, {"deep": [[text]]}]});
-            let frame = json!({"type": "ANSWER", "dst": "bob", "payload": payload});
-            let got = relayed(&mut ann(false), &frame).unwrap();
-            prop_assert_eq!(&got["payload"], &payload);
-        }
-    }
-}
+mod tests;

@@ -58,7 +58,14 @@ pub(super) fn watch(act: impl FnOnce(&mut Output<'_>)) -> Done {
                 other => panic!("{other:?}"),
             }));
     }
-    let mut rest = &frames[..];
+    (done.texts, done.binaries) = messages(&frames);
+    done
+}
+
+/// The texts and the bytes among frames of a server.
+pub(super) fn messages(frames: &[u8]) -> (Vec<String>, Vec<Vec<u8>>) {
+    let (mut texts, mut binaries) = (vec![], vec![]);
+    let mut rest = frames;
     while !rest.is_empty() {
         let (length, header) = match rest[1] {
             126 => (u16::from_be_bytes([rest[2], rest[3]]).into(), 4),
@@ -70,11 +77,11 @@ pub(super) fn watch(act: impl FnOnce(&mut Output<'_>)) -> Done {
         };
         let payload = rest[header..header + length].to_vec();
         match rest[0] {
-            0x81 => done.texts.push(String::from_utf8(payload).unwrap()),
-            0x82 => done.binaries.push(payload),
+            0x81 => texts.push(String::from_utf8(payload).unwrap()),
+            0x82 => binaries.push(payload),
             other => panic!("frame {other:x}"),
         }
         rest = &rest[header + length..];
     }
-    done
+    (texts, binaries)
 }

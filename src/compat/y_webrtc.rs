@@ -12,12 +12,15 @@ use crate::signal::sdp;
 use crate::signal::{Asked, Dialect, Incoming, Outgoing, Output};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Topics in one frame: as many as a connection may have.
 const MAX_TOPICS: usize = 1_000;
+/// How a publication begins.
+const HEAD: &str = r#"{"type":"publish","topic":"#;
+/// The fields that the server writes.
+const OWN: [&str; 3] = ["type", "topic", "clients"];
 /// What a client gets for its `ping`.
 const PONG: &str = r#"{"type":"pong"}"#;
 
@@ -30,6 +33,10 @@ pub struct YWebrtc {
 }
 
 impl Dialect for YWebrtc {
+    fn is_timeless(&self) -> bool {
+        true
+    }
+
     fn opened(&mut self, _: Instant, out: &mut Output<'_>) {
         out.request(open());
     }
@@ -55,15 +62,17 @@ impl Dialect for YWebrtc {
             clients,
             ..
         } = &outgoing.event
+            && let Ok(text) = std::str::from_utf8(&publication.payload)
         {
-            let mut frame = Vec::with_capacity(publication.payload.len() + 24);
-            frame.extend_from_slice(&publication.payload);
-            // Writing to a Vec succeeds.
-            let _ = write!(frame, ",\"clients\":{clients}}}");
-            if let Ok(text) = std::str::from_utf8(&frame) {
-                out.text(text);
-            }
+            let mut digits = [0; 10];
+            let clients = decimal(*clients, &mut digits);
+            out.text_of(&[text, ",\"clients\":", clients, "}"]);
         }
+    }
+
+    /// The settings say everything.
+    fn memory(&self, _: Instant) -> Option<String> {
+        Some(String::new())
     }
 }
 
@@ -102,15 +111,17 @@ impl YWebrtc {
     fn publication(self, object: &Object<'_>) -> Option<Arc<Publication>> {
         let topic = object.string("topic").filter(|topic| is_topic(topic))?;
         let raw = object.get("topic")?.get();
-        let mut text = format!(r#"{{"type":"publish","topic":{raw}"#);
-        for (name, raw) in object.fields() {
-            // The server alone writes these, for decoders that ignore case as well.
-            if ["type", "topic", "clients"]
-                .iter()
-                .any(|own| folds_to(name, own))
-            {
-                continue;
-            }
+        // The server alone writes these, for decoders that ignore case as well.
+        let is_own = |name| (OWN.iter()).any(|own| folds_to(name, own));
+        let kept = || object.fields().filter(|(name, _)| !is_own(name));
+        // As much as there will be, so that nothing is copied once more; names with escapes are rare.
+        let length: usize = kept()
+            .map(|(name, raw)| name.len() + raw.get().len() + 4)
+            .sum();
+        let mut text = String::with_capacity(HEAD.len() + raw.len() + length);
+        text.push_str(HEAD);
+        text.push_str(raw);
+        for (name, raw) in kept() {
             let raw = match (self.relay_only, name) {
                 (false, _) => Cow::Borrowed(raw.get()),
                 (true, "data") => Cow::Owned(relayed_only(raw)?),
@@ -126,6 +137,7 @@ impl YWebrtc {
             properties: [].into(),
             payload: text.into_bytes().into(),
             qos: 0,
+            room: None,
         }))
     }
 }
@@ -165,30 +177,53 @@ fn relayed_signal(signal: &RawValue) -> Option<String> {
     }
 }
 
+/// A number as text, at the end of its room.
+fn decimal(mut number: u32, digits: &mut [u8; 10]) -> &str {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return std::str::from_utf8(&digits[at..]).unwrap_or_default();
+        }
+    }
+}
+
 /// The connection's first request.
 pub(super) fn open() -> Asked {
     Ok(ClientMessage {
         dialect: None,
         id: None,
         kind: MessageType::Register,
-        request: Request::Exchange(ExchangeRequest::Open { token: None }),
+        request: Request::Exchange(ExchangeRequest::Open {
+            token: None,
+            name: None,
+        }),
     })
 }
 
 /// A request that counts as a message.
 pub(super) fn exchange(request: ExchangeRequest) -> Asked {
-    Ok(ClientMessage {
+    Ok(message(request))
+}
+
+/// The same, to be changed.
+pub(super) fn message(request: ExchangeRequest) -> ClientMessage {
+    ClientMessage {
         dialect: None,
         id: None,
         kind: MessageType::Message,
         request: Request::Exchange(request),
-    })
+    }
 }
 
 pub(super) fn wish(topic: String) -> Wish {
     Wish {
         topic: topic.into(),
         options: SubscriptionOptions::default(),
+        room: None,
+        is_refused: false,
     }
 }
 
@@ -241,11 +276,21 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_written_as_it_is() {
+        for number in [0, 7, 10, 200, 4_294_967_295] {
+            assert_eq!(decimal(number, &mut [0; 10]), number.to_string());
+        }
+    }
+
+    #[test]
     fn topics_are_subscribed_and_left_and_what_is_not_one_is_passed_over() {
         let mut dialect = OPEN;
         assert!(matches!(
             request(harness::opened(&mut dialect)),
-            ExchangeRequest::Open { token: None }
+            ExchangeRequest::Open {
+                token: None,
+                name: None
+            }
         ));
         let long = "x".repeat(MAX_TOPIC + 1);
         let frame = json!({"type": "subscribe", "topics": ["a", 5, null, "", long, "b"]});

@@ -1,9 +1,9 @@
 //! Raw values become valid ones; what is wrong is collected on the way.
 
-use super::collect::Check;
-use super::raw::{Http, Raw};
+use super::collect::{Check, is_host};
+use super::raw::{BudgetThen, Http, Raw};
 use super::tls::CertificateSource;
-use super::{AddressRule, Config, Listen, Public, Turn};
+use super::{AddressRule, Budget, Config, Listen, Public, Turn};
 use crate::auth::InviteKeys;
 use crate::auth::credential::TurnSecrets;
 use crate::origin::AllowedOrigin;
@@ -25,7 +25,7 @@ const TURN_PORT: u16 = 3478;
 /// Where Binding requests are answered as well by default: from two ports, a client tells what kind
 /// of NAT it is behind (RFC 5780).
 const SECOND_STUN_PORT: u16 = 3479;
-/// The longest pause of a relay worker: what nobody hears.
+/// The longest pause of a relay worker: a delay that is not audible in a call.
 const MAX_COALESCE: Duration = Duration::from_millis(5);
 /// More threads than any machine has use for; workers are numbered in a byte.
 const MAX_WORKERS: usize = 256;
@@ -45,10 +45,18 @@ impl Check<'_> {
         let turn = self.turn(&raw, loopback);
         if let Some(verifier) = &mut auth.verifier {
             verifier.accept_invites(InviteKeys::new(&turn.secrets));
+            verifier.accept_logins(auth.people.clone());
         }
         let tls = self.tls(&raw);
+        let cluster = self.cluster(&raw, &mut effective, &tls);
         let compat = self.compat(&raw, loopback && auth.mode == super::Mode::Open);
         let hooks = self.hooks(&raw);
+        let policy = self.policy(&raw);
+        if let Some(all) = raw.net.denied_clients.iter().find(|n| n.prefix_len() == 0) {
+            self.problem("net.denied_clients", all, "refuses everybody")
+                .set_fix("name the networks that misbehave, e.g. [\"203.0.113.0/24\"]");
+        }
+        self.judge_networks(&raw, loopback);
         self.limits(&raw);
         let http = Http {
             allowed_origins: self.origins(&raw.http.allowed_origins),
@@ -58,6 +66,7 @@ impl Check<'_> {
             .http
             .allowed_origins
             .clone_from(&http.allowed_origins);
+        self.root(&raw);
         if raw.http.listen.is_empty() && raw.tls.listen.is_empty() {
             self.problem("http.listen", "[]", "leaves nothing to connect to")
                 .set_fix("name at least one address, e.g. [\"127.0.0.1:8080\"]");
@@ -81,28 +90,50 @@ impl Check<'_> {
             turn,
             compat,
             drain_grace: raw.drain.grace.0,
+            upgrade_handover: raw.upgrade.handover && cluster.is_none(),
+            cluster,
             hooks,
+            policy,
+            denied_clients: raw.net.denied_clients,
             metrics: raw.metrics.listen,
             log: raw.log,
             warnings: std::mem::take(&mut self.warnings),
+            files: std::mem::take(&mut self.files),
             effective,
+            layers: None,
+        }
+    }
+
+    /// The application's own page.
+    fn root(&mut self, raw: &Raw) {
+        let Some(root) = &raw.http.root else {
+            return;
+        };
+        if !root.is_dir() {
+            self.problem(
+                "http.root",
+                root.display(),
+                "is not a folder that can be read",
+            )
+            .set_fix("name the folder that holds the application's index.html");
+        } else if !root.join("index.html").is_file() {
+            self.warnings.push(format!(
+                "http.root = {}: there is no index.html in it, so / answers 404",
+                root.display()
+            ));
         }
     }
 
     fn public(&mut self, raw: &Raw) -> Public {
-        if let Some(host) = &raw.public.host {
-            let is_name = !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
-            if !is_name && host.parse::<IpAddr>().is_err() {
-                self.problem(
-                    "public.host",
-                    format!("{host:?}"),
-                    "is not a valid host name or IP address",
-                )
-                .set_fix("write the bare name, e.g. \"call.example.org\": no scheme, no port");
-            }
+        if let Some(host) = &raw.public.host
+            && !is_host(host)
+        {
+            self.problem(
+                "public.host",
+                format!("{host:?}"),
+                "is not a valid host name or IP address",
+            )
+            .set_fix("write the bare name, e.g. \"call.example.org\": no scheme, no port");
         }
         for url in &raw.public.ice_urls {
             if !["stun:", "turn:", "turns:"]
@@ -155,6 +186,7 @@ impl Check<'_> {
         }
         Public {
             host: raw.public.host.clone(),
+            turn_host: raw.cluster.turn_host.clone(),
             ice_urls: raw.public.ice_urls.clone(),
             addresses,
             stun: raw.public.stun.clone(),
@@ -178,13 +210,14 @@ impl Check<'_> {
 
     fn turn(&mut self, raw: &Raw, loopback: bool) -> Turn {
         let turn = &raw.turn;
-        if turn.realm.is_empty() || turn.realm.len() > MAX_REALM || turn.realm.contains('"') {
+        let unwelcome = |c: char| c == '"' || c.is_control();
+        if turn.realm.is_empty() || turn.realm.len() > MAX_REALM || turn.realm.contains(unwelcome) {
             self.problem(
                 "turn.realm",
                 format!("{:?}", turn.realm),
                 "is not a valid realm",
             )
-            .set_fix("write 1 to 127 characters without quotes, e.g. your domain");
+            .set_fix("write 1 to 127 characters without quotes and controls, e.g. your domain");
         }
         let mut secrets = turn.secrets.clone();
         if let Some(path) = &turn.secrets_file {
@@ -212,6 +245,7 @@ impl Check<'_> {
             let file = turn.secrets_file.as_deref();
             self.judge_secret("turn.secrets", secret.expose_secret(), file);
         }
+        let users = self.turn_users(raw);
         let made_secret = secrets.is_empty();
         let secrets = TurnSecrets::new(secrets)
             .unwrap_or_else(|| TurnSecrets::new(vec![made_secret_text()]).expect("there is one"));
@@ -239,13 +273,15 @@ impl Check<'_> {
                 "is a delay that calls would feel",
             )
             .set_fix(
-                "\"65us\" is the default, \"200us\" takes least CPU time, \"0s\" switches it off",
+                "\"30us\" is the default, \"200us\" takes least CPU time, \"0s\" switches it off",
             );
         }
         Turn {
             enabled: turn.enabled,
             realm: turn.realm.clone(),
             secrets,
+            users,
+            users_file: turn.users_file.clone(),
             made_secret,
             ttl: turn.ttl.0,
             max_session: turn.max_session.0,
@@ -262,6 +298,13 @@ impl Check<'_> {
             total_quota: turn.total_quota,
             max_rate: turn.max_rate,
             total_rate: turn.total_rate,
+            icmp: turn.icmp,
+            budget: Budget {
+                total: turn.budget.total.map(|size| size.0),
+                user: turn.budget.user.map(|size| size.0),
+                secret: turn.budget.secret.map(|size| size.0),
+                refuses: turn.budget.then == BudgetThen::Refuse,
+            },
         }
     }
 

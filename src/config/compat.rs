@@ -21,6 +21,8 @@ pub struct Compat {
     pub peerjs_paths: Vec<String>,
     /// `compat.peerjs.relay_only`.
     pub peerjs_relay_only: bool,
+    /// `compat.mqtt.rooms`.
+    pub mqtt_rooms: Option<String>,
     /// `compat.y-webrtc.relay_only`.
     pub y_webrtc_relay_only: bool,
 }
@@ -40,17 +42,6 @@ impl Check<'_> {
             None if is_loopback_and_open => BTreeSet::from([Protocol::Tutorials]),
             None => BTreeSet::new(),
         };
-        for (protocol, name) in [
-            (Protocol::SocketIo, "socketio"),
-            (Protocol::Polling, "polling"),
-        ] {
-            if enabled.contains(&protocol) {
-                self.warnings.push(format!(
-                    "compat.enabled names {name:?}, which this version does not serve yet: its \
-                     paths answer 404"
-                ));
-            }
-        }
         let socketio_profile = raw.compat.socketio.profile;
         if socketio_profile != SocketIoProfile::default() && !enabled.contains(&Protocol::SocketIo)
         {
@@ -66,11 +57,18 @@ impl Check<'_> {
             self.problem("compat.peerjs.key", "", "is empty")
                 .set_fix("leave it out, or give clients a key to name");
         }
+        let mqtt_rooms = match &raw.compat.mqtt.rooms {
+            Some(pattern) => self.mqtt_rooms(pattern),
+            // A tutorial shows its room in this topic.
+            None if enabled.contains(&Protocol::Tutorials) => Some("room/{room}/signaling".into()),
+            None => None,
+        };
         let peerjs_paths = peerjs
             .paths
             .iter()
             .filter_map(|path| self.peerjs_path(path));
         Compat {
+            mqtt_rooms,
             enabled,
             socketio_profile,
             lobby: is_loopback_and_open,
@@ -81,6 +79,24 @@ impl Check<'_> {
         }
     }
 
+    /// A pattern of topics with one `{room}`; empty: no topic is a room.
+    fn mqtt_rooms(&mut self, pattern: &str) -> Option<String> {
+        let is_plain = !pattern.contains(['+', '#', '\0']) && !pattern.starts_with('$');
+        let rest = pattern.replacen("{room}", "", 1);
+        if pattern.is_empty()
+            || is_plain && rest.len() < pattern.len() && !rest.contains(['{', '}'])
+        {
+            return Some(pattern.to_owned()).filter(|pattern| !pattern.is_empty());
+        }
+        self.problem(
+            "compat.mqtt.rooms",
+            pattern,
+            "is not a topic with one {room} in it",
+        )
+        .set_fix("write \"room/{room}/signaling\", or \"\" for no topic that is a room");
+        None
+    }
+
     /// A prefix with a slash at both ends, as clients write it into their URLs.
     fn peerjs_path(&mut self, path: &str) -> Option<String> {
         let is_plain = |segment: &str| {
@@ -88,7 +104,7 @@ impl Check<'_> {
             !segment.is_empty() && segment.bytes().all(is_word) && !matches!(segment, "." | "..")
         };
         let bare = path.trim_matches('/');
-        let reserved = ["v1", "ws", "sdk", "assets", "check", "admin"];
+        let reserved = ["v1", "ws", "sdk", "assets", "check", "admin", "socket.io"];
         let first = bare.split('/').next().unwrap_or("");
         if bare.is_empty() || bare.split('/').all(is_plain) && !reserved.contains(&first) {
             let slash = if bare.is_empty() { "" } else { "/" };

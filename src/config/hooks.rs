@@ -3,18 +3,20 @@
 use super::collect::Check;
 use super::raw::Raw;
 use hyper::Uri;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 /// The application's backend.
 #[derive(Debug, Clone)]
 pub struct Hooks {
     /// Who is asked before join, register, call and create.
     pub authorize: Option<Uri>,
-    /// Signs the questions; present where there is somebody to ask.
+    /// Where events go.
+    pub url: Option<Uri>,
+    /// Signs questions and events; present where there is a backend.
     pub secret: Option<SecretString>,
     /// Whether a question without an answer counts as allowed.
     pub fail_open: bool,
-    /// Whether the URL may lead to addresses that the relay refuses.
+    /// Whether the URLs may lead to addresses that the relay refuses.
     pub allow_private: bool,
 }
 
@@ -23,7 +25,8 @@ impl Check<'_> {
         let hooks = &raw.hooks;
         let authorize = self.backend("hooks.authorize", hooks.authorize.as_deref());
         let secret = self.secret("hooks.secret", hooks.secret.clone(), &hooks.secret_file);
-        let is_used = hooks.authorize.is_some();
+        let url = self.backend("hooks.url", hooks.url.as_deref());
+        let is_used = hooks.authorize.is_some() || hooks.url.is_some();
         if is_used && hooks.secret.is_none() && hooks.secret_file.is_none() {
             self.problem("hooks.secret", "", "is not set, and a backend is named")
                 .set_fix(
@@ -31,8 +34,13 @@ impl Check<'_> {
                      checks the header Callbox-Signature",
                 );
         }
+        if let Some(secret) = &secret {
+            let file = hooks.secret_file.as_deref();
+            self.judge_secret("hooks.secret", secret.expose_secret(), file);
+        }
         Hooks {
             authorize,
+            url,
             secret,
             fail_open: hooks.fail_open,
             allow_private: hooks.allow_private,
@@ -44,6 +52,8 @@ impl Check<'_> {
         let uri = text.parse::<Uri>().ok().filter(|uri| {
             matches!(uri.scheme_str(), Some("http" | "https"))
                 && uri.host().is_some_and(|host| !host.is_empty())
+                // It would stand in the log and be sent to nobody.
+                && !uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
         });
         match uri {
             Some(uri) => Some(uri),

@@ -2,17 +2,16 @@
 //!
 //! Nothing is judged here beyond the form of a single value; [`super::Config`] does that.
 
+use super::forms::{list, networks, passwords, secrets, some_list, some_word, word};
 use super::protocols::{Protocol, SocketIoProfile};
+use super::rules::{CallRule, MessageRule, NamedToken};
 use super::values::{BitRate, ByteRate, Frequency, Ports, Size, Span};
 use ipnet::IpNet;
 use secrecy::SecretString;
-use serde::de::{self, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::fmt;
-use std::marker::PhantomData;
+use serde::{Deserialize, Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 macro_rules! tables {
@@ -43,7 +42,11 @@ tables! {
         turn: Turn = Turn::default(),
         compat: Compat = Compat::default(),
         drain: Drain = Drain::default(),
+        cluster: Cluster = Cluster::default(),
+        upgrade: Upgrade = Upgrade::default(),
         hooks: Hooks = Hooks::default(),
+        policy: Policy = Policy::default(),
+        net: Net = Net::default(),
         metrics: Metrics = Metrics::default(),
         log: Log = Log::default(),
     }
@@ -62,9 +65,10 @@ tables! {
         listen: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
         #[serde(deserialize_with = "list")]
         allowed_origins: Vec<String> = vec![],
-        #[serde(deserialize_with = "list")]
+        #[serde(deserialize_with = "networks")]
         trusted_proxies: Vec<IpNet> = vec![],
         pages: bool = true,
+        root: Option<PathBuf> = None,
     }
     /// The port that carries HTTPS, WSS and TURN over TLS.
     Tls {
@@ -85,27 +89,33 @@ tables! {
     }
     /// Who may come in.
     Auth {
+        #[serde(deserialize_with = "some_word")]
         mode: Option<Mode> = None,
         #[serde(serialize_with = "redact")]
         secret: Option<SecretString> = None,
         secret_file: Option<PathBuf> = None,
         public_key: Option<String> = None,
-        jwks: Option<PathBuf> = None,
+        jwks: Option<String> = None,
         #[serde(deserialize_with = "list")]
         algorithms: Vec<String> = vec![],
         #[serde(serialize_with = "redact")]
         admin_token: Option<SecretString> = None,
         admin_token_file: Option<PathBuf> = None,
+        admin_tokens: BTreeMap<String, NamedToken> = BTreeMap::new(),
         issuer: Option<String> = None,
         #[serde(deserialize_with = "list")]
         audience: Vec<String> = vec![],
         leeway: Span = Span(Duration::from_secs(5)),
         enforce_exp: bool = false,
+        #[serde(serialize_with = "redact_map", deserialize_with = "passwords")]
+        users: BTreeMap<String, SecretString> = BTreeMap::new(),
+        users_file: Option<PathBuf> = None,
     }
     /// Limits of rooms.
     Rooms {
         max_peers: u32 = 50,
         max_rooms: u32 = 10_000,
+        #[serde(deserialize_with = "word")]
         unique_identity: UniqueIdentity = UniqueIdentity::Allow,
         list: bool = false,
     }
@@ -131,6 +141,9 @@ tables! {
         #[serde(serialize_with = "redact_all", deserialize_with = "secrets")]
         secrets: Vec<SecretString> = vec![],
         secrets_file: Option<PathBuf> = None,
+        #[serde(serialize_with = "redact_map", deserialize_with = "passwords")]
+        users: BTreeMap<String, SecretString> = BTreeMap::new(),
+        users_file: Option<PathBuf> = None,
         ttl: Span = Span(Duration::from_secs(3600)),
         max_session: Span = Span(Duration::from_secs(24 * 3600)),
         #[serde(deserialize_with = "some_list")]
@@ -138,19 +151,29 @@ tables! {
         #[serde(deserialize_with = "some_list")]
         tcp: Option<Vec<SocketAddr>> = None,
         workers: Option<u32> = None,
-        coalesce: Span = Span(Duration::from_micros(65)),
+        coalesce: Span = Span(Duration::from_micros(30)),
         #[serde(deserialize_with = "list")]
         alternate: Vec<SocketAddr> = vec![],
         relay_ports: Ports = Ports(49152..=65535),
-        #[serde(deserialize_with = "list")]
+        #[serde(deserialize_with = "networks")]
         allowed_peers: Vec<IpNet> = vec![],
-        #[serde(deserialize_with = "list")]
+        #[serde(deserialize_with = "networks")]
         denied_peers: Vec<IpNet> = vec![],
         user_quota: u32 = 128,
         ip_quota: u32 = 1_000,
         total_quota: u32 = 10_000,
         max_rate: Option<BitRate> = None,
         total_rate: Option<BitRate> = None,
+        icmp: bool = false,
+        budget: Budget = Budget::default(),
+    }
+    /// What may be relayed in a month.
+    Budget {
+        total: Option<Size> = None,
+        user: Option<Size> = None,
+        secret: Option<Size> = None,
+        #[serde(deserialize_with = "word")]
+        then: BudgetThen = BudgetThen::Warn,
     }
     /// Foreign protocols.
     Compat {
@@ -158,6 +181,7 @@ tables! {
         enabled: Option<Vec<Protocol>> = None,
         socketio: SocketIo = SocketIo::default(),
         peerjs: PeerJs = PeerJs::default(),
+        mqtt: Mqtt = Mqtt::default(),
         #[serde(rename = "y-webrtc")]
         y_webrtc: YWebrtc = YWebrtc::default(),
     }
@@ -168,20 +192,48 @@ tables! {
         paths: Vec<String> = vec!["/".to_owned(), "/peerjs".to_owned()],
         relay_only: bool = false,
     }
+    /// MQTT.
+    Mqtt {
+        rooms: Option<String> = None,
+    }
     /// y-webrtc.
     YWebrtc {
         relay_only: bool = false,
     }
     /// Applications over Socket.IO.
     SocketIo {
+        #[serde(deserialize_with = "word")]
         profile: SocketIoProfile = SocketIoProfile::Relay,
     }
     /// The end of a run.
     Drain {
         grace: Span = Span(Duration::from_secs(30)),
     }
+    /// Several nodes as one service.
+    Cluster {
+        #[serde(serialize_with = "redact")]
+        redis: Option<SecretString> = None,
+        redis_file: Option<PathBuf> = None,
+        ca: Option<PathBuf> = None,
+        cert: Option<PathBuf> = None,
+        key: Option<PathBuf> = None,
+        prefix: String = "callbox".to_owned(),
+        node: Option<String> = None,
+        lease: Span = Span(Duration::from_secs(10)),
+        #[serde(deserialize_with = "word")]
+        isolated: Isolated = Isolated::Serve,
+        #[serde(serialize_with = "redact_all", deserialize_with = "secrets")]
+        secret: Vec<SecretString> = vec![],
+        secret_file: Option<PathBuf> = None,
+        turn_host: Option<String> = None,
+    }
+    /// What an upgrade does.
+    Upgrade {
+        handover: bool = true,
+    }
     /// The application's backend.
     Hooks {
+        url: Option<String> = None,
         authorize: Option<String> = None,
         #[serde(serialize_with = "redact")]
         secret: Option<SecretString> = None,
@@ -189,14 +241,28 @@ tables! {
         fail_open: bool = false,
         allow_private: bool = false,
     }
+    /// What members may send, and whom they may call.
+    Policy {
+        messages: Vec<MessageRule> = vec![],
+        calls: Vec<CallRule> = vec![],
+    }
+    /// Every listener.
+    Net {
+        #[serde(deserialize_with = "networks")]
+        denied_clients: Vec<IpNet> = vec![],
+    }
     /// Metrics beside the admin API.
     Metrics {
         listen: Option<SocketAddr> = None,
     }
     /// What is written to the log.
     Log {
+        #[serde(deserialize_with = "word")]
         format: LogFormat = LogFormat::Text,
+        #[serde(deserialize_with = "word")]
         level: LogLevel = LogLevel::Info,
+        #[serde(deserialize_with = "word")]
+        addresses: LogAddresses = LogAddresses::Full,
     }
 }
 
@@ -232,6 +298,38 @@ pub enum LogFormat {
     Json,
 }
 
+/// What a node of a cluster does without Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolated {
+    /// It serves the rooms that it has.
+    Serve,
+    /// It closes its connections.
+    Stop,
+}
+
+/// What happens once a budget is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BudgetThen {
+    /// The log says so.
+    Warn,
+    /// New allocations are refused until the month ends.
+    Refuse,
+}
+
+/// What of client addresses reaches logs, the admin API and the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogAddresses {
+    /// All.
+    Full,
+    /// The network: /24 of IPv4, /48 of IPv6.
+    Network,
+    /// Nothing.
+    None,
+}
+
 /// The least severe line that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -244,59 +342,11 @@ pub enum LogLevel {
     Trace,
 }
 
-/// A list, or text with commas between its items: what an environment variable can hold.
-fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + FromStr<Err: fmt::Display>,
-{
-    struct List<T>(PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de> + FromStr<Err: fmt::Display>> Visitor<'de> for List<T> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list")
-        }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
-            let items = text
-                .split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty());
-            items
-                .map(|item| {
-                    item.parse()
-                        .map_err(|e| E::custom(format!("{item:?}: {e}")))
-                })
-                .collect()
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
-            let mut list = vec![];
-            while let Some(item) = items.next_element()? {
-                list.push(item);
-            }
-            Ok(list)
-        }
-    }
-
-    deserializer.deserialize_any(List(PhantomData))
-}
-
-fn some_list<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + FromStr<Err: fmt::Display>,
-{
-    list(deserializer).map(Some)
-}
-
-fn secrets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SecretString>, D::Error> {
-    Ok(list::<D, String>(deserializer)?
-        .into_iter()
-        .map(SecretString::from)
-        .collect())
+fn redact_map<S: Serializer>(
+    secrets: &BTreeMap<String, SecretString>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(secrets.keys().map(|name| (name, REDACTED)))
 }
 
 const REDACTED: &str = "(redacted)";

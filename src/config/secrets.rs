@@ -1,11 +1,15 @@
 //! What is warned of where secrets are weak, or open to everybody on the machine.
 
 use super::collect::Check;
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// A secret of fewer bytes can be guessed from what it signed.
 const SHORT: usize = 16;
+/// Different bytes in what somebody has drawn: fewer are the filling of an example. Sixteen hexadecimal
+/// digits by chance have so few once in thirty thousand times.
+const DIFFERENT: usize = 6;
 /// The permission of everybody to read, of chmod(2).
 const OTHERS_READ: u32 = 0o004;
 
@@ -19,6 +23,11 @@ impl Check<'_> {
                 "{key} has {length} bytes and can be guessed: `openssl rand -hex 32` makes one that \
                  cannot"
             ));
+        } else if length > 0 && secret.bytes().collect::<BTreeSet<_>>().len() < DIFFERENT {
+            self.warnings.push(format!(
+                "{key} repeats a few characters and can be guessed: `openssl rand -hex 32` makes one \
+                 that cannot"
+            ));
         }
         let written = self.origin_of(key);
         if let Some(file) = file.or(written.as_deref().map(Path::new)) {
@@ -26,8 +35,16 @@ impl Check<'_> {
         }
     }
 
-    /// Warns of an admin token that a list of words has.
+    /// Warns of an admin token that a list of words has, and of one that no request can bring.
     pub(super) fn judge_admin_token(&mut self, key: &str, token: &str) {
+        let is_visible = |c: char| c.is_ascii() && !c.is_ascii_control();
+        if token.trim() != token || !token.chars().all(is_visible) {
+            self.warnings.push(format!(
+                "{key} begins or ends with a space, or has a character that is not ASCII: no \
+                 Authorization header brings it, and the admin API refuses everybody; \
+                 `openssl rand -hex 32` makes a token"
+            ));
+        }
         let is_word = !token.is_empty()
             && token
                 .chars()
@@ -95,6 +112,20 @@ mod tests {
         }
         let auth = warned("[auth]\nmode = \"jwt\"\nsecret = \"short\"");
         assert!(auth.contains("auth.secret has 5 bytes"), "{auth}");
+        for filling in ["ssssssssssssssssssssssssssssssss", "00000000000000000000"] {
+            let auth = warned(&format!("[auth]\nmode = \"jwt\"\nsecret = {filling:?}"));
+            assert!(auth.contains("auth.secret repeats"), "{auth}");
+        }
+        for dead in [
+            " 0123456789abcdef",
+            "0123456789\nabcdef",
+            "0123456789abcdefñ",
+        ] {
+            let dead = warned(&format!("[auth]\nadmin_token = {dead:?}"));
+            assert!(dead.contains("admin API refuses everybody"), "{dead}");
+        }
+        let hooks = warned("[hooks]\nurl = \"https://app.example/\"\nsecret = \"short\"");
+        assert!(hooks.contains("hooks.secret has 5 bytes"), "{hooks}");
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use super::raw::Raw;
 use super::{ConfigError, Problem};
 use config::{File, FileFormat, Map, Source, Value, ValueKind};
+use serde_json::json;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 const PREFIX: &str = "CALLBOX_";
@@ -12,6 +14,13 @@ const PREFIX: &str = "CALLBOX_";
 pub(super) struct Layers {
     root: Value,
     known: BTreeMap<String, serde_json::Value>,
+}
+
+impl fmt::Debug for Layers {
+    /// The values may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layers").finish_non_exhaustive()
+    }
 }
 
 impl Layers {
@@ -28,9 +37,13 @@ impl Layers {
         };
         let mut builder = config::Config::builder();
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|error| {
+            let bytes = std::fs::read(path).map_err(|error| {
                 Problem::new("--config", path.display(), error)
                     .fix("name a file that this user can read")
+            })?;
+            let text = String::from_utf8(bytes).map_err(|error| {
+                Problem::new("--config", path.display(), not_utf8(error.as_bytes()))
+                    .fix("save it as UTF-8")
             })?;
             // Parsed by itself first: this error shows the line, the merged one would not.
             text.parse::<toml::Table>().map_err(|error| {
@@ -99,7 +112,12 @@ impl Layers {
                 .strip_prefix(key)
                 .is_some_and(|rest| rest.starts_with('.'))
         };
+        let is_named_by_operator = |(known, default): (&String, &serde_json::Value)| {
+            let inside = key.strip_prefix(known.as_str());
+            default.is_object() && inside.is_some_and(|rest| rest.starts_with('.'))
+        };
         self.known.contains_key(key)
+            || self.known.iter().any(is_named_by_operator)
             || matches!(value.kind, ValueKind::Table(_)) && self.known.keys().any(is_table)
     }
 
@@ -114,14 +132,59 @@ impl Layers {
             config::ConfigError::At { error, key, .. } => (key.clone(), error.to_string()),
             other => (None, other.to_string()),
         };
-        let key = key.unwrap_or_default();
-        let origin = self.origin(key.split('[').next().unwrap_or_default());
-        let fix = match self.known.get(key.split('[').next().unwrap_or_default()) {
-            Some(default) if !default.is_null() => format!("write it like its default, {default}"),
+        // Inside of a list the library leaves the dot out.
+        let key = dotted(&key.unwrap_or_default());
+        let outer = key.split('[').next().unwrap_or_default();
+        let origin = self.origin(outer);
+        // What is written may be a token, and stays hidden.
+        if let Some(name) = key.strip_prefix("auth.admin_tokens.")
+            && !reason.starts_with("unknown field")
+        {
+            let (reason, fix) = match name.rsplit_once('.') {
+                Some((_, "scope")) => (
+                    "is not a list of scopes",
+                    "write \"read\", \"act\", \"mint\", or a list of them",
+                ),
+                Some(_) => ("is not text", "write it in double quotes"),
+                None => (
+                    "is not a table",
+                    "write { token = \"…\", scope = \"read\" }",
+                ),
+            };
+            return Problem::new(&key, "", reason)
+                .origin(origin)
+                .fix(fix)
+                .into();
+        }
+        let reason = match reason.split_once(", expected struct ") {
+            Some((unexpected, _)) => format!("{unexpected}, expected a table"),
+            None => reason,
+        };
+        let says_nothing = |default: &serde_json::Value| {
+            default.is_null() || default == &json!([]) || default == &json!({})
+        };
+        let fix = match self.known.get(outer) {
+            // The form has said it.
+            _ if reason.contains("; write ") => String::new(),
+            Some(default) if !says_nothing(default) => {
+                format!("write it like its default, {default}")
+            }
             _ => "config/callbox.toml shows how it is written".into(),
         };
         Problem::new(key, "", reason).origin(origin).fix(fix).into()
     }
+}
+
+/// `list[0]key` as `list[0].key`.
+fn dotted(key: &str) -> String {
+    let mut dotted = String::new();
+    for letter in key.chars() {
+        if dotted.ends_with(']') && letter.is_alphanumeric() {
+            dotted.push('.');
+        }
+        dotted.push(letter);
+    }
+    dotted
 }
 
 /// Names the place and the fault. The library would show the line, and a secret may stand on it.
@@ -154,12 +217,13 @@ pub(super) fn flat(raw: &Raw) -> BTreeMap<String, serde_json::Value> {
 
 fn leaves(prefix: &str, value: &serde_json::Value, out: &mut BTreeMap<String, serde_json::Value>) {
     match value.as_object() {
-        Some(table) => {
+        // An empty table is one whose keys are the operator's.
+        Some(table) if !table.is_empty() => {
             for (key, inner) in table {
                 leaves(&joined(prefix, key), inner, out);
             }
         }
-        None => {
+        _ => {
             out.insert(prefix.to_owned(), value.clone());
         }
     }
@@ -302,4 +366,13 @@ fn array(text: &str) -> Option<Vec<String>> {
         other => other.to_string(),
     };
     Some(items.into_iter().map(text).collect())
+}
+
+/// What a text is that is not UTF-8.
+fn not_utf8(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is UTF-16, which some editors call Unicode",
+        bytes if bytes.iter().take(64).any(|byte| *byte == 0) => "is UTF-16, or not a text",
+        _ => "is not UTF-8",
+    }
 }

@@ -56,7 +56,9 @@ fn the_commented_file_shows_every_key_at_its_default() {
 fn keys_of(prefix: &str, table: &toml::Table, out: &mut Vec<String>) {
     for (key, value) in table {
         match value {
-            toml::Value::Table(inner) => keys_of(&format!("{prefix}{key}."), inner, out),
+            toml::Value::Table(inner) if !inner.is_empty() => {
+                keys_of(&format!("{prefix}{key}."), inner, out)
+            }
             _ => out.push(format!("{prefix}{key}")),
         }
     }
@@ -90,7 +92,7 @@ fn the_environment_overrides_the_file() {
 }
 
 #[test]
-fn each_error_names_key_value_reason_and_mend() {
+fn each_error_names_key_value_reason_and_fix() {
     let error = |toml| load(toml, &[]).unwrap_err();
     assert_eq!(
         error("[turn]\nuser_qouta = 3"),
@@ -102,11 +104,14 @@ fn each_error_names_key_value_reason_and_mend() {
          did you mean auth.secret?"
     );
     let cidr = error("[turn]\ndenied_peers = [\"10.0.0.0/33\"]");
-    assert!(cidr.starts_with("turn.denied_peers[0] (FILE): "), "{cidr}");
+    assert!(
+        cidr.starts_with("turn.denied_peers (FILE): \"10.0.0.0/33\" "),
+        "{cidr}"
+    );
     assert_eq!(
         error("[signal]\nheartbeat = \"soon\""),
         "signal.heartbeat (FILE): \"soon\" is not a duration; write e.g. \"30s\", \"10m\" or \
-         \"1h\"; write it like its default, \"25s\""
+         \"1h\""
     );
     let line = error("[turn\n");
     assert!(
@@ -115,6 +120,10 @@ fn each_error_names_key_value_reason_and_mend() {
     );
     let missing = error("[auth]\nmode = \"jwt\"\nsecret_file = \"/nonexistent/secret\"");
     assert!(missing.contains("auth.secret_file = /nonexistent/secret (FILE): No such file"));
+    let network = error("[net]\ndenied_clients = [\"203.0.113\"]");
+    assert!(network.contains("e.g. \"203.0.113.0/24\""), "{network}");
+    let word = error("[turn.budget]\nthen = \"stop\"");
+    assert!(word.contains("\"stop\" is not one of its words"), "{word}");
     let kind = error("[turn]\nuser_quota = \"many\"");
     assert!(kind.starts_with("turn.user_quota (FILE): "), "{kind}");
     let unreadable = Config::load(Some(Path::new("/nonexistent.toml")), std::iter::empty());
@@ -234,7 +243,7 @@ fn secrets_may_live_in_files_one_a_line() {
 }
 
 #[test]
-fn a_line_that_is_no_toml_is_named_and_not_shown() {
+fn a_line_that_is_not_toml_is_named_and_not_shown() {
     let error = load(
         "[turn]\nttl = \"1h\"\n[auth]\nsecret = hunter2-very-secret\n",
         &[],
@@ -257,4 +266,27 @@ fn an_unknown_table_is_refused_even_if_empty() {
     let error = load("[trun]\n", &[]).unwrap_err();
     assert!(error.starts_with("trun = a value: is not a key"), "{error}");
     assert!(load("[turn]\n[tls.acme]\n", &[]).is_ok());
+}
+
+#[test]
+fn a_file_that_is_no_text_is_named_as_what_it_is() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let utf16 = "[auth]\nmode = \"open\"\n".encode_utf16();
+    let with_mark: Vec<u8> = [0xff, 0xfe]
+        .into_iter()
+        .chain(utf16.flat_map(u16::to_le_bytes))
+        .collect();
+    for (bytes, what) in [
+        (with_mark.as_slice(), "is UTF-16"),
+        (b"[\0a\0\xe9\0", "is UTF-16"),
+        (b"# caf\xe9", "is not UTF-8"),
+    ] {
+        std::fs::write(file.path(), bytes).unwrap();
+        let error = Config::load(Some(file.path()), std::iter::empty()).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains(what) && error.contains("save it as UTF-8"),
+            "{error}"
+        );
+    }
 }

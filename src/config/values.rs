@@ -47,6 +47,7 @@ impl fmt::Display for Span {
 }
 
 const SIZES: &[(&str, u64)] = &[
+    ("TiB", 1 << 40),
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
     ("KiB", 1 << 10),

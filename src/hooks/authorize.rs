@@ -2,19 +2,23 @@
 
 use super::Settings;
 use super::question::{Answer, Kept, Question, kept_for};
-use super::request::{Answered, post};
+use super::request::{self, Answered};
 use crate::auth::Role;
 use crate::net::https::HttpsClient;
+use crate::network::NetworkCounts;
 use serde_json::Value;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 /// Questions under way at most. A question beyond them is answered `rate-limited` at once.
 const MAX_QUESTIONS: usize = 1_024;
+/// Those of one network's clients among them ([`NetworkCounts`]).
+const MAX_OF_NETWORK: u32 = 128;
 /// How long the backend may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_millis(2_800);
 
 /// What a question comes to.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,12 +49,31 @@ pub struct Counters {
     pub busy: AtomicU64,
 }
 
+impl Counters {
+    /// Allowed, denied, failed and busy ones.
+    pub fn all(&self) -> [u64; 4] {
+        self.each().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// Goes on from what an earlier process counted.
+    pub fn add(&self, earlier: [u64; 4]) {
+        for (count, earlier) in self.each().into_iter().zip(earlier) {
+            count.fetch_add(earlier, Ordering::Relaxed);
+        }
+    }
+
+    fn each(&self) -> [&AtomicU64; 4] {
+        [&self.allowed, &self.denied, &self.failed, &self.busy]
+    }
+}
+
 /// Asks `hooks.authorize`.
 pub struct Authorizer {
     client: HttpsClient,
     settings: watch::Receiver<Settings>,
     kept: Mutex<Kept>,
     slots: Semaphore,
+    networks: Mutex<NetworkCounts>,
     failing: AtomicBool,
     counters: Counters,
 }
@@ -63,12 +86,13 @@ impl Authorizer {
             settings,
             kept: Mutex::default(),
             slots: Semaphore::new(MAX_QUESTIONS),
+            networks: Mutex::default(),
             failing: AtomicBool::new(false),
             counters: Counters::default(),
         }
     }
 
-    /// Tells whether there is somebody to ask.
+    /// Whether there is somebody to ask.
     pub fn is_on(&self) -> bool {
         self.settings.borrow().authorize.is_some()
     }
@@ -83,8 +107,8 @@ impl Authorizer {
         self.kept().clear();
     }
 
-    /// Asks, unless the answer is still known.
-    pub async fn ask(&self, question: &Question) -> Decision {
+    /// Asks about what `client` wants, unless the answer is still known.
+    pub async fn ask(&self, client: IpAddr, question: &Question) -> Decision {
         let settings = self.settings.borrow().clone();
         if settings.authorize.is_none() {
             return decision(Answer {
@@ -98,7 +122,7 @@ impl Authorizer {
         let answer = match kept {
             Some(answer) => answer,
             None => {
-                let Ok(_slot) = self.slots.try_acquire() else {
+                let Some(_slot) = self.slot(client) else {
                     self.counters.busy.fetch_add(1, Ordering::Relaxed);
                     return Decision::Busy;
                 };
@@ -116,13 +140,26 @@ impl Authorizer {
         decision(answer)
     }
 
+    /// A place among the questions under way, charged to the client's network.
+    fn slot(&self, client: IpAddr) -> Option<Slot<'_>> {
+        let place = self.slots.try_acquire().ok()?;
+        let networks = &self.networks;
+        let is_free = locked(networks).take(client, MAX_OF_NETWORK, MAX_QUESTIONS as u32);
+        is_free.then_some(Slot {
+            _place: place,
+            networks,
+            client,
+        })
+    }
+
     async fn fetch(&self, settings: &Settings, question: &Question) -> Result<Answer, String> {
         let url = settings.authorize.clone();
         let Answered {
             status,
             cache_control,
             body,
-        } = post(
+            ..
+        } = request::ask(
             &self.client,
             settings,
             url.as_ref(),
@@ -134,7 +171,13 @@ impl Authorizer {
             return Err(format!("it answered {status}"));
         }
         let answer = Answer::parse(&body)?;
-        if let Some(time) = cache_control.as_deref().and_then(kept_for) {
+        // An answer that was under way while the settings changed says nothing of the new ones.
+        let is_present = self.settings.borrow().authorize == settings.authorize;
+        if let Some(time) = cache_control
+            .as_deref()
+            .and_then(kept_for)
+            .filter(|_| is_present)
+        {
             self.kept()
                 .put(Instant::now(), question, answer.clone(), time);
         }
@@ -169,6 +212,23 @@ impl Authorizer {
     }
 }
 
+/// A question under way.
+struct Slot<'a> {
+    _place: SemaphorePermit<'a>,
+    networks: &'a Mutex<NetworkCounts>,
+    client: IpAddr,
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        locked(self.networks).give_back(self.client);
+    }
+}
+
+fn locked(networks: &Mutex<NetworkCounts>) -> MutexGuard<'_, NetworkCounts> {
+    networks.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn decision(answer: Answer) -> Decision {
     match answer.allow {
         true => Decision::Allow {
@@ -180,5 +240,27 @@ fn decision(answer: Answer) -> Decision {
                 .reason
                 .unwrap_or_else(|| "the application refuses this".into()),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::https::trust;
+
+    #[test]
+    fn the_questions_of_one_network_leave_places_to_others() {
+        let client = HttpsClient::new(trust(rustls::RootCertStore::empty()), None);
+        let (_settings, settings) = watch::channel(Settings::default());
+        let authorizer = Authorizer::new(client, settings);
+        let ip = |text: &str| text.parse().unwrap();
+        let mut held = vec![];
+        while let Some(slot) = authorizer.slot(ip("192.0.2.1")) {
+            held.push(slot);
+        }
+        assert_eq!(held.len(), 128);
+        assert!(authorizer.slot(ip("198.51.100.1")).is_some());
+        held.clear();
+        assert!(authorizer.slot(ip("192.0.2.1")).is_some());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Pure: time is an argument.
 
-use crate::auth::{MAX_METADATA, Role};
+use crate::auth::{MAX_METADATA, MAX_METADATA_DEPTH, Role, is_too_deep};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -48,7 +48,7 @@ pub struct Question {
     /// The claims of the verified token; `null` without one.
     pub claims: Value,
     /// The client's address.
-    pub ip: IpAddr,
+    pub ip: Option<IpAddr>,
 }
 
 impl Question {
@@ -104,6 +104,11 @@ impl Answer {
         {
             return Err(format!(
                 "the answer's metadata is over {MAX_METADATA} bytes"
+            ));
+        }
+        if wire.metadata.as_ref().is_some_and(is_too_deep) {
+            return Err(format!(
+                "the answer's metadata nests deeper than {MAX_METADATA_DEPTH} levels"
             ));
         }
         let reason = wire.reason.map(|text| {
@@ -191,7 +196,7 @@ mod tests {
             room: Some(room.into()),
             to: None,
             claims: json!({"sub": "ann"}),
-            ip: IpAddr::from([127, 0, 0, 1]),
+            ip: Some(IpAddr::from([127, 0, 0, 1])),
         }
     }
 
@@ -218,6 +223,8 @@ mod tests {
         assert_eq!(reason.len(), 256);
         assert!(!reason.contains('\n'));
         let big = json!({"allow": true, "metadata": "x".repeat(MAX_METADATA)}).to_string();
+        let deep = (1..MAX_METADATA_DEPTH + 1).fold(json!([]), |inner, _| json!([inner]));
+        let deep = json!({"allow": true, "metadata": deep}).to_string();
         for nonsense in [
             "",
             "true",
@@ -225,6 +232,7 @@ mod tests {
             r#"{"allow":"yes"}"#,
             r#"{"allow":true,"role":"king"}"#,
             &big,
+            &deep,
         ] {
             assert!(
                 Answer::parse(nonsense.as_bytes()).is_err(),
@@ -260,7 +268,7 @@ mod tests {
         assert_eq!(kept.get(now, &again), Some(yes()));
         assert_eq!(kept.get(now, &question("s")), None);
         let other_ip = Question {
-            ip: IpAddr::from([127, 0, 0, 2]),
+            ip: Some(IpAddr::from([127, 0, 0, 2])),
             ..question("r")
         };
         assert_eq!(kept.get(now, &other_ip), None);

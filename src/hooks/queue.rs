@@ -3,6 +3,7 @@
 //! Pure: time and jitter are arguments. One batch is under way at a time, so that events arrive in
 //! order. What does not fit is counted and reported by a `gap` event in its place.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ pub enum Outcome {
 }
 
 /// What the queue has counted since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Events that the backend has confirmed.
     pub delivered: u64,
@@ -77,7 +78,68 @@ struct Waiting {
     gap: u64,
 }
 
+/// What waits, for the process that goes on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remains {
+    /// Each event, its age in milliseconds, and how many it stands for if it is a `gap`.
+    waiting: Vec<(Box<str>, u64, u64)>,
+    unreported: u64,
+    /// Absent in what earlier versions wrote.
+    #[serde(default)]
+    counts: Counts,
+}
+
 impl Queue {
+    /// Takes out what waits. A batch that is under way is in it: nobody knows whether it arrived.
+    pub fn take_remains(&mut self, now: Instant) -> Remains {
+        let age = |since| now.saturating_duration_since(since).as_millis();
+        let waiting = std::mem::take(&mut self.waiting).into_iter().map(|event| {
+            let age = u64::try_from(age(event.since)).unwrap_or(u64::MAX);
+            (event.text, age, event.gap)
+        });
+        let remains = Remains {
+            waiting: waiting.collect(),
+            unreported: self.unreported,
+            counts: std::mem::take(&mut self.counts),
+        };
+        self.clear();
+        remains
+    }
+
+    /// Puts what an earlier process has left before everything else. What does not fit is counted
+    /// as dropped.
+    pub fn restore(&mut self, now: Instant, remains: Remains) {
+        let own = std::mem::take(&mut self.waiting);
+        let own_unreported = std::mem::take(&mut self.unreported);
+        self.bytes = 0;
+        for (text, age, gap) in remains.waiting {
+            let since = now.checked_sub(Duration::from_millis(age));
+            self.put(text, since.unwrap_or(now), gap);
+        }
+        // They are counted already.
+        self.unreported += remains.unreported;
+        self.counts.delivered += remains.counts.delivered;
+        self.counts.dropped += remains.counts.dropped;
+        self.counts.failures += remains.counts.failures;
+        for event in own {
+            self.put(event.text, event.since, event.gap);
+        }
+        self.unreported += own_unreported;
+    }
+
+    fn put(&mut self, text: Box<str>, since: Instant, gap: u64) {
+        if self.unreported > 0 || !self.has_room(text.len()) {
+            return self.drop_at_end(gap.max(1));
+        }
+        self.bytes += text.len();
+        self.waiting.push_back(Waiting { text, since, gap });
+    }
+
+    fn drop_at_end(&mut self, events: u64) {
+        self.unreported += events;
+        self.counts.dropped += events;
+    }
+
     /// Starts empty. `run` is random; `node` names the box in each event.
     pub fn new(node: impl Into<String>, run: u64) -> Self {
         Self {
@@ -94,16 +156,36 @@ impl Queue {
         }
     }
 
-    /// Appends an event with the given fields, or drops it where the queue is full.
-    pub fn push(&mut self, now: Now, kind: &str, fields: Map<String, Value>) {
+    /// Appends an event with the given fields, or drops it where the queue is full. Returns its
+    /// text.
+    pub fn push(&mut self, now: Now, kind: &str, fields: Map<String, Value>) -> Box<str> {
         self.report_gap(now);
         let text = self.text(now, kind, fields);
         if self.has_room(text.len()) && self.unreported == 0 {
-            self.append(now, text, 0);
+            self.append(now, text.clone(), 0);
         } else {
             self.unreported += 1;
             self.counts.dropped += 1;
         }
+        text
+    }
+
+    /// The text of an event that nobody waits for here.
+    pub fn stamp(&mut self, now: Now, kind: &str, fields: Map<String, Value>) -> Box<str> {
+        self.text(now, kind, fields)
+    }
+
+    /// Drops everything: there is nobody to send it to.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+        (self.bytes, self.under_way, self.unreported) = (0, 0, 0);
+        self.retry_now();
+    }
+
+    /// Ends the pause after failures.
+    pub fn retry_now(&mut self) {
+        self.failures_in_a_row = 0;
+        self.paused_until = None;
     }
 
     /// The body of the next POST: `{"events":[…]}`. `None` while one is under way, during a pause,
@@ -166,7 +248,7 @@ impl Queue {
         self.waiting.len()
     }
 
-    /// Tells whether nothing waits.
+    /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

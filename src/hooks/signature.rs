@@ -18,7 +18,7 @@ pub fn sign(secret: &[u8], unix_s: u64, body: &[u8]) -> String {
     header
 }
 
-/// Tells whether `header` signs `body` and is not older or newer than `tolerance`. The comparison
+/// Whether `header` signs `body` and is not older or newer than `tolerance`. The comparison
 /// takes constant time.
 pub fn verify(secret: &[u8], header: &str, body: &[u8], unix_s: u64, tolerance: Duration) -> bool {
     let mut stamp = None;

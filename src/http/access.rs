@@ -3,23 +3,43 @@
 use super::problem::Problem;
 use crate::auth::Grant;
 use crate::auth::token::{TokenError, Verifier};
+use crate::net::RemoteKeys;
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 /// Who may join: anyone, or bearers of a token that verifies.
-#[derive(Debug, Clone)]
-pub struct Access(watch::Receiver<Option<Verifier>>);
+#[derive(Clone)]
+pub struct Access {
+    verifier: watch::Receiver<Option<Verifier>>,
+    keys: RemoteKeys,
+}
 
 impl Access {
-    /// Follows the verifier, which a reload may change; `None` is open mode.
-    pub fn new(verifier: watch::Receiver<Option<Verifier>>) -> Self {
-        Self(verifier)
+    /// Follows the verifier, which a reload may change, and the keys that are fetched for it; no
+    /// verifier is open mode.
+    pub fn new(verifier: watch::Receiver<Option<Verifier>>, keys: RemoteKeys) -> Self {
+        Self { verifier, keys }
     }
 
     /// Whether a token is needed.
     pub fn asks_for_tokens(&self) -> bool {
-        self.0.borrow().is_some()
+        self.verifier.borrow().is_some()
+    }
+
+    /// Has the key fetched that `token` names, where it is absent and may be fetched now.
+    pub fn fetch_key(&self, token: &str) -> Option<BoxFuture<'static, ()>> {
+        let fetched = self.keys.current();
+        let is_missing = match &*self.verifier.borrow() {
+            Some(verifier) => verifier.misses_key(token, fetched.as_deref()),
+            None => false,
+        };
+        match is_missing {
+            true => Some(self.keys.refresh()?.boxed()),
+            false => None,
+        }
     }
 
     /// Judges a token at `now` (Unix seconds).
@@ -27,9 +47,12 @@ impl Access {
     /// # Errors
     /// A token is asked for and absent, expired, or does not verify.
     pub fn grant(&self, token: Option<&str>, now: u64) -> Result<Grant, TokenError> {
-        match (&*self.0.borrow(), token) {
+        match (&*self.verifier.borrow(), token) {
             (None, _) => Ok(Grant::open()),
-            (Some(verifier), Some(token)) => verifier.verify(token, now),
+            (Some(verifier), Some(token)) => {
+                let fetched = self.keys.current();
+                verifier.verify_with(token, now, fetched.as_deref())
+            }
             (Some(_), None) => Err(TokenError::Refused("a token is needed".into())),
         }
     }
@@ -37,7 +60,11 @@ impl Access {
 
 impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, error.code(), error.to_string())
+        let status = match error {
+            TokenError::KeysAwaited => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::UNAUTHORIZED,
+        };
+        Self::new(status, error.code(), error.to_string())
     }
 }
 

@@ -2,41 +2,56 @@
 //! a proxy everybody comes from loopback, so an address proves nothing.
 
 use super::AppState;
-use super::access::{bearer_of, query};
+use super::access::bearer_of;
 use super::extract::{Segment, Text};
+use super::guard::ClientAddr;
 use super::json::as_json;
+use super::others::{self, Alone};
+use super::paging::{Begin, MAX_OF_NODE, MAX_PART, part};
 use super::problem::Problem;
+use crate::address::shown;
 use crate::protocol::{ErrorCode, RequestError, RoomPatch, RoomView};
-use axum::extract::{FromRequestParts, Request, State};
-use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::Next;
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use std::convert::Infallible;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes below the token check.
-pub(super) fn routes() -> OpenApiRouter<Arc<AppState>> {
-    OpenApiRouter::new()
-        .routes(routes!(rooms))
+pub(super) fn routes(context: &Arc<AppState>) -> OpenApiRouter<Arc<AppState>> {
+    let of_rooms = OpenApiRouter::new()
         .routes(routes!(room, patch_room, close_room))
         .routes(routes!(notify))
         .routes(routes!(remove_peer))
-        .routes(routes!(relays))
-        .routes(routes!(revoke))
+        .layer(from_fn_with_state(Arc::clone(context), others::at_home));
+    let denied =
+        super::denied::routes().layer(from_fn_with_state(Arc::clone(context), others::everywhere));
+    OpenApiRouter::new()
+        .routes(routes!(rooms))
+        .merge(of_rooms)
+        .routes(routes!(clients))
+        .routes(routes!(remove_client))
+        .merge(super::relays::routes())
+        .routes(routes!(usage))
+        .routes(routes!(nodes))
         .routes(routes!(metrics))
         .merge(super::mint::routes())
+        .merge(super::events::routes())
+        .merge(denied)
 }
 
-/// Middleware that lets the bearer of `auth.admin_token` through.
+/// Middleware that lets the bearers of `auth.admin_token` and `auth.admin_tokens` through, and writes
+/// one line for each act.
 pub(super) async fn check(
     State(context): State<Arc<AppState>>,
+    Extension(ClientAddr(client)): Extension<ClientAddr>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -47,25 +62,110 @@ pub(super) async fn check(
     // `?token=` is for signaling clients: an operator can set a header, and queries end up in
     // histories.
     let given = bearer_of(&parts);
-    if given.is_some_and(|given| expected.matches(&given)) {
-        return next.run(Request::from_parts(parts, body)).await;
+    let needed = Scope::of(&parts.method, parts.uri.path());
+    let bearer = given.and_then(|given| expected.bearer(&given));
+    if let Some(bearer) = bearer {
+        let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
+        let response = match bearer.scopes.contains(&needed) {
+            true => next.run(Request::from_parts(parts, body)).await,
+            false => {
+                let detail = format!(
+                    "the token {} lacks the scope {}",
+                    bearer.name,
+                    needed.as_str()
+                );
+                Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response()
+            }
+        };
+        if needed != Scope::Read {
+            let (status, client) = (response.status().as_u16(), shown(client));
+            tracing::info!(
+                target: "callbox::audit",
+                token = &*bearer.name, %method, path, status, client, "audit"
+            );
+        }
+        return response;
     }
     let detail = "the admin API asks for Authorization: Bearer with auth.admin_token";
     Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response()
 }
 
-/// `auth.admin_token`, kept as its digest: comparing digests takes the same time whatever is given.
-#[derive(Clone)]
-pub struct AdminToken([u8; 32]);
+/// What an admin token may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Metrics, lists, events.
+    Read,
+    /// Close, remove, revoke, change, refuse, drain.
+    Act,
+    /// Tokens and TURN credentials.
+    Mint,
+}
 
-impl AdminToken {
-    /// Keeps the digest of a token.
-    pub fn new(token: &str) -> Self {
-        Self(digest(token))
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Act, Self::Mint];
+
+    /// The name in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Act => "act",
+            Self::Mint => "mint",
+        }
     }
 
-    fn matches(&self, given: &str) -> bool {
-        self.0.ct_eq(&digest(given)).into()
+    fn of(method: &Method, path: &str) -> Self {
+        match (method, path) {
+            (&Method::GET | &Method::HEAD, _) => Self::Read,
+            (_, "/v1/tokens" | "/v1/credentials") => Self::Mint,
+            _ => Self::Act,
+        }
+    }
+}
+
+/// `auth.admin_token` and `auth.admin_tokens`, kept as digests: comparing digests takes the same time
+/// whatever is given.
+#[derive(Clone, Default)]
+pub struct AdminToken(Vec<NamedDigest>);
+
+#[derive(Clone)]
+struct NamedDigest {
+    name: Arc<str>,
+    digest: [u8; 32],
+    scopes: Arc<[Scope]>,
+}
+
+impl AdminToken {
+    /// The one token that may be used for everything.
+    pub fn new(token: &str) -> Self {
+        Self::default().with("admin", token, &Scope::ALL)
+    }
+
+    /// Takes a token with a name and scopes of its own too.
+    pub fn with(mut self, name: &str, token: &str, scopes: &[Scope]) -> Self {
+        self.0.push(NamedDigest {
+            name: name.into(),
+            digest: digest(token),
+            scopes: scopes.into(),
+        });
+        self
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whose token that is. All are compared, so that the time says nothing.
+    fn bearer(&self, given: &str) -> Option<NamedDigest> {
+        let given = digest(given);
+        let mut found = None;
+        for token in &self.0 {
+            if bool::from(token.digest.ct_eq(&given)) {
+                found = Some(token);
+            }
+        }
+        found.cloned()
     }
 }
 
@@ -83,49 +183,36 @@ struct Rooms<'a> {
     next: Option<&'a str>,
 }
 
-/// Bytes of rooms in one answer: it is put together while signaling waits.
-const MAX_ROOMS: usize = 4 << 20;
-
 /// Lists rooms by name.
 #[utoipa::path(get, path = "/v1/rooms", tag = "rooms", security(("admin" = [])),
     params(("from" = Option<String>, Query, description = "`next` of the answer before")),
     responses((status = 200, description = "`{\"rooms\": [Room], \"next\": name?}`, each with its count \
         of `peers`; with `next` there are more than fit into 4 MiB")))]
-async fn rooms(State(context): State<Arc<AppState>>, from: Begin) -> Response {
+async fn rooms(
+    State(context): State<Arc<AppState>>,
+    from: Begin,
+    alone: Alone,
+    uri: Uri,
+) -> Response {
+    let max = match alone.is_some() {
+        true => MAX_OF_NODE,
+        false => MAX_PART,
+    };
     let body = context.driver.with_hub(|hub, _, _| {
-        let mut list = hub.rooms_from(&from.0);
-        let mut bytes = 0;
-        let mut fits = |room: &RoomView<'_>| {
-            bytes += 256 + 2 * room.room_id.len() + room.metadata.map_or(0, |m| m.get().len());
-            bytes <= MAX_ROOMS
+        let bytes_of = |room: &RoomView<'_>| {
+            256 + 2 * room.room_id.len() + room.metadata.map_or(0, |m| m.get().len())
         };
-        let mut rooms = vec![];
-        let next = loop {
-            match list.next() {
-                Some(room) if fits(&room) => rooms.push(room),
-                rest => break rest.map(|room| room.room_id),
-            }
-        };
+        let (rooms, next) = part(hub.rooms_from(&from.0), bytes_of, max);
+        let next = next.map(|room| room.room_id);
         render(&Rooms { rooms, next })
     });
-    as_json(body)
-}
-
-/// Where a list begins.
-struct Begin(String);
-
-impl<S: Sync> FromRequestParts<S> for Begin {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(query(parts, "from").unwrap_or_default()))
-    }
+    others::with_others(&context, &alone, &uri, body, ("rooms", "roomId")).await
 }
 
 /// Shows one room with its members.
 #[utoipa::path(get, path = "/v1/rooms/{id}", tag = "rooms", security(("admin" = [])),
     params(("id" = String, Path, description = "`roomId`")),
-    responses((status = 200, description = "the Room and its `members`: [Peer]"),
+    responses((status = 200, description = "the Room and its `members`: [Peer], each with its last `report`"),
         (status = 404, description = "no such room")))]
 async fn room(
     State(context): State<Arc<AppState>>,
@@ -218,63 +305,68 @@ async fn remove_peer(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// One live allocation.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RelayRow {
-    /// The `<user>` of its credentials: a peer id, or `http-…`.
-    pub user: String,
-    /// The peer's identity, where the user is a peer that is there.
-    pub identity: Option<String>,
-    /// The peer's room, likewise.
-    pub room_id: Option<String>,
-    /// `udp`, `tcp` or `tls`: between client and box.
-    pub transport: &'static str,
-    /// The client's address and port.
-    pub client: String,
-    /// Relayed addresses and ports: one, or one a family.
-    pub relayed: Vec<String>,
-    /// Bytes from the client towards its peers.
-    pub bytes_sent: u64,
-    /// Bytes from peers towards the client.
-    pub bytes_received: u64,
-    /// Seconds since the allocation was made.
-    pub age: u64,
-    /// Seconds it lives on without a refresh.
-    pub expires_in: u64,
-}
+/// Clients in one list: more than a person reads.
+const MAX_CLIENTS: usize = 10_000;
 
-/// Lists live allocations.
-#[utoipa::path(get, path = "/v1/relays", tag = "relays", security(("admin" = [])),
-    responses((status = 200, description = "`{\"relays\": [RelayRow]}`", body = Vec<RelayRow>)))]
-async fn relays(State(context): State<Arc<AppState>>) -> Response {
-    let mut rows = (context.relays.list)().await;
-    context.driver.with_hub(|hub, _, _| {
-        for row in &mut rows {
-            if let Some(peer) = hub.peer(&row.user) {
-                row.identity = Some(peer.identity);
-                row.room_id = peer.room_id;
-            }
-        }
-    });
-    as_json(json!({ "relays": rows }).to_string())
-}
-
-/// Ends a user's allocations and refuses the credentials minted for it so far.
-#[utoipa::path(delete, path = "/v1/relays/{user}", tag = "relays", security(("admin" = [])),
-    params(("user" = String, Path, description = "`user` of the list")),
-    responses((status = 204, description = "revoked, whether or not it had allocations")))]
-async fn revoke(
-    State(context): State<Arc<AppState>>,
-    Segment(user): Segment<String>,
-) -> StatusCode {
-    let is_peer = context
+/// Lists clients of foreign protocols with names and topics.
+#[utoipa::path(get, path = "/v1/clients", tag = "rooms", security(("admin" = [])),
+    responses((status = 200, description = "`{\"clients\": [{peerId, dialect, name?, identity?, roomId?, \
+        topics}], \"truncated\": bool}`, the longest connected first")))]
+async fn clients(State(context): State<Arc<AppState>>, alone: Alone, uri: Uri) -> Response {
+    let (clients, truncated) = context
         .driver
-        .with_hub(|hub, _, effects| hub.revoke(&user, effects));
-    if !is_peer {
-        (context.relays.revoke)(&user);
+        .with_hub(|hub, _, _| hub.clients(MAX_CLIENTS));
+    let body = json!({ "clients": clients, "truncated": truncated }).to_string();
+    others::with_others(&context, &alone, &uri, body, ("clients", "peerId")).await
+}
+
+/// Closes the connection of such a client; its names, topics and relays end.
+#[utoipa::path(delete, path = "/v1/clients/{peerId}", tag = "rooms", security(("admin" = [])),
+    params(("peerId" = String, Path, description = "from the list")),
+    responses((status = 204, description = "closed"), (status = 404, description = "no such client")))]
+async fn remove_client(
+    State(context): State<Arc<AppState>>,
+    Segment(peer): Segment<String>,
+    alone: Alone,
+    uri: Uri,
+) -> Result<StatusCode, Problem> {
+    let removed = context
+        .driver
+        .with_hub(|hub, now, effects| hub.remove_client(now, &peer, effects));
+    if removed.is_err() && others::delete(&context, &alone, &uri).await {
+        return Ok(StatusCode::NO_CONTENT);
     }
-    StatusCode::NO_CONTENT
+    removed?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Shows what was relayed this month, in all, by user and by secret, and in the months before.
+#[utoipa::path(get, path = "/v1/usage", tag = "relays", security(("admin" = [])),
+    responses((status = 200, description = "`{month, total, users: {name: bytes}, secrets: {id: bytes}, months: \
+        {month: bytes}}`; sessions of signaling are `(sessions)` together, and the id of a secret is the first 8 digits of its \
+        SHA-256")))]
+async fn usage(State(context): State<Arc<AppState>>) -> Response {
+    as_json((context.usage)().await)
+}
+
+/// Lists the nodes of the cluster, as each has described itself with its last beat.
+#[utoipa::path(get, path = "/v1/nodes", tag = "health", security(("admin" = [])),
+    responses((status = 200, description = "`{nodes: [{id, self, name, version, rooms, peers, connections, \
+        remote: {edge, home}, answers, ms, clockMs, wire, turnSecrets, auth}]}`; `answers` is false for a \
+        node that this one cannot ask"),
+        (status = 404, description = "this box is not a node of a cluster"),
+        (status = 503, description = "Redis does not answer")))]
+async fn nodes(State(context): State<Arc<AppState>>, alone: Alone) -> Response {
+    let Some(nodes) = &context.nodes else {
+        return Problem::not_found().into_response();
+    };
+    if alone.is_some() {
+        return as_json((nodes.describe)());
+    }
+    match (nodes.list)().await {
+        Ok(nodes) => as_json(nodes),
+        Err(why) => others::no_redis(&why).into_response(),
+    }
 }
 
 /// Shows counters and gauges in the OpenMetrics text format.

@@ -2,10 +2,13 @@
 //! subprotocol and what is switched on.
 
 mod peerjs;
+mod polling;
+pub(super) mod socketio;
 
+use super::download::Download;
 use super::guard::ClientAddr;
 use super::problem::Problem;
-use super::{AppState, pages, ws};
+use super::{AppState, elsewhere, pages, ws};
 use crate::compat::Foreign;
 use crate::compat::mqtt::Mqtt;
 use crate::compat::trystero::Trystero;
@@ -13,8 +16,9 @@ use crate::compat::tutorial::Tutorial;
 use crate::protocol::DialectKind;
 use axum::extract::{Request, State};
 use axum::http::header;
+use axum::middleware::from_fn_with_state;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Extension, Router};
 use std::future::ready;
 use std::sync::Arc;
@@ -25,7 +29,7 @@ const MQTT: [&str; 2] = ["mqtt", "mqttv3.1"];
 /// Adds the paths of what is switched on, and `/`, which the call page shares.
 pub(super) fn routes(
     mut router: Router<Arc<AppState>>,
-    context: &AppState,
+    context: &Arc<AppState>,
 ) -> Router<Arc<AppState>> {
     let compat = &context.compat;
     if let Some(peerjs) = &compat.peerjs {
@@ -48,10 +52,34 @@ pub(super) fn routes(
     if compat.mqtt {
         router = router.route("/mqtt", get(mqtt));
     }
-    match context.pages || compat.tutorials || compat.mqtt {
+    router = carried(router, context);
+    if compat.socketio.is_some() {
+        router = router
+            .route("/socket.io/socket.io.js", get(socketio::client))
+            .route("/socket.io/socket.io.min.js", get(socketio::client));
+    }
+    match context.pages || context.root.is_some() || compat.tutorials || compat.mqtt {
         true => router.route("/", get(root)),
         false => router,
     }
+}
+
+/// Adds the paths of connections that requests carry, and of what becomes of them.
+pub(super) fn carried(
+    mut router: Router<Arc<AppState>>,
+    context: &Arc<AppState>,
+) -> Router<Arc<AppState>> {
+    let at_node = || from_fn_with_state(Arc::clone(context), elsewhere::at_node);
+    if context.compat.polling {
+        let polling = get(polling::get).post(polling::post);
+        router = router.route("/api/messages", polling.layer(at_node()));
+    }
+    if context.compat.socketio.is_some() {
+        for path in ["/socket.io/", "/socket.io"] {
+            router = router.route(path, any(socketio::handle).layer(at_node()));
+        }
+    }
+    router
 }
 
 /// Upgrades to a WebSocket of a dialect that needs to know nothing of the request.
@@ -63,7 +91,12 @@ pub(super) fn socket(
     dialect: impl FnOnce() -> Foreign,
 ) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
-    let offered = ws::subprotocol(&parts.headers);
+    // A client of MQTT takes no other name for its protocol.
+    let own = match kind {
+        DialectKind::Mqtt => ws::offered(&parts.headers, &MQTT),
+        _ => None,
+    };
+    let offered = own.or_else(|| ws::subprotocol(&parts.headers));
     ws::upgrade(&context, client, parts, offered, || {
         Ok((dialect(), context.driver.admit(client, kind)?))
     })
@@ -75,7 +108,8 @@ async fn mqtt(
     client: Extension<ClientAddr>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let dialect = || Box::<Mqtt>::default().into();
+    let rooms = state.compat.mqtt_rooms.clone();
+    let dialect = || Box::new(Mqtt::with_rooms(rooms)).into();
     socket(state, client, request, DialectKind::Mqtt, dialect)
 }
 
@@ -86,7 +120,7 @@ async fn root(
     request: Request,
 ) -> Result<Response, Problem> {
     if (context.compat.mqtt || context.compat.tutorials)
-        && ws::subprotocol(request.headers()).is_some_and(|name| MQTT.iter().any(|own| name == own))
+        && ws::offered(request.headers(), &MQTT).is_some()
     {
         return mqtt(State(context), Extension(ClientAddr(client)), request).await;
     }
@@ -104,8 +138,13 @@ async fn root(
             ))
         });
     }
-    match context.pages {
-        true => Ok(pages::call().await),
-        false => Err(Problem::not_found()),
+    match (&context.root, context.pages) {
+        (Some(root), _) => Ok({
+            let download = Download::of(&parts.extensions);
+            root.serve(&parts.method, &parts.uri, &parts.headers, download)
+                .await
+        }),
+        (None, true) => Ok(pages::call(&context)),
+        (None, false) => Err(Problem::not_found()),
     }
 }

@@ -22,6 +22,9 @@ const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 /// may be somebody else's.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=15552000");
 
+/// Paths whose clients ask with credentials, though they mean nothing here: some always do.
+const WITH_CREDENTIALS: [&str; 1] = ["/socket.io"];
+
 /// Whom a listener answers.
 #[derive(Debug, Clone)]
 pub struct Guard {
@@ -40,6 +43,10 @@ pub struct Guard {
 /// The client's address: the socket's, or what a trusted proxy says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClientAddr(pub(super) IpAddr);
+
+/// Whether the client's own connection is over TLS, as this listener or a trusted proxy knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OverTls(pub(super) bool);
 
 /// What a request holds in the count of connections, for as long as a WebSocket made of it lives.
 #[derive(Clone)]
@@ -66,9 +73,14 @@ pub(super) async fn check(
         && request
             .headers()
             .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let path = request.uri().path();
+    let with_credentials = WITH_CREDENTIALS
+        .iter()
+        .any(|prefix| path.starts_with(prefix));
     let (origin, mut response) = match guard.admit(&caller, request) {
         Ok((origin, _)) if preflight => (origin, StatusCode::NO_CONTENT.into_response()),
         Ok((origin, request)) => (origin, next.run(request).await),
+        Err(problem) if with_credentials => (None, problem.into_engine_io()),
         Err(problem) => (None, problem.into_response()),
     };
     let headers = response.headers_mut();
@@ -82,6 +94,12 @@ pub(super) async fn check(
     }
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        if with_credentials {
+            headers.insert(
+                header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                HeaderValue::from_static("true"),
+            );
+        }
         if preflight {
             headers.insert(
                 header::ACCESS_CONTROL_ALLOW_METHODS,
@@ -119,7 +137,10 @@ impl Guard {
             true => Some(caller.place.charge(client).map_err(too_many)?),
             false => None,
         };
+        let scheme = request.headers().get("x-forwarded-proto");
+        let over_tls = self.tls || proxied && scheme.is_some_and(|scheme| scheme == "https");
         let extensions = request.extensions_mut();
+        extensions.insert(OverTls(over_tls));
         extensions.insert(ClientAddr(client));
         extensions.insert(Held {
             _place: Arc::clone(&caller.place),
@@ -134,7 +155,7 @@ impl Guard {
     }
 
     /// A page of any name that resolves to an address of this machine could otherwise speak to a
-    /// box that only its neighbours reach (DNS rebinding). Addresses as such are no names.
+    /// box that only its neighbours reach (DNS rebinding). Addresses are not names.
     fn check_hosts(&self, hosts: &[String], local: IpAddr, proxied: bool) -> Result<(), Problem> {
         let local = local.to_canonical();
         let knows = |host: &String| {
@@ -253,15 +274,27 @@ fn foreign_host(detail: &str) -> Problem {
 }
 
 fn too_many(full: crate::net::Full) -> Problem {
+    if full == crate::net::Full::Denied {
+        return Problem::new(StatusCode::FORBIDDEN, "forbidden", full.to_string());
+    }
     let status = StatusCode::TOO_MANY_REQUESTS;
     Problem::new(status, "rate-limited", full.to_string())
 }
 
-/// Addresses that only neighbours reach.
+/// Addresses that only neighbours reach, those of carriers and overlays (RFC 6598), of test networks
+/// (RFC 2544), and the former site-local ones among them.
 fn is_private(ip: IpAddr) -> bool {
     match ip {
-        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+        IpAddr::V4(ip) => {
+            let [first, second, ..] = ip.octets();
+            let is_shared = first == 100 && (64..128).contains(&second);
+            let is_bench = first == 198 && matches!(second, 18 | 19);
+            ip.is_private() || ip.is_link_local() || is_shared || is_bench
+        }
+        IpAddr::V6(ip) => {
+            let is_site_local = ip.segments()[0] & 0xffc0 == 0xfec0;
+            ip.is_unique_local() || ip.is_unicast_link_local() || is_site_local
+        }
     }
 }
 

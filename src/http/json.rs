@@ -1,10 +1,11 @@
 //! Answers of JSON that no cache keeps.
 
+use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
 /// An answer with `body`, which is JSON already.
-pub(super) fn as_json(body: String) -> Response {
+pub(super) fn as_json(body: impl Into<Body>) -> Response {
     let headers = [
         (
             header::CONTENT_TYPE,
@@ -12,5 +13,5 @@ pub(super) fn as_json(body: String) -> Response {
         ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    (headers, body).into_response()
+    (headers, body.into()).into_response()
 }

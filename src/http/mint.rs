@@ -73,6 +73,7 @@ async fn tokens(State(state): State<Arc<AppState>>, Text(body): Text) -> Result<
         rooms,
         role: asked.role,
         call: asked.call,
+        login: None,
     };
     let (token, expires_at) = (state.sign)(&bearer, unix_now(), ttl).ok_or_else(|| {
         Problem::new(
@@ -146,6 +147,10 @@ async fn drain(State(state): State<Arc<AppState>>) -> Response {
 fn read<T: DeserializeOwned + Default>(body: &str) -> Result<T, Problem> {
     if body.trim().is_empty() {
         return Ok(T::default());
+    }
+    // serde takes a list for the fields of an object in their order.
+    if !body.trim_start().starts_with('{') {
+        return Err(invalid("the body is not an object".to_owned()));
     }
     serde_json::from_str(body).map_err(|error| invalid(format!("the body: {error}")))
 }

@@ -1,6 +1,7 @@
 //! `GET /v1/openapi.json`: the document is gathered from the handlers that are served.
 
 use super::AppState;
+use axum::body::Bytes;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
@@ -35,12 +36,18 @@ pub(super) fn described() -> OpenApiRouter<Arc<AppState>> {
     OpenApiRouter::with_openapi(document)
 }
 
-/// The document as text, made once.
-pub(super) fn render(document: OpenApi) -> Arc<str> {
+/// The document as text, made once. A last part of a path that may hold slashes has a star in the
+/// router alone.
+pub(super) fn render(mut document: OpenApi) -> Bytes {
+    let paths = std::mem::take(&mut document.paths.paths);
+    let named = paths.into_iter();
+    document.paths.paths = named
+        .map(|(path, item)| (path.replace("{*", "{"), item))
+        .collect();
     document.to_json().expect("a document is plain data").into()
 }
 
-pub(super) fn response(document: Arc<str>) -> Response {
+pub(super) fn response(document: Bytes) -> Response {
     let json = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, json)], document.to_string()).into_response()
+    ([(header::CONTENT_TYPE, json)], document).into_response()
 }

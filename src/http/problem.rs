@@ -30,6 +30,16 @@ impl Problem {
             "there is nothing at this path",
         )
     }
+
+    /// The answer that a client of Engine.IO reads: its number for what is forbidden is 4.
+    pub(super) fn into_engine_io(self) -> Response {
+        if self.status != StatusCode::FORBIDDEN {
+            return self.into_response();
+        }
+        let body = json!({ "code": 4, "message": self.detail }).to_string();
+        let mime = HeaderValue::from_static("application/json");
+        (self.status, [(header::CONTENT_TYPE, mime)], body).into_response()
+    }
 }
 
 impl IntoResponse for Problem {

@@ -3,8 +3,11 @@
 //! Each file has two names: a plain one that browsers ask about each time, and one with a part of its
 //! digest in it that never changes. `GET /sdk/v1/` lists both with the digest for `integrity`.
 
+use super::json::as_json;
 use super::problem::Problem;
+use crate::protocol::schema;
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -53,9 +56,14 @@ static FILES: LazyLock<Vec<File>> = LazyLock::new(|| {
         "callbox.umd.js" from "callbox.umd.js" as JAVASCRIPT,
         "callbox.umd.js.map" from "callbox.umd.js.map" as SOURCE_MAP,
         "callbox.d.ts" from "callbox.d.ts" as TYPESCRIPT,
+        "signal.d.ts" from "signal.d.ts" as TYPESCRIPT,
         "signal.js" from "signal.mjs" as JAVASCRIPT,
         "signal.mjs" from "signal.mjs" as JAVASCRIPT,
         "signal.mjs.map" from "signal.mjs.map" as SOURCE_MAP,
+        "hooks.js" from "hooks.mjs" as JAVASCRIPT,
+        "hooks.mjs" from "hooks.mjs" as JAVASCRIPT,
+        "hooks.mjs.map" from "hooks.mjs.map" as SOURCE_MAP,
+        "hooks.d.ts" from "hooks.d.ts" as TYPESCRIPT,
     }
 });
 
@@ -121,8 +129,22 @@ pub(super) async fn index() -> Json<Value> {
     Json(json!({ "version": 1, "files": files }))
 }
 
+static SCHEMA: LazyLock<String> = LazyLock::new(|| schema::json_schema().to_string());
+static ASYNC_API: LazyLock<String> =
+    LazyLock::new(|| schema::async_api(env!("CARGO_PKG_VERSION")).to_string());
+
+/// `GET /v1/schema.json`: the messages of `/ws` as JSON Schema.
+pub(super) fn schema() -> Response {
+    as_json(Bytes::from_static(SCHEMA.as_bytes()))
+}
+
+/// `GET /v1/asyncapi.json`: the same as AsyncAPI 3.
+pub(super) fn async_api() -> Response {
+    as_json(Bytes::from_static(ASYNC_API.as_bytes()))
+}
+
 /// RFC 9110, section 13.1.2: a list of tags, weak or not, or `*`.
-fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+pub(super) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let etag = etag.to_str().unwrap_or_default();
     headers
         .get_all(header::IF_NONE_MATCH)

@@ -1,12 +1,15 @@
 //! One HTTP connection: bounded in the time that a slow or silent client may take.
 
 use super::problem::Problem;
+use crate::address::shown_socket;
 use crate::net::{Full, Place};
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, Version as HttpVersion, header};
 use axum::response::{IntoResponse, Response};
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
@@ -29,8 +33,14 @@ const MAX_HEAD: u16 = 16 * 1024;
 /// What a client is answered on a connection that is one too many of its network: supervisors ask
 /// from the machine where the crowd may be.
 const OPEN_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
-/// Requests of one HTTP/2 connection at once: a page takes a dozen.
-const MAX_STREAMS: u32 = 32;
+/// Requests of one HTTP/2 connection at once: further ones of a page wait for those before them.
+const MAX_STREAMS: u32 = 8;
+/// Bytes that a client may send beyond what is read, on one HTTP/2 connection and on one stream of it.
+const WINDOW: u32 = 64 * 1024;
+/// Bytes of answers that wait on one stream.
+const MAX_SEND_BUFFER: usize = 16 * 1024;
+/// What a body that does not say its length is charged for: by default no handler takes more.
+const UNKNOWN_BODY: u64 = 128 * 1024;
 
 /// The version that a client was found to speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +62,14 @@ pub struct Caller {
     pub place: Arc<Place>,
 }
 
+/// Ends the connection of a request, whatever waits on it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ending(pub(super) Arc<Notify>);
+
+/// Marks an answer whose body goes on for as long as the client reads it.
+#[derive(Clone)]
+pub(super) struct LongLived;
+
 /// Serves `router` to `caller` until either side ends the connection; a WebSocket goes on by
 /// itself.
 pub async fn serve<S>(stream: S, caller: Caller, version: Version, router: Router)
@@ -60,42 +78,67 @@ where
 {
     let stream = TokioIo::new(stream);
     let client = caller.client;
-    let served = match version {
-        Version::Http1 => {
-            let service =
-                service_fn(move |request| answer(router.clone(), caller.clone(), request));
-            http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .max_buf_size(MAX_HEAD.into())
-                .serve_connection(stream, service)
-                .with_upgrades()
-                .await
+    let ending = Ending::default();
+    let end = Arc::clone(&ending.0);
+    let served = async {
+        match version {
+            Version::Http1 => {
+                let service = service_fn(move |request| {
+                    answer(router.clone(), caller.clone(), ending.clone(), request)
+                });
+                http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIMEOUT)
+                    .max_buf_size(MAX_HEAD.into())
+                    .serve_connection(stream, service)
+                    .with_upgrades()
+                    .await
+            }
+            Version::Http2 => serve_http2(stream, caller, ending, router).await,
         }
-        Version::Http2 => serve_http2(stream, caller, router).await,
+    };
+    let served = tokio::select! {
+        served = served => served,
+        () = end.notified() => {
+            tracing::debug!(client = shown_socket(client), "a file is not read: connection ended");
+            return;
+        }
     };
     if let Err(error) = served {
-        tracing::debug!(%client, "connection ended: {error}");
+        tracing::debug!(client = shown_socket(client), "connection ended: {error}");
     }
 }
 
 /// hyper has no idle timeout for HTTP/2: a connection without a new request for as long as one may
 /// take is shut down, politely first.
-async fn serve_http2<S>(stream: TokioIo<S>, caller: Caller, router: Router) -> hyper::Result<()>
+async fn serve_http2<S>(
+    stream: TokioIo<S>,
+    caller: Caller,
+    ending: Ending,
+    router: Router,
+) -> hyper::Result<()>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let requests = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&requests);
+    // Answers that go on hold a clone.
+    let going_on = Arc::new(());
+    let held = Arc::clone(&going_on);
     let service = service_fn(move |request| {
         counter.fetch_add(1, Ordering::Relaxed);
-        answer(router.clone(), caller.clone(), request)
+        let answered = answer(router.clone(), caller.clone(), ending.clone(), request);
+        let held = Arc::clone(&held);
+        async move { answered.await.map(|response| hold_open(response, held)) }
     });
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEAD.into())
+            .initial_connection_window_size(WINDOW)
+            .initial_stream_window_size(WINDOW)
+            .max_send_buf_size(MAX_SEND_BUFFER)
             .serve_connection(stream, service)
     );
     let mut seen = 0;
@@ -105,7 +148,8 @@ where
             return served;
         }
         let count = requests.load(Ordering::Relaxed);
-        if count == seen {
+        // Two are here and in the service.
+        if count == seen && Arc::strong_count(&going_on) <= 2 {
             break;
         }
         seen = count;
@@ -115,9 +159,23 @@ where
     timeout(HEADER_TIMEOUT, connection).await.unwrap_or(Ok(()))
 }
 
+/// Lets an answer that goes on hold `held` until its end.
+fn hold_open(mut response: Response, held: Arc<()>) -> Response {
+    if response.extensions_mut().remove::<LongLived>().is_none() {
+        return response;
+    }
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _ = &held;
+            frame
+        }))
+    })
+}
+
 async fn answer(
     router: Router,
     caller: Caller,
+    ending: Ending,
     mut request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     let is_open = OPEN_PATHS.contains(&request.uri().path());
@@ -132,7 +190,21 @@ async fn answer(
         }
         return Ok(refusal);
     }
+    // The body is read whole before it is looked at.
+    let length = request.body().size_hint().upper().unwrap_or(UNKNOWN_BODY);
+    let _lease = match length {
+        0 => None,
+        _ => match caller.place.lease_body(length) {
+            Some(lease) => Some(lease),
+            None => {
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                let detail = "too many requests of this network are being read: ask again later";
+                return Ok(Problem::new(status, "rate-limited", detail).into_response());
+            }
+        },
+    };
     request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(ending);
     // RFC 9113 section 8.3.1: HTTP/2 names the host in `:authority`.
     if !request.headers().contains_key(header::HOST)
         && let Some(authority) = request.uri().authority()
@@ -165,7 +237,7 @@ mod tests {
     fn connections(per_network: u32) -> Arc<Connections> {
         Connections::new(ConnectionCaps {
             per_network,
-            total: 100,
+            total: 1_000,
         })
     }
 
@@ -196,9 +268,9 @@ mod tests {
         let mut client = connect(version);
         let began = Instant::now();
         client.write_all(bytes).await.unwrap();
-        let mut heard = vec![];
-        client.read_to_end(&mut heard).await.unwrap();
-        (heard, began.elapsed())
+        let mut received = vec![];
+        client.read_to_end(&mut received).await.unwrap();
+        (received, began.elapsed())
     }
 
     #[tokio::test(start_paused = true)]
@@ -210,9 +282,40 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_come_is_not_waited_for() {
         let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf";
-        let (heard, waited) = until_closed(Version::Http1, head).await;
-        assert!(heard.starts_with(b"HTTP/1.1 408 "));
+        let (received, waited) = until_closed(Version::Http1, head).await;
+        assert!(received.starts_with(b"HTTP/1.1 408 "));
         assert!(waited >= REQUEST_TIMEOUT && waited < 2 * REQUEST_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn bodies_that_do_not_come_are_few_for_one_network() {
+        for (length, most) in [
+            ("Content-Length: 65536", 128),
+            // As large as some clients of Socket.IO send them, and as the operator allows.
+            ("Content-Length: 131072", 64),
+            ("Content-Length: 4194304", 2),
+            ("Content-Length: 99999999", 1),
+            ("Transfer-Encoding: chunked", 64),
+        ] {
+            let connections = connections(1_000);
+            let mut kept = vec![];
+            let mut refused = 0;
+            for _ in 0..=most {
+                let mut client = connect_among(&connections, Version::Http1);
+                let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{length}\r\n\r\n1");
+                client.write_all(head.as_bytes()).await.unwrap();
+                kept.push(client);
+            }
+            for client in &mut kept {
+                let mut received = [0; 12];
+                let read = timeout(Duration::from_millis(20), client.read_exact(&mut received));
+                if let Ok(Ok(_)) = read.await {
+                    assert_eq!(&received, b"HTTP/1.1 429");
+                    refused += 1;
+                }
+            }
+            assert_eq!(refused, 1, "{length}");
+        }
     }
 
     #[tokio::test]
@@ -221,9 +324,9 @@ mod tests {
         let ask = async |client: &mut DuplexStream, path: &str| {
             let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
             client.write_all(request.as_bytes()).await.unwrap();
-            let mut heard = vec![0; 4096];
-            let length = client.read(&mut heard).await.unwrap();
-            String::from_utf8_lossy(&heard[..length]).into_owned()
+            let mut received = vec![0; 4096];
+            let length = client.read(&mut received).await.unwrap();
+            String::from_utf8_lossy(&received[..length]).into_owned()
         };
         let mut kept = vec![];
         for _ in 0..2 {
@@ -255,6 +358,29 @@ mod tests {
                 "{waited:?}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn an_http2_client_is_told_how_few_requests_and_bytes_there_may_be() {
+        let mut client = connect(Version::Http2);
+        client.write_all(HTTP2_HELLO).await.unwrap();
+        let mut head = [0; 9];
+        client.read_exact(&mut head).await.unwrap();
+        assert_eq!(head[3], 4, "SETTINGS come first (RFC 9113 section 3.4)");
+        let mut settings = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+        client.read_exact(&mut settings).await.unwrap();
+        let value = |id: u16| {
+            let mut known = settings
+                .chunks(6)
+                .filter(|one| one[..2] == id.to_be_bytes());
+            let value = known.next().unwrap_or_default().get(2..6);
+            value.map(|value| u32::from_be_bytes(value.try_into().unwrap()))
+        };
+        // SETTINGS_MAX_CONCURRENT_STREAMS and SETTINGS_INITIAL_WINDOW_SIZE of section 6.5.2.
+        let (streams, window) = (value(3), value(4));
+        assert!(streams.is_some_and(|streams| streams <= 8), "{streams:?}");
+        // Windows are 65,535 bytes where nothing is said (section 6.9.2).
+        assert!(window.is_none_or(|window| window <= 1 << 16), "{window:?}");
     }
 
     #[tokio::test(start_paused = true)]

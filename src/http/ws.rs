@@ -4,8 +4,10 @@ use super::AppState;
 use super::access::token_of;
 use super::guard::{ClientAddr, Held};
 use super::problem::Problem;
+use super::socket::Socket;
+use crate::address::shown;
 use crate::protocol::DialectKind;
-use crate::signal::{self, Admission, ConnectError, Dialect, Native};
+use crate::signal::{self, Admission, ConnectError, ConnectionSettings, Dialect, Native};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -14,9 +16,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::future::BoxFuture;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use std::net::IpAddr;
 use std::sync::Arc;
 use tungstenite::handshake::derive_accept_key;
@@ -44,29 +46,62 @@ pub(super) fn wants_websocket(headers: &HeaderMap) -> bool {
 pub(super) fn upgrade<D: Dialect + Send + 'static>(
     context: &AppState,
     client: IpAddr,
+    parts: Parts,
+    subprotocol: Option<HeaderValue>,
+    begin: impl FnOnce() -> Result<(D, Admission), ConnectError>,
+) -> Result<Response, Problem> {
+    let sessions = context.sessions.clone();
+    upgrade_with(sessions, client, parts, subprotocol, begin)
+}
+
+/// As [`upgrade`], with settings of its own.
+pub(super) fn upgrade_with<D: Dialect + Send + 'static>(
+    sessions: ConnectionSettings,
+    client: IpAddr,
     mut parts: Parts,
     subprotocol: Option<HeaderValue>,
     begin: impl FnOnce() -> Result<(D, Admission), ConnectError>,
 ) -> Result<Response, Problem> {
     let token = token_of(&parts).map(SecretString::from);
-    let (Some(accept), Some(upgrade)) =
-        (accept_key(&parts), parts.extensions.remove::<OnUpgrade>())
-    else {
-        return Ok(not_a_websocket());
+    let (response, socket) = match accept(&mut parts, subprotocol) {
+        Ok(accepted) => accepted,
+        Err(refusal) => return Ok(*refusal),
     };
     let (dialect, admission) = begin()?;
-    let sessions = context.sessions.clone();
     let held = Held::of(&mut parts);
     tokio::spawn(async move {
         let _held = held;
-        match upgrade.await {
-            Ok(socket) => {
-                let carrier = TokioIo::new(socket);
+        match socket.await {
+            Ok(carrier) => {
+                fetch_key(&sessions, token.as_ref()).await;
                 signal::run(carrier, dialect, admission, token, sessions).await;
             }
-            Err(error) => tracing::debug!(%client, "upgrade failed: {error}"),
+            Err(error) => tracing::debug!(client = shown(client), "upgrade failed: {error}"),
         }
     });
+    Ok(response)
+}
+
+/// Fetches the key of a connection's own token where that key is not known yet: such a token is
+/// read before any message.
+pub(super) async fn fetch_key(sessions: &ConnectionSettings, token: Option<&SecretString>) {
+    if let (Some(fetch), Some(token)) = (&sessions.fetch_key, token)
+        && let Some(fetched) = fetch(token.expose_secret())
+    {
+        fetched.await;
+    }
+}
+
+/// The answer to the handshake of a WebSocket, and the socket that will be there once it is sent;
+/// or what a request that is none is answered.
+pub(super) fn accept(
+    parts: &mut Parts,
+    subprotocol: Option<HeaderValue>,
+) -> Result<(Response, BoxFuture<'static, hyper::Result<Socket>>), Box<Response>> {
+    let (Some(accept), Some(upgrade)) = (accept_key(parts), parts.extensions.remove::<OnUpgrade>())
+    else {
+        return Err(Box::new(not_a_websocket()));
+    };
     let headers = [
         (header::CONNECTION, HeaderValue::from_static("upgrade")),
         (header::UPGRADE, HeaderValue::from_static("websocket")),
@@ -77,7 +112,8 @@ pub(super) fn upgrade<D: Dialect + Send + 'static>(
         let headers = response.headers_mut();
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
-    Ok(response)
+    let socket = async { Ok(Socket::of(upgrade.await?)) };
+    Ok((response, Box::pin(socket)))
 }
 
 /// The first subprotocol that is offered. The frames are the same under every name, and a browser
@@ -89,6 +125,14 @@ pub(super) fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     };
     let mut offered = words(headers, &header::SEC_WEBSOCKET_PROTOCOL);
     HeaderValue::from_str(offered.find(is_token)?).ok()
+}
+
+/// The first of `names` that is offered as a subprotocol, wherever it stands among others.
+pub(super) fn offered(headers: &HeaderMap, names: &[&'static str]) -> Option<HeaderValue> {
+    let is_offered =
+        |name: &str| words(headers, &header::SEC_WEBSOCKET_PROTOCOL).any(|offered| offered == name);
+    let name = names.iter().find(|name| is_offered(name))?;
+    Some(HeaderValue::from_static(name))
 }
 
 /// RFC 9110 section 15.5.22 and RFC 6455 section 4.4: what would be one.
@@ -141,6 +185,7 @@ impl From<ConnectError> for Problem {
             ConnectError::PerIp => (StatusCode::TOO_MANY_REQUESTS, "rate-limited"),
             ConnectError::Total => (StatusCode::SERVICE_UNAVAILABLE, "full"),
             ConnectError::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+            ConnectError::Isolated => (StatusCode::SERVICE_UNAVAILABLE, "isolated"),
         };
         Self::new(status, code, error.to_string())
     }
@@ -149,6 +194,20 @@ impl From<ConnectError> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_protocol_that_is_known_is_chosen_wherever_it_stands() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(offered(&headers, &["mqtt"]), None);
+        let name = header::SEC_WEBSOCKET_PROTOCOL;
+        headers.append(&name, HeaderValue::from_static("chat, mqttv3.1"));
+        headers.append(&name, HeaderValue::from_static("mqtt"));
+        let chosen = |names| offered(&headers, names);
+        let expected = |name| Some(HeaderValue::from_static(name));
+        assert_eq!(chosen(&["mqtt", "mqttv3.1"]), expected("mqtt"));
+        assert_eq!(chosen(&["mqttv3.1"]), expected("mqttv3.1"));
+        assert_eq!(chosen(&["mqt"]), None);
+    }
 
     #[test]
     fn one_of_the_offered_subprotocols_is_chosen() {

@@ -2,22 +2,23 @@
 
 use super::Names;
 use super::interfaces::{Announced, announce, interfaces, outbound};
+use super::stun::{self, Schedule};
 use crate::config::Public;
 use crate::network::network_of;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
-use stun::message::{BINDING_REQUEST, Getter, Message};
-use stun::xoraddr::XorMappedAddress;
 use tokio::net::{UdpSocket, lookup_host};
-use tokio::time::timeout;
 
 /// RFC 8489 section 6.2.1: the first retransmissions of a STUN request come after 0.5 s, 1 s …
-const STUN_WAITS: [Duration; 3] = [
-    Duration::from_millis(500),
-    Duration::from_millis(1000),
-    Duration::from_millis(1500),
-];
+const SCHEDULE: Schedule = Schedule {
+    sendings: &[
+        Duration::ZERO,
+        Duration::from_millis(500),
+        Duration::from_millis(1_500),
+    ],
+    silence: Duration::from_millis(3_000),
+};
 
 /// Finds at most one address a family, in the order of the operating contract: what is
 /// configured, a public interface, a STUN server where one is named, and else whatever interface
@@ -106,7 +107,7 @@ fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
-/// Tells whether sockets can be bound to an address: one of IPv6 is listed before the kernel has
+/// Whether sockets can be bound to an address: one of IPv6 is listed before the kernel has
 /// made sure that nobody else has it.
 fn is_usable(ip: IpAddr) -> bool {
     std::net::UdpSocket::bind((ip, 0)).is_ok()
@@ -142,32 +143,10 @@ async fn ask_one(server: SocketAddr) -> io::Result<IpAddr> {
     };
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
-    let mut request = Message::new();
-    request
-        .build(&[
-            Box::new(stun::agent::TransactionId::new()),
-            Box::new(BINDING_REQUEST),
-        ])
-        .map_err(io::Error::other)?;
-    let mut buffer = [0; 1500];
-    for wait in STUN_WAITS {
-        socket.send(&request.raw).await?;
-        let Ok(received) = timeout(wait, socket.recv(&mut buffer)).await else {
-            continue;
-        };
-        let mut response = Message {
-            raw: buffer[..received?].to_vec(),
-            ..Message::default()
-        };
-        let mut mapped = XorMappedAddress::default();
-        if response.decode().is_ok()
-            && response.transaction_id == request.transaction_id
-            && mapped.get_from(&response).is_ok()
-        {
-            return Ok(mapped.ip);
-        }
+    match stun::ask(&socket, server, 0, SCHEDULE).await {
+        Some(answer) => Ok(answer.mapped.ip()),
+        None => Err(io::ErrorKind::TimedOut.into()),
     }
-    Err(io::ErrorKind::TimedOut.into())
 }
 
 #[cfg(test)]
@@ -177,6 +156,7 @@ mod tests {
 
     fn public(addresses: Vec<AddressRule>) -> Public {
         Public {
+            turn_host: None,
             host: None,
             ice_urls: vec![],
             addresses,

@@ -1,7 +1,11 @@
 //! How many TCP connections there are, in all and by network, whatever they carry; and which of
 //! them have not spoken yet, so that one of those makes room where there is none.
 
-use crate::network::{NetworkCounts, network_of};
+mod budget;
+mod counted;
+
+use crate::network::{DeniedClients, NetworkCounts, network_of};
+use budget::Budget;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +13,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 
-/// Connections of one network past its limit that are still told so, each with a 429.
+/// Connections of one network past its limit that still get an answer, each a 429.
 const TURNED_AWAY: u32 = 16;
+/// Bytes of request bodies that are read at once, of one network and in all. A larger one counts as all
+/// of a network's.
+const MAX_BODIES: (u64, u64) = (8 << 20, 64 << 20);
+/// Files that are open for clients at once, of one network and in all.
+const MAX_FILES: (u64, u64) = (32, FILES as u64);
+/// Descriptors that files take at most.
+pub(super) const FILES: u32 = 256;
 /// How long a connection may be silent before it makes room for another: round trips of a slow
 /// network and a handshake on a busy machine take less.
 const MIN_SILENCE: Duration = Duration::from_secs(2);
@@ -35,37 +46,48 @@ pub enum Full {
     /// The box does.
     #[error("the box holds as many connections as it may")]
     Total,
+    /// The operator refuses the client.
+    #[error("this network is refused")]
+    Denied,
 }
 
 /// The count of all TCP connections of the box.
 #[derive(Debug)]
 pub struct Connections {
-    books: Mutex<Books>,
-    refused: [AtomicU64; 2],
+    counts: Mutex<Counts>,
+    refused: [AtomicU64; 3],
     made_room: AtomicU64,
 }
 
 #[derive(Debug)]
-struct Books {
+struct Counts {
     caps: ConnectionCaps,
+    denied: DeniedClients,
     total: u32,
     networks: NetworkCounts,
     turned_away: NetworkCounts,
     silent: Silent,
+    /// Bytes of request bodies that are being read.
+    bodies: Budget,
+    /// Files that are open for clients.
+    files: Budget,
 }
 
 impl Connections {
     /// Starts at none.
     pub fn new(caps: ConnectionCaps) -> Arc<Self> {
         Arc::new(Self {
-            books: Mutex::new(Books {
+            counts: Mutex::new(Counts {
                 caps,
+                denied: DeniedClients::default(),
                 total: 0,
                 networks: NetworkCounts::default(),
                 turned_away: NetworkCounts::default(),
                 silent: Silent::default(),
+                bodies: Budget::default(),
+                files: Budget::default(),
             }),
-            refused: [AtomicU64::new(0), AtomicU64::new(0)],
+            refused: [const { AtomicU64::new(0) }; 3],
             made_room: AtomicU64::new(0),
         })
     }
@@ -73,6 +95,11 @@ impl Connections {
     /// Takes new bounds; connections that exceed them live on.
     pub fn set_caps(&self, caps: ConnectionCaps) {
         self.lock().caps = caps;
+    }
+
+    /// Refuses these clients from here on.
+    pub fn deny(&self, denied: DeniedClients) {
+        self.lock().denied = denied;
     }
 
     /// Connections that there are.
@@ -97,9 +124,9 @@ impl Connections {
     /// # Errors
     /// Which bound keeps it out.
     pub fn enter(self: &Arc<Self>, client: Option<IpAddr>, now: Instant) -> Result<Place, Full> {
-        let mut books = self.lock();
-        let entered = self.count(&mut books, client, now);
-        drop(books);
+        let mut counts = self.lock();
+        let entered = self.count(&mut counts, client, now);
+        drop(counts);
         match entered {
             Ok(charge) => Ok(Place {
                 connections: Arc::clone(self),
@@ -114,42 +141,48 @@ impl Connections {
 
     fn count(
         self: &Arc<Self>,
-        books: &mut Books,
+        counts: &mut Counts,
         client: Option<IpAddr>,
         now: Instant,
     ) -> Result<Option<Charge>, Full> {
-        if books.total >= books.caps.total {
-            self.evict(books, None, now).ok_or(Full::Total)?;
+        if client.is_some_and(|client| counts.denied.covers(client)) {
+            return Err(Full::Denied);
+        }
+        if counts.total >= counts.caps.total {
+            self.evict(counts, None, now).ok_or(Full::Total)?;
         }
         let charge = match client {
             None => None,
-            Some(client) => Some(self.charge_in(books, client).or_else(|full| {
+            Some(client) => Some(self.charge_in(counts, client).or_else(|full| {
                 // One of its own that is silent makes room; else it is told, if it is one of few.
-                match self.evict(books, Some(client), now) {
-                    Some(()) => Ok(self.excess(books, client)),
-                    None => self.turn_away(books, client).ok_or(full),
+                match self.evict(counts, Some(client), now) {
+                    Some(()) => Ok(self.excess(counts, client)),
+                    None => self.turn_away(counts, client).ok_or(full),
                 }
             })?),
         };
-        books.total += 1;
+        counts.total += 1;
         Ok(charge)
     }
 
-    fn charge_in(self: &Arc<Self>, books: &mut Books, client: IpAddr) -> Result<Charge, Full> {
-        match books.networks.take(client, books.caps.per_network) {
+    fn charge_in(self: &Arc<Self>, counts: &mut Counts, client: IpAddr) -> Result<Charge, Full> {
+        match counts
+            .networks
+            .take(client, counts.caps.per_network, counts.caps.total)
+        {
             true => Ok(self.charged(client, Standing::Counted)),
             false => Err(Full::Network),
         }
     }
 
     /// The place of a connection that is being closed is not free yet.
-    fn excess(self: &Arc<Self>, books: &mut Books, client: IpAddr) -> Charge {
-        let _ = books.networks.take(client, u32::MAX);
+    fn excess(self: &Arc<Self>, counts: &mut Counts, client: IpAddr) -> Charge {
+        counts.networks.add(client, 1);
         self.charged(client, Standing::Counted)
     }
 
-    fn turn_away(self: &Arc<Self>, books: &mut Books, client: IpAddr) -> Option<Charge> {
-        let taken = books.turned_away.take(client, TURNED_AWAY);
+    fn turn_away(self: &Arc<Self>, counts: &mut Counts, client: IpAddr) -> Option<Charge> {
+        let taken = (counts.turned_away).take(client, TURNED_AWAY, u32::MAX);
         taken.then(|| self.charged(client, Standing::TurnedAway))
     }
 
@@ -163,8 +196,8 @@ impl Connections {
 
     /// Ends the connection that has been silent longest, of the network of `of` or of whichever
     /// has most of them.
-    fn evict(&self, books: &mut Books, of: Option<IpAddr>, now: Instant) -> Option<()> {
-        let task = books.silent.longest(of, now)?;
+    fn evict(&self, counts: &mut Counts, of: Option<IpAddr>, now: Instant) -> Option<()> {
+        let task = counts.silent.longest(of, now)?;
         task.abort();
         self.made_room.fetch_add(1, Ordering::Relaxed);
         Some(())
@@ -176,7 +209,12 @@ impl Connections {
     /// # Errors
     /// The network holds as many as it may.
     pub fn charge(self: &Arc<Self>, client: IpAddr) -> Result<Charge, Full> {
-        self.charge_in(&mut self.lock(), client)
+        let mut counts = self.lock();
+        if counts.denied.covers(client) {
+            self.refused[Full::Denied as usize].fetch_add(1, Ordering::Relaxed);
+            return Err(Full::Denied);
+        }
+        self.charge_in(&mut counts, client)
     }
 
     /// Notes that a connection of `client` has not spoken, until the note is dropped.
@@ -197,8 +235,8 @@ impl Connections {
         self.lock().silent.may_abort(key, task);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -216,8 +254,11 @@ impl Place {
     /// The client's network holds as many as it may.
     pub(super) fn belongs_to(&self, client: IpAddr) -> Result<(), Full> {
         let charge = self.connections.charge(client).or_else(|full| {
-            let mut books = self.connections.lock();
-            self.connections.turn_away(&mut books, client).ok_or(full)
+            if full == Full::Denied {
+                return Err(full);
+            }
+            let mut counts = self.connections.lock();
+            self.connections.turn_away(&mut counts, client).ok_or(full)
         })?;
         *self.lock() = Some(charge);
         Ok(())
@@ -231,7 +272,36 @@ impl Place {
         self.connections.charge(client)
     }
 
-    /// Tells whether the connection is one too many of its network, and is there only to be told
+    /// Counts a request body of so many bytes, until the lease is dropped; `None` where too many
+    /// bytes are being read for its network or in all.
+    pub fn lease_body(&self, bytes: u64) -> Option<BodyLease> {
+        let client = self.client();
+        let bytes = bytes.min(MAX_BODIES.0);
+        let taken = (self.connections.lock().bodies).take(client, bytes, MAX_BODIES);
+        taken.then(|| BodyLease {
+            connections: Arc::clone(&self.connections),
+            client,
+            bytes,
+        })
+    }
+
+    /// Counts a file that is opened for the client, until the charge is dropped; `None` where too many
+    /// are open for its network or in all.
+    pub fn open_file(&self) -> Option<FileCharge> {
+        let client = self.client();
+        let taken = (self.connections.lock().files).take(client, 1, MAX_FILES);
+        taken.then(|| FileCharge {
+            connections: Arc::clone(&self.connections),
+            client,
+        })
+    }
+
+    /// The client that is counted, if it is known for all of the connection.
+    fn client(&self) -> Option<IpAddr> {
+        self.lock().as_ref().map(|charge| charge.client)
+    }
+
+    /// Whether the connection is one too many of its network, and is there only to be told
     /// so. It asks again, as others may have gone.
     pub fn is_turned_away(&self) -> bool {
         let mut mine = self.lock();
@@ -262,6 +332,34 @@ impl Drop for Place {
     }
 }
 
+/// The bytes of a request body; dropping it gives them back.
+#[derive(Debug)]
+pub struct BodyLease {
+    connections: Arc<Connections>,
+    client: Option<IpAddr>,
+    bytes: u64,
+}
+
+impl Drop for BodyLease {
+    fn drop(&mut self) {
+        let mut counts = self.connections.lock();
+        counts.bodies.give_back(self.client, self.bytes);
+    }
+}
+
+/// The place of an open file; dropping it gives the place back.
+#[derive(Debug)]
+pub struct FileCharge {
+    connections: Arc<Connections>,
+    client: Option<IpAddr>,
+}
+
+impl Drop for FileCharge {
+    fn drop(&mut self) {
+        self.connections.lock().files.give_back(self.client, 1);
+    }
+}
+
 /// One that is counted against its client's network; dropping it gives it back.
 #[derive(Debug)]
 pub struct Charge {
@@ -278,10 +376,10 @@ enum Standing {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        let mut books = self.connections.lock();
+        let mut counts = self.connections.lock();
         match self.standing {
-            Standing::Counted => books.networks.give_back(self.client),
-            Standing::TurnedAway => books.turned_away.give_back(self.client),
+            Standing::Counted => counts.networks.give_back(self.client),
+            Standing::TurnedAway => counts.turned_away.give_back(self.client),
         }
     }
 }

@@ -5,17 +5,17 @@
 use super::certs::provider;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Incoming};
 use hyper::{Request, Response, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
@@ -26,7 +26,7 @@ const IDLE_PER_HOST: usize = 32;
 /// How long an idle connection is kept. Servers commonly close theirs after 60 s or more.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Tells whether the client may connect to an address.
+/// Whether the client may connect to an address.
 pub type Judge = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// What one request may take.
@@ -79,10 +79,13 @@ pub fn trust(roots: RootCertStore) -> ClientConfig {
         .with_no_client_auth()
 }
 
+type Pool = Client<HttpsConnector<Connector>, Full<Bytes>>;
+
 /// An HTTP/1.1 client for `https:` and `http:` URLs. It keeps idle connections; clones share them.
 #[derive(Clone)]
 pub struct HttpsClient {
-    client: Client<HttpsConnector<Connector>, Full<Bytes>>,
+    connector: HttpsConnector<Connector>,
+    pool: Arc<RwLock<Pool>>,
 }
 
 impl HttpsClient {
@@ -93,12 +96,20 @@ impl HttpsClient {
             .https_or_http()
             .enable_http1()
             .wrap_connector(Connector { judge });
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_PER_HOST)
-            .pool_timer(TokioTimer::new())
-            .build(connector);
-        Self { client }
+        let pool = Arc::new(RwLock::new(pool(connector.clone())));
+        Self { connector, pool }
+    }
+
+    /// Closes the idle connections, and uses those of requests under way for these alone: the judge
+    /// decides otherwise from here on.
+    pub fn judge_anew(&self) {
+        let fresh = pool(self.connector.clone());
+        *self.pool.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+
+    fn request(&self, request: Request<Full<Bytes>>) -> ResponseFuture {
+        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner);
+        pool.request(request)
     }
 
     /// Sends `request`, whose URI is absolute, and reads the whole answer, whatever its status.
@@ -111,7 +122,7 @@ impl HttpsClient {
         limits: Limits,
     ) -> Result<Response<Bytes>, HttpsError> {
         let exchange = async {
-            let response = self.client.request(request).await.map_err(failure)?;
+            let response = self.request(request).await.map_err(failure)?;
             let (parts, body) = response.into_parts();
             // A length over the limit is refused before its bytes come.
             if body.size_hint().lower() > limits.body as u64 {
@@ -129,6 +140,22 @@ impl HttpsClient {
             .unwrap_or(Err(HttpsError::Timeout(limits.timeout)))
     }
 
+    /// Sends `request`, whose URI is absolute, and hands over an answer whose body is read as it
+    /// comes. `timeout` is for its head.
+    ///
+    /// # Errors
+    /// No head came in time.
+    pub async fn open(
+        &self,
+        request: Request<Full<Bytes>>,
+        timeout: Duration,
+    ) -> Result<Response<Incoming>, HttpsError> {
+        tokio::time::timeout(timeout, self.request(request))
+            .await
+            .map_err(|_| HttpsError::Timeout(timeout))?
+            .map_err(failure)
+    }
+
     /// Asks for `url`.
     ///
     /// # Errors
@@ -138,6 +165,14 @@ impl HttpsClient {
         let request = request.map_err(|error| HttpsError::Failed(error.to_string()))?;
         self.send(request, limits).await
     }
+}
+
+fn pool(connector: HttpsConnector<Connector>) -> Pool {
+    Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_PER_HOST)
+        .pool_timer(TokioTimer::new())
+        .build(connector)
 }
 
 /// The innermost cause says what happened; the outer ones say "client error".
@@ -196,6 +231,7 @@ async fn connect(uri: &Uri, judge: Option<Judge>) -> io::Result<Stream> {
     };
     let may_connect = |address: &SocketAddr| judge.as_ref().is_none_or(|judge| judge(address.ip()));
     let mut last = io::Error::other(Refused(match found.first() {
+        Some(first) if host.parse() == Ok(first.ip()) => format!("{host} is not a public address"),
         Some(first) => format!("{host} is at {}, which is not a public address", first.ip()),
         None => format!("{host} has no address"),
     }));
@@ -250,6 +286,7 @@ impl hyper::rt::Write for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -310,6 +347,20 @@ mod tests {
         let url = server("").await;
         let error = client(None).get(&url, LIMITS).await.unwrap_err();
         assert!(matches!(error, HttpsError::Timeout(_)), "{error}");
+    }
+
+    /// A connection that was kept would pass the judge by.
+    #[tokio::test]
+    async fn a_judge_that_changes_its_mind_is_asked_about_connections_that_are_kept() {
+        let url = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        let is_open = Arc::new(AtomicBool::new(true));
+        let judged = Arc::clone(&is_open);
+        let client = client(Some(Arc::new(move |_| judged.load(Ordering::Relaxed))));
+        client.get(&url, LIMITS).await.unwrap();
+        is_open.store(false, Ordering::Relaxed);
+        client.clone().judge_anew();
+        let error = client.get(&url, LIMITS).await.unwrap_err();
+        assert!(matches!(error, HttpsError::Refused(_)), "{error}");
     }
 
     #[tokio::test]

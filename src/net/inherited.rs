@@ -7,9 +7,19 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+/// How names begin of descriptors that systemd keeps from one process to the next: they are not
+/// listeners of socket units.
+pub const KEPT_PREFIX: &str = "handover-";
+
 /// Listeners by the `FileDescriptorName=` of their socket unit.
 #[derive(Debug, Default)]
-pub struct Inherited(HashMap<String, Vec<TcpListener>>);
+pub struct Inherited {
+    by_name: HashMap<String, Vec<TcpListener>>,
+    /// From the process that this one goes on from: with the names that socket units would have.
+    handed_over: Vec<(String, Listener)>,
+    /// Whether this process goes on from another one: then it serves what it can.
+    is_successor: bool,
+}
 
 /// Why what systemd passed cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +69,9 @@ impl Inherited {
         let mut by_name: HashMap<String, Vec<TcpListener>> = HashMap::new();
         for index in 0..passed.len() {
             let name = names.next().unwrap_or_default().to_owned();
+            if name.starts_with(KEPT_PREFIX) {
+                continue;
+            }
             let listener = passed
                 .take_tcp_listener(index)
                 .ok()
@@ -69,7 +82,65 @@ impl Inherited {
                 None => return Err(InheritedError::NoListener(name)),
             }
         }
-        Ok(Self(by_name))
+        Ok(Self {
+            by_name,
+            ..Self::default()
+        })
+    }
+
+    /// Listeners that an earlier process had; those that no key names are closed.
+    pub fn handed_over(listeners: Vec<(String, Listener)>) -> Self {
+        Self {
+            handed_over: listeners,
+            is_successor: true,
+            ..Self::default()
+        }
+    }
+
+    /// Adds listeners that an earlier process had. Those that systemd has passed as well are the same
+    /// sockets.
+    #[must_use]
+    pub fn and_handed_over(mut self, listeners: Vec<(String, Listener)>) -> Self {
+        let mut handed_over = Self::handed_over(listeners);
+        for (name, listener) in &mut handed_over.handed_over {
+            let Ok(address) = listener.socket.local_addr() else {
+                continue;
+            };
+            let Some(passed) = self.by_name.get_mut(name) else {
+                continue;
+            };
+            let before = passed.len();
+            passed.retain(|passed| passed.local_addr().ok() != Some(address));
+            listener.inherited |= passed.len() < before;
+        }
+        handed_over.by_name = self.by_name;
+        handed_over
+    }
+
+    /// Whether this process goes on from another one, which cannot be gone back to: a listener
+    /// that it cannot bind is not a reason to serve nothing.
+    pub fn is_successor(&self) -> bool {
+        self.is_successor
+    }
+
+    /// Closes the handed over listeners of `name` that none of `addresses` names: they may be in the
+    /// way of those that are bound next.
+    pub fn close_unnamed(&mut self, name: &str, addresses: &[SocketAddr]) {
+        self.handed_over.retain(|(of, listener)| {
+            let bound = listener.socket.local_addr();
+            let is_named = |bound| addresses.iter().any(|address| means(*address, bound));
+            of != name || bound.is_ok_and(is_named)
+        });
+    }
+
+    /// The handed over listener that `address` of the configuration names; any port where that is 0.
+    fn take_over(&mut self, name: &str, address: SocketAddr) -> Option<Listener> {
+        let is_it = |(of, listener): &(String, Listener)| {
+            let bound = listener.socket.local_addr();
+            of == name && bound.is_ok_and(|bound| means(address, bound))
+        };
+        let index = self.handed_over.iter().position(is_it)?;
+        Some(self.handed_over.remove(index).1)
     }
 
     /// The listener of `address` passed as `name`, or else a fresh one for the key `key`.
@@ -82,8 +153,11 @@ impl Inherited {
         address: SocketAddr,
         key: &str,
     ) -> Result<Listener, BindError> {
+        if let Some(listener) = self.take_over(name, address) {
+            return Ok(listener);
+        }
         let is_it = |listener: &TcpListener| listener.local_addr().is_ok_and(|a| a == address);
-        let passed = self.0.get_mut(name).and_then(|listeners| {
+        let passed = self.by_name.get_mut(name).and_then(|listeners| {
             let index = listeners.iter().position(is_it)?;
             Some(listeners.swap_remove(index))
         });
@@ -105,7 +179,7 @@ impl Inherited {
     /// # Errors
     /// The first listener that nobody took.
     pub fn finish(self, keys: &[(&str, &str)]) -> Result<(), InheritedError> {
-        for (name, listeners) in self.0 {
+        for (name, listeners) in self.by_name {
             let Some(listener) = listeners.first() else {
                 continue;
             };
@@ -125,6 +199,11 @@ impl Inherited {
     }
 }
 
+/// Whether `address` of the configuration means what is bound to `bound`.
+fn means(address: SocketAddr, bound: SocketAddr) -> bool {
+    bound == address || address.port() == 0 && bound.ip() == address.ip()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,8 +211,63 @@ mod tests {
     fn passed(name: &str) -> (Inherited, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let inherited = Inherited(HashMap::from([(name.to_owned(), vec![listener])]));
+        let inherited = Inherited {
+            by_name: HashMap::from([(name.to_owned(), vec![listener])]),
+            ..Inherited::default()
+        };
         (inherited, address)
+    }
+
+    #[test]
+    fn a_handed_over_listener_is_taken_by_its_address_and_the_rest_is_closed() {
+        let listener = |inherited| {
+            let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+            (socket.local_addr().unwrap(), Listener { socket, inherited })
+        };
+        let ((kept, one), (dropped, other)) = (listener(true), listener(false));
+        let list = vec![("http".to_owned(), one), ("tls".to_owned(), other)];
+        let mut inherited = Inherited::handed_over(list);
+        assert!(inherited.is_successor());
+        let taken = inherited.tcp("http", kept, "http.listen").unwrap();
+        assert!(taken.inherited, "systemd holds it still");
+        assert_eq!(taken.socket.local_addr().unwrap(), kept);
+        inherited.finish(KEYS).unwrap();
+        assert!(TcpListener::bind(dropped).is_ok());
+    }
+
+    #[test]
+    fn a_listener_that_is_not_named_any_more_is_in_nobodys_way() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let inherited = false;
+        let list = vec![("http".to_owned(), Listener { socket, inherited })];
+        let mut inherited = Inherited::handed_over(list);
+        let wide = SocketAddr::from(([0, 0, 0, 0], port));
+        inherited.close_unnamed("tls", &[]);
+        assert!(inherited.tcp("http", wide, "http.listen").is_err());
+        inherited.close_unnamed("http", &[wide]);
+        assert!(inherited.tcp("http", wide, "http.listen").is_ok());
+    }
+
+    #[test]
+    fn a_listener_that_was_handed_over_and_passed_is_one() {
+        let (passed, address) = passed("http");
+        let (other, at) = (TcpListener::bind("127.0.0.1:0").unwrap(), "127.0.0.1:0");
+        let socket = passed.by_name["http"][0].try_clone().unwrap();
+        let one = Listener {
+            socket,
+            inherited: false,
+        };
+        let mut passed = passed;
+        let fresh = other.local_addr().unwrap();
+        passed.by_name.get_mut("http").unwrap().push(other);
+        let mut both = passed.and_handed_over(vec![("http".into(), one)]);
+        assert!(both.is_successor());
+        assert!(both.tcp("http", address, "http.listen").unwrap().inherited);
+        assert!(both.tcp("http", fresh, "http.listen").unwrap().inherited);
+        let own = both.tcp("http", at.parse().unwrap(), "http.listen");
+        assert!(!own.unwrap().inherited);
+        both.finish(KEYS).unwrap();
     }
 
     const KEYS: &[(&str, &str)] = &[("http", "http.listen")];

@@ -1,4 +1,4 @@
-//! The addresses of this machine, and which of them clients are told.
+//! The addresses of this machine, and which of them are announced to clients.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,7 +10,7 @@ pub const NO_ADDRESS: &str = "no interface has an address that clients reach: re
 /// An address that clients reach, and the local one behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announced {
-    /// What clients are told.
+    /// What is announced to clients.
     pub address: IpAddr,
     /// What sockets bind to: differs behind 1:1 NAT.
     pub local: IpAddr,
@@ -23,10 +23,15 @@ pub const NO_IPV4: &str = "no IPv4: clients and peers that have IPv4 only are ou
                            relayed addresses are IPv6; give the machine an IPv4 address, or name \
                            it in public.address";
 
-/// Tells whether this machine has an IPv4 address besides loopback.
+/// Whether this machine has an IPv4 address besides loopback.
 pub fn has_ipv4() -> bool {
     let mut interfaces = interfaces().into_iter();
     interfaces.any(|ip| ip.is_ipv4() && !ip.is_loopback())
+}
+
+/// Whether an interface of this machine has `address`.
+pub fn is_here(address: IpAddr) -> bool {
+    interfaces().contains(&address)
 }
 
 /// `address` with the local one behind it, if this machine has any of the family.

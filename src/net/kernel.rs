@@ -13,30 +13,30 @@ use tokio::time::{sleep, timeout};
 /// RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE of
 /// linux/rtnetlink.h.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
-/// How long it has to be quiet before anybody looks: an address comes with its routes.
+/// How long no notice may come before the interfaces are looked at: an address comes with its routes.
 const SETTLE: Duration = Duration::from_millis(250);
 /// How often the interfaces are looked at all the same where changes go on and on.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How often interfaces are looked at where the kernel does not say.
+const MAX_SETTLE: Duration = Duration::from_secs(2);
+/// How often interfaces are looked at where no notices come.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Where changes of addresses and routes are heard.
+/// Where notices of changed addresses and routes come from.
 pub enum AddressChanges {
     /// From the kernel.
-    Told(UdpSocket),
-    /// The kernel does not say, as in some sandboxes: it is time to look every few seconds.
+    Netlink(UdpSocket),
+    /// From nowhere, as in some sandboxes: the interfaces are looked at every few seconds.
     Polled,
     /// There are none.
     Never,
 }
 
 impl AddressChanges {
-    /// Asks the kernel to tell of changes; called inside the runtime.
+    /// Subscribes to the kernel's notices; called inside the runtime.
     pub fn subscribe() -> Self {
         match open() {
-            Ok(socket) => Self::Told(socket),
+            Ok(socket) => Self::Netlink(socket),
             Err(error) => {
-                tracing::debug!("the kernel does not tell of addresses: {error}");
+                tracing::debug!("no notices of addresses come from the kernel: {error}");
                 Self::Polled
             }
         }
@@ -47,10 +47,10 @@ impl AddressChanges {
         match self {
             Self::Never => pending().await,
             Self::Polled => sleep(POLL).await,
-            Self::Told(socket) => {
-                heard(socket).await;
-                let settled = async { while timeout(SETTLE, heard(socket)).await.is_ok() {} };
-                let _ = timeout(PATIENCE, settled).await;
+            Self::Netlink(socket) => {
+                next_notice(socket).await;
+                let settled = async { while timeout(SETTLE, next_notice(socket)).await.is_ok() {} };
+                let _ = timeout(MAX_SETTLE, settled).await;
             }
         }
     }
@@ -66,7 +66,7 @@ fn open() -> io::Result<UdpSocket> {
 }
 
 /// Takes what waits. Messages that were lost (ENOBUFS) are a change as well.
-async fn heard(socket: &UdpSocket) {
+async fn next_notice(socket: &UdpSocket) {
     let _ = socket.recv(&mut [0; 8192]).await;
 }
 
@@ -75,9 +75,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_kernel_tells_and_nothing_is_told_for_nothing() {
+    async fn the_kernel_sends_notices_and_none_without_a_change() {
         let mut changes = AddressChanges::subscribe();
-        assert!(matches!(changes, AddressChanges::Told(_)));
+        assert!(matches!(changes, AddressChanges::Netlink(_)));
         let never = timeout(SETTLE / 10, AddressChanges::Never.changed()).await;
         assert!(never.is_err());
         // Other programs may change something meanwhile; whatever it is, it comes back.

@@ -18,12 +18,12 @@ pub struct BindError {
 }
 
 impl BindError {
-    /// Tells whether another program has the port.
+    /// Whether another program has the port.
     pub fn is_taken(&self) -> bool {
         self.kernel.kind() == io::ErrorKind::AddrInUse
     }
 
-    /// Tells whether the machine lacks the whole family of a wildcard address, while `listed` has
+    /// Whether the machine lacks the whole family of a wildcard address, while `listed` has
     /// the same port on the other family's: that pair means "everywhere".
     pub fn is_half_of_pair(&self, address: SocketAddr, listed: &[SocketAddr]) -> bool {
         let other = |a: &SocketAddr| {
@@ -34,7 +34,7 @@ impl BindError {
         lacks_family(&self.kernel) && address.ip().is_unspecified() && listed.iter().any(other)
     }
 
-    /// Tells whether the machine lacks this address or its whole family.
+    /// Whether the machine lacks this address or its whole family.
     pub fn is_absent_address(&self) -> bool {
         matches!(
             self.kernel.raw_os_error(),
@@ -63,7 +63,8 @@ const OWN_DESCRIPTORS: u64 = 128;
 /// relays get half of what there is at most.
 pub fn connection_budget(relays: u32) -> u32 {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    share_of(limit, relays)
+    let budget = share_of(limit, relays);
+    budget - super::connections::FILES.min(budget / 4)
 }
 
 fn share_of(limit: u64, relays: u32) -> u32 {

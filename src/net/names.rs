@@ -50,6 +50,17 @@ impl NameCounters {
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
     }
+
+    /// Changes and failures.
+    pub fn all(&self) -> [u64; 2] {
+        [self.changes(), self.failures()]
+    }
+
+    /// Goes on from what an earlier process counted.
+    pub fn add(&self, [changes, failures]: [u64; 2]) {
+        self.changes.fetch_add(changes, Ordering::Relaxed);
+        self.failures.fetch_add(failures, Ordering::Relaxed);
+    }
 }
 
 /// The rules for public addresses, and what their names were answered with last.

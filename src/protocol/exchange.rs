@@ -3,6 +3,8 @@
 
 use crate::auth::credential::IceServers;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// The longest topic, bytes of UTF-8: names are often URLs or hashes.
@@ -17,6 +19,8 @@ pub enum ExchangeRequest {
     Open {
         /// A token that goes before the connection's own.
         token: Option<SecretString>,
+        /// The name that the client is about to claim.
+        name: Option<String>,
     },
     /// Subscribes topics.
     Subscribe {
@@ -56,7 +60,7 @@ pub enum ExchangeRequest {
     /// Sends to who has a name.
     Send {
         /// The name.
-        to: String,
+        to: Arc<str>,
         /// What.
         message: Arc<Addressed>,
         /// Whether the message waits a little for a name that nobody has.
@@ -66,19 +70,26 @@ pub enum ExchangeRequest {
     Ice,
     /// A message that asks for nothing: it counts against the rate.
     Idle,
+    /// As [`Self::Idle`], where the server's own ping or pace has called for it: a client that waits
+    /// says it again and again.
+    Alive,
 }
 
 /// A wish for a topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wish {
     /// The topic.
     pub topic: Arc<str>,
     /// How publications are wanted.
     pub options: SubscriptionOptions,
+    /// The room that the topic is, if it is one: its members alone may subscribe.
+    pub room: Option<Arc<str>>,
+    /// Whether it was refused on the way to the hub, which answers so.
+    pub is_refused: bool,
 }
 
 /// How a subscriber wants publications.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SubscriptionOptions {
     /// The highest quality of service.
     pub qos: u8,
@@ -98,7 +109,7 @@ pub enum Takeover {
 }
 
 /// What is sent to a topic: made once, shared by all subscribers.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publication {
     /// The topic.
     pub topic: Arc<str>,
@@ -108,6 +119,9 @@ pub struct Publication {
     pub payload: Box<[u8]>,
     /// The quality of service that its sender asked for.
     pub qos: u8,
+    /// The room that the topic is, if it is one: its members alone may publish.
+    #[serde(default)]
+    pub room: Option<Arc<str>>,
 }
 
 impl Publication {
@@ -118,10 +132,10 @@ impl Publication {
 }
 
 /// What is sent to a name.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addressed {
     /// The type, in the words of the dialect.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// The payload as JSON, where there is one.
     pub payload: Option<Box<str>>,
 }
@@ -134,7 +148,7 @@ impl Addressed {
 }
 
 /// What the hub tells one connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExchangeReply {
     /// The connection may go on.
     Opened,
@@ -178,9 +192,10 @@ pub enum ExchangeReply {
 }
 
 /// Why something was not done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Denied {
-    /// The token is not for this topic.
+    /// The token is not for this topic, the backend or a rule refuses it, or the client is not a member
+    /// of the room that the topic is.
     Forbidden,
     /// A limit is reached.
     Full,

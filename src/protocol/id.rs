@@ -2,8 +2,10 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Characters of an id: 16 bytes in base64 without padding.
@@ -19,6 +21,11 @@ macro_rules! id {
             /// Wraps bits drawn by the caller, who answers for their randomness.
             pub const fn from_bits(bits: u128) -> Self {
                 Self(bits)
+            }
+
+            /// The bits.
+            pub const fn bits(self) -> u128 {
+                self.0
             }
 
             /// Reads the wire form; `None` for anything else.
@@ -44,6 +51,12 @@ macro_rules! id {
                 serializer.serialize_str(as_str(&encode(self.0)))
             }
         }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                bits(deserializer).map(Self)
+            }
+        }
     };
 }
 
@@ -57,25 +70,70 @@ id! {
     CallId
 }
 
-/// The secret that moves a session to another connection; its `Debug` form hides it.
+/// Where among the nodes of a cluster a session is to be found: what stands for its room.
+pub type Locator = [u8; 16];
+
+/// Characters of a token with a locator: the secret, one byte that says what follows, the locator.
+const LOCATED_LEN: usize = 44;
+/// What follows is the hash of a room.
+const OF_ROOM: u8 = 1;
+
+/// The secret that moves a session to another connection; its `Debug` form hides it. In a cluster it
+/// says where its session is.
 #[derive(Clone, Copy)]
-pub struct ResumeToken(u128);
+pub struct ResumeToken {
+    secret: u128,
+    locator: Option<Locator>,
+}
 
 impl ResumeToken {
     /// Wraps bits drawn by the caller, who answers for their randomness.
     pub const fn from_bits(bits: u128) -> Self {
-        Self(bits)
+        Self {
+            secret: bits,
+            locator: None,
+        }
+    }
+
+    /// The same with a place.
+    pub const fn at(self, locator: Option<Locator>) -> Self {
+        Self { locator, ..self }
+    }
+
+    /// Where its session is, where it says so.
+    pub const fn locator(&self) -> Option<Locator> {
+        self.locator
     }
 
     /// Reads the wire form; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
-        decode(text).map(Self)
+        if text.len() != LOCATED_LEN {
+            return decode(text).map(Self::from_bits);
+        }
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (secret, rest) = bytes.split_first_chunk()?;
+        let (kind, locator) = rest.split_first()?;
+        if *kind != OF_ROOM {
+            return None;
+        }
+        let secret = Self::from_bits(u128::from_be_bytes(*secret));
+        Some(secret.at(Some(locator.try_into().ok()?)))
+    }
+
+    fn text(&self) -> String {
+        let Some(locator) = self.locator else {
+            return as_str(&encode(self.secret)).to_owned();
+        };
+        let mut bytes = self.secret.to_be_bytes().to_vec();
+        bytes.push(OF_ROOM);
+        bytes.extend_from_slice(&locator);
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
     /// The key to look the session up by. A hash, so that the time which a lookup takes says
     /// nothing about the tokens that exist.
     pub fn digest(&self) -> u128 {
-        let hash = Sha256::digest(self.0.to_be_bytes());
+        let hash = Sha256::digest(self.secret.to_be_bytes());
         let (head, _) = hash.split_first_chunk().expect("SHA-256 gives 32 bytes");
         u128::from_be_bytes(*head)
     }
@@ -89,8 +147,20 @@ impl fmt::Debug for ResumeToken {
 
 impl Serialize for ResumeToken {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(as_str(&encode(self.0)))
+        serializer.serialize_str(&self.text())
     }
+}
+
+impl<'de> Deserialize<'de> for ResumeToken {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <Cow<'de, str>>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("a token has 22 or 44 characters"))
+    }
+}
+
+fn bits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+    let text = <Cow<'de, str>>::deserialize(deserializer)?;
+    decode(&text).ok_or_else(|| D::Error::custom("an id has 22 characters of base64"))
 }
 
 fn encode(bits: u128) -> [u8; TEXT_LEN] {
@@ -136,6 +206,24 @@ mod tests {
             assert_eq!(PeerId::parse(bad), None, "{bad:?}");
         }
         assert_eq!(PeerId::parse("AAAAAAAAAAAAAAAAAAAAAB"), None);
+    }
+
+    #[test]
+    fn tokens_say_where_their_session_is_or_do_not() {
+        let plain = ResumeToken::from_bits(7);
+        assert_eq!(plain.text().len(), TEXT_LEN);
+        let located = plain.at(Some([9; 16]));
+        assert_eq!(located.text().len(), LOCATED_LEN);
+        assert_eq!(located.digest(), plain.digest());
+        for token in [plain, located] {
+            let read = ResumeToken::parse(&token.text()).unwrap();
+            assert_eq!(read.locator(), token.locator());
+            assert_eq!(read.digest(), token.digest());
+        }
+        let mut other = located.text();
+        other.replace_range(21..24, "___");
+        assert!(ResumeToken::parse(&other).is_none_or(|read| read.locator() != Some([9; 16])));
+        assert!(ResumeToken::parse(&"A".repeat(LOCATED_LEN)).is_none());
     }
 
     #[test]

@@ -31,6 +31,14 @@ macro_rules! named {
                 serializer.serialize_str(self.as_str())
             }
         }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let name = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                Self::from_name(&name)
+                    .ok_or_else(|| serde::de::Error::custom(concat!("unknown ", stringify!($name))))
+            }
+        }
     };
 }
 
@@ -38,18 +46,19 @@ mod client;
 mod dialect;
 mod exchange;
 mod id;
+pub mod schema;
 mod server;
 
 pub use client::{
     CallSignal, ClientMessage, Forward, FrameError, InviteRequest, Join, MAX_INVITE, Media, Path,
     Payload, Report, Request, RoomPatch, Transport, folds_to, is_deeper_than, parse,
 };
-pub use dialect::DialectKind;
+pub use dialect::{DialectKind, is_foreign_room, room_name, room_of_lobby};
 pub use exchange::{
     Addressed, Denied, ExchangeReply, ExchangeRequest, MAX_TOPIC, Publication, SubscriptionOptions,
     Takeover, Wish,
 };
-pub use id::{CallId, PeerId, ResumeToken};
+pub use id::{CallId, Locator, PeerId, ResumeToken};
 pub use server::{
     Body, Entry, Ice, PeerView, Presence, Resumption, RoomView, ServerMessage, StateView,
     TransportPolicy, frame_len, write_frame, write_json_str,
@@ -58,7 +67,7 @@ pub use server::{
 #[cfg(test)]
 pub(crate) use server::frame;
 
-pub use crate::auth::{MAX_METADATA, MAX_NAME};
+pub use crate::auth::{MAX_METADATA, MAX_METADATA_DEPTH, MAX_NAME};
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -85,11 +94,11 @@ named! {
         Resume = "resume",
         /// Ends the session.
         Leave = "leave",
-        /// Relays an SDP offer.
+        /// Forwards an SDP offer.
         Offer = "offer",
-        /// Relays an SDP answer.
+        /// Forwards an SDP answer.
         Answer = "answer",
-        /// Relays an ICE candidate or the end of them.
+        /// Forwards an ICE candidate or the end of them.
         Candidate = "candidate",
         /// Rings an identity.
         Call = "call",
@@ -99,7 +108,7 @@ named! {
         Reject = "reject",
         /// Ends a call, or tells peers that media ends.
         Hangup = "hangup",
-        /// Relays anything.
+        /// Forwards anything.
         Message = "message",
         /// Merges into the peer's own state.
         State = "state",
@@ -107,9 +116,9 @@ named! {
         Mute = "mute",
         /// The reverse of `mute`.
         Unmute = "unmute",
-        /// Relays a description of published tracks.
+        /// Forwards a description of published tracks.
         Publish = "publish",
-        /// Relays a wish for tracks.
+        /// Forwards a wish for tracks.
         Subscribe = "subscribe",
         /// Asks for the members of the room.
         List = "list",
@@ -323,6 +332,35 @@ pub enum CloseCode {
     RateLimited = 4006,
     /// The operator closed the room.
     RoomClosed = 4007,
+}
+
+impl CloseCode {
+    /// Every code.
+    pub const ALL: &'static [Self] = &[
+        Self::Normal,
+        Self::Draining,
+        Self::ProtocolError,
+        Self::BadUtf8,
+        Self::Malformed,
+        Self::TooLarge,
+        Self::Restart,
+        Self::TryLater,
+        Self::Unauthorized,
+        Self::Kicked,
+        Self::SlowConsumer,
+        Self::Replaced,
+        Self::HeartbeatTimeout,
+        Self::RateLimited,
+        Self::RoomClosed,
+    ];
+
+    /// The code of that number; `None` for any other number.
+    pub fn from_code(code: u16) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|known| *known as u16 == code)
+    }
 }
 
 /// Why a request was not granted: what the client is told.

@@ -4,7 +4,7 @@ use super::{CallId, DialectKind, ErrorCode, FrameType, LeaveReason, PeerId, Resu
 use crate::auth::Role;
 use crate::auth::credential::IceServers;
 use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
@@ -12,11 +12,37 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 /// The text of one JSON object and its type, serialised once and shared by all its receivers.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedBody")]
 pub struct Body {
     kind: FrameType,
     sender: Option<DialectKind>,
     text: Arc<str>,
+}
+
+/// A body as a snapshot holds it.
+#[derive(Deserialize)]
+struct UncheckedBody {
+    kind: FrameType,
+    sender: Option<DialectKind>,
+    text: Arc<str>,
+}
+
+impl TryFrom<UncheckedBody> for Body {
+    type Error = &'static str;
+
+    fn try_from(body: UncheckedBody) -> Result<Self, Self::Error> {
+        let UncheckedBody { kind, sender, text } = body;
+        // The number of a frame is written behind the first brace.
+        if !is_object(&text) {
+            return Err("a body is a JSON object with a field");
+        }
+        Ok(Self { kind, sender, text })
+    }
+}
+
+fn is_object(text: &str) -> bool {
+    text.starts_with("{\"") && text.ends_with('}')
 }
 
 /// Bodies carry credentials, tokens and what people say to each other.
@@ -46,12 +72,26 @@ impl Body {
 
     /// Wraps the text of a JSON object of that type, which has at least one field.
     pub fn from_object(kind: FrameType, text: String) -> Self {
-        debug_assert!(text.starts_with("{\"") && text.ends_with('}'));
+        debug_assert!(is_object(&text));
         Self {
             kind,
             sender: None,
             text: text.into(),
         }
+    }
+
+    /// Puts together what another process has taken apart; `None` where no frame can be made of it.
+    pub fn from_parts(
+        kind: FrameType,
+        sender: Option<DialectKind>,
+        text: Arc<str>,
+    ) -> Option<Self> {
+        Self::try_from(UncheckedBody { kind, sender, text }).ok()
+    }
+
+    /// The text without `seq`, shared.
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.text)
     }
 
     /// Notes what the client speaks whose message this is.
@@ -183,6 +223,8 @@ pub enum ServerMessage<'a> {
     Rooms {
         rooms: Vec<RoomView<'a>>,
         truncated: bool,
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        partial: &'a [String],
     },
     RoomUpdated {
         room: RoomView<'a>,
@@ -286,7 +328,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 /// What a resume found in the ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resumption {
     /// Frames that follow.
     pub replayed: usize,

@@ -2,6 +2,7 @@
 //! worker. Those inside TLS come from the TLS port, their handshake done.
 
 use super::intake::{Admit, ClientStream, Intake};
+use crate::address::shown_socket;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ pub(super) async fn accept_turn_tcp(listener: TcpListener, intake: Arc<Intake>, 
         };
         match ClientStream::tcp(socket) {
             Ok(stream) => hand_over(&intake, stream.holding(place), peer, &listener),
-            Err(error) => tracing::debug!(%peer, "connection lost: {error}"),
+            Err(error) => tracing::debug!(client = shown_socket(peer), "connection lost: {error}"),
         }
     }
 }

@@ -1,15 +1,18 @@
 //! The relay as the rest of the program sees it: started, told things, asked things, ended.
 
 use super::accept;
-use super::engine::{AllocationView, Settings, WorkerId};
+use super::engine::{AllocationView, Settings, Spent, WorkerId};
 use super::intake::{Admit, ClientStream, Intake};
-use super::io::listener;
+use super::io::listener::{self, Listener};
 use super::io::udp::{Offload, kernel_shortcomings};
 use super::shared::{RelayAddress, SharedState};
 use super::stats::RelayStats;
+use super::worker::allocation_log::OnAllocation;
+use super::worker::handover::Inheritance;
 use super::worker::inbox::{Inbox, Query};
 use super::worker::{self, WorkerConfig};
 use crate::clock::unix_now;
+use crate::network::DeniedClients;
 use rand::Rng;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -59,7 +62,25 @@ pub struct RelayHandle {
     /// Told of each revocation.
     revoked: Notify,
     /// Accepting ends with the set.
-    _accepting: JoinSet<()>,
+    accepting: Mutex<JoinSet<()>>,
+    /// Where UDP clients are served.
+    udp: Vec<SocketAddr>,
+    /// The TCP listeners once more, for a successor.
+    tcp: Mutex<Vec<TcpListener>>,
+}
+
+/// What a relay is started with.
+pub(super) struct Launch {
+    pub(super) settings: Settings,
+    pub(super) shared: Arc<SharedState>,
+    /// The listeners of each worker, and what it inherits.
+    pub(super) workers: Vec<(Vec<Listener>, Option<Inheritance>)>,
+    /// Where the listeners are bound.
+    pub(super) udp: Vec<SocketAddr>,
+    pub(super) tcp: Vec<TcpListener>,
+    pub(super) admit: Option<Admit>,
+    pub(super) offload: Offload,
+    pub(super) coalesce: Duration,
 }
 
 impl RelayHandle {
@@ -70,17 +91,37 @@ impl RelayHandle {
     pub fn start(config: RelayConfig, listeners: Listeners) -> io::Result<Self> {
         let workers = config.workers.clamp(1, MAX_WORKERS);
         let offload = Offload::probe();
+        let udp = listeners.udp.iter().map(UdpSocket::local_addr);
+        let udp = udp.collect::<io::Result<_>>()?;
         let groups = listener::group(listeners.udp, workers, offload)?;
-        let inboxes = (0..workers)
+        let shared = SharedState::new(config.addresses, config.ports, seed(), Instant::now());
+        Self::launch(Launch {
+            settings: config.settings,
+            shared,
+            workers: groups.into_iter().map(|group| (group, None)).collect(),
+            udp,
+            tcp: listeners.tcp,
+            admit: listeners.admit,
+            offload,
+            coalesce: config.coalesce,
+        })
+    }
+
+    pub(super) fn launch(launch: Launch) -> io::Result<Self> {
+        let inboxes = launch
+            .workers
+            .iter()
             .map(|_| Inbox::new())
             .collect::<io::Result<_>>()?;
-        let shared = SharedState::new(config.addresses, config.ports, seed(), Instant::now());
+        let shared = launch.shared;
         let intake = Arc::new(Intake::new(inboxes));
         let mut accepting = JoinSet::new();
-        let admit = listeners
+        let admit = launch
             .admit
             .unwrap_or_else(|| Arc::new(|_| Some(Box::new(()))));
-        for listener in listeners.tcp {
+        let mut tcp = vec![];
+        for listener in launch.tcp {
+            tcp.push(listener.try_clone()?);
             let listener = tokio::net::TcpListener::from_std(listener)?;
             accepting.spawn(accept::accept_turn_tcp(
                 listener,
@@ -94,20 +135,23 @@ impl RelayHandle {
             threads: Mutex::default(),
             ended: Arc::default(),
             revoked: Notify::new(),
-            _accepting: accepting,
+            accepting: Mutex::new(accepting),
+            udp: launch.udp,
+            tcp: Mutex::new(tcp),
         };
-        let settings = Arc::new(config.settings);
-        for (index, listeners) in groups.into_iter().enumerate() {
+        let settings = Arc::new(launch.settings);
+        for (index, (listeners, inherits)) in launch.workers.into_iter().enumerate() {
             let thread = worker::start(WorkerConfig {
                 id: WorkerId(index as u8),
                 settings: Arc::clone(&settings),
                 shared: Arc::clone(&shared),
                 listeners,
                 inboxes: Arc::clone(&intake.inboxes),
-                offload,
-                coalesce: config.coalesce,
+                offload: launch.offload,
+                coalesce: launch.coalesce,
                 seed: seed(),
                 ended: Arc::clone(&handle.ended),
+                inherits,
             })?;
             handle.threads().push(thread);
         }
@@ -115,6 +159,27 @@ impl RelayHandle {
             tracing::info!("{shortcoming}");
         }
         Ok(handle)
+    }
+
+    pub(super) fn intake(&self) -> &Intake {
+        &self.intake
+    }
+
+    /// Where UDP clients are served.
+    pub(super) fn udp(&self) -> &[SocketAddr] {
+        &self.udp
+    }
+
+    pub(super) fn tcp(&self) -> &Mutex<Vec<TcpListener>> {
+        &self.tcp
+    }
+
+    /// Leaves newcomers of TCP in the queues of the listeners.
+    pub(super) fn stop_accepting(&self) {
+        let accepting = self.accepting.lock();
+        accepting
+            .unwrap_or_else(PoisonError::into_inner)
+            .abort_all();
     }
 
     /// Takes over an accepted connection of `peer` to `local`, of which `prefix` (deciphered, if
@@ -163,6 +228,25 @@ impl RelayHandle {
             .command_all(|commands| commands.settings = Some(Arc::clone(&settings)));
     }
 
+    /// Refuses new allocations of these users until it is called again.
+    pub fn spend(&self, spent: Spent) {
+        let spent = Arc::new(spent);
+        self.intake
+            .command_all(|commands| commands.spent = Some(Arc::clone(&spent)));
+    }
+
+    /// Drops what these clients send from here on, and ends their allocations.
+    pub fn deny(&self, denied: DeniedClients) {
+        self.intake
+            .command_all(|commands| commands.denied = Some(denied.clone()));
+    }
+
+    /// Calls `observer` on the workers' threads with what becomes of allocations from here on.
+    pub fn observe(&self, observer: OnAllocation) {
+        self.intake
+            .command_all(|commands| commands.observer = Some(Arc::clone(&observer)));
+    }
+
     /// The living allocations of the whole box.
     pub async fn allocations(&self) -> Vec<AllocationView> {
         self.ask(Query::Allocations)
@@ -186,13 +270,12 @@ impl RelayHandle {
         self.intake.inboxes[0].ask(Query::Run(Box::new(body)));
     }
 
-    /// The box-wide books, for gauges.
+    /// What all workers count and share, for gauges.
     pub fn shared(&self) -> &SharedState {
         &self.shared
     }
 
-    /// Comes back once a worker has ended without [`close`](Self::close): what it served is served
-    /// no more.
+    /// Returns once a worker has ended without [`close`](Self::close): nobody serves its clients then.
     pub async fn failed(&self) {
         self.ended.notified().await;
     }
@@ -200,8 +283,13 @@ impl RelayHandle {
     /// Ends every allocation and every thread.
     pub fn close(&self) {
         self.intake.command_all(|commands| commands.stop = true);
+        self.join();
+    }
+
+    /// Waits until every worker has ended.
+    pub(super) fn join(&self) {
         for thread in self.threads().drain(..) {
-            // Whoever panicked has said so.
+            // A thread that panicked has logged it.
             let _ = thread.join();
         }
     }

@@ -2,6 +2,7 @@
 
 use super::io::stream::{NewStream, Place};
 use super::worker::inbox::{Commands, Inbox};
+use crate::address::shown_socket;
 use rustls::ServerConnection;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -93,7 +94,10 @@ impl Intake {
             prefix: prefix.to_vec(),
         };
         if !self.inboxes[turn % self.inboxes.len()].offer(new) {
-            tracing::debug!(%peer, "too many new relay connections at a time");
+            tracing::debug!(
+                client = shown_socket(peer),
+                "too many new relay connections at a time"
+            );
         }
     }
 

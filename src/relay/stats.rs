@@ -4,11 +4,13 @@
 
 use super::engine::{Stats, WorkerId};
 use super::io::udp::Offload;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::time::Duration;
 
 /// What the shell of one worker did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct IoStats {
     /// Datagrams that came in.
     pub received: u64,
@@ -40,6 +42,8 @@ pub struct IoStats {
     pub streams_refused: u64,
     /// Datagrams dropped because a stream's client reads too slowly.
     pub slow_reader: u64,
+    /// CPU time of the worker's threads in earlier processes, nanoseconds.
+    pub cpu_before: u64,
 }
 
 impl IoStats {
@@ -70,6 +74,7 @@ impl std::ops::AddAssign for IoStats {
         self.streams_closed += other.streams_closed;
         self.streams_refused += other.streams_refused;
         self.slow_reader += other.slow_reader;
+        self.cpu_before += other.cpu_before;
     }
 }
 

@@ -6,27 +6,30 @@
 pub(super) mod allocation_log;
 mod coalesce;
 mod commands;
+pub(super) mod give_up;
+pub(super) mod handover;
 pub(super) mod inbox;
+mod sockets;
 
-use super::engine::{
-    Engine, FiveTuple, Now, OpenError, RelaySockets, RelayedKey, Settings, Transport, WorkerId,
-};
+use super::engine::{Engine, FiveTuple, Now, RelayedKey, Settings, Transport, WorkerId};
 use super::framing::Deframer;
 use super::io::egress::{Egress, EgressBatch};
 use super::io::listener::Listener;
 use super::io::poller::{self, Poller};
 use super::io::stream::{Input, NewStream, ReadBuffers, ReadState, StreamKey, Streams};
 use super::io::token::Token;
-use super::io::udp::{BATCH, Offload, RecvBuffers, RecvRound, RelaySocket};
+use super::io::udp::{BATCH, Offload, RecvBuffers, RecvRound};
 use super::shared::SharedState;
 use super::worker::coalesce::Coalescing;
+use super::worker::give_up::GiveUp;
+use super::worker::handover::Inheritance;
 use super::worker::inbox::Inbox;
+use super::worker::sockets::{EpollRelaySockets, InheritedSockets};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::thread::set_current_timer_slack;
 use rustix::time::{ClockId, clock_gettime};
 use std::io;
-use std::net::SocketAddr;
 use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -52,8 +55,10 @@ pub(super) struct WorkerConfig {
     /// The longest pause in which datagrams come together.
     pub(super) coalesce: Duration,
     pub(super) seed: [u8; 32],
-    /// Told when the worker ends, however it does.
+    /// Notified when the worker ends, however it does.
     pub(super) ended: Arc<Notify>,
+    /// What an earlier process left to this worker.
+    pub(super) inherits: Option<Inheritance>,
 }
 
 /// Starts a worker on a thread of its own.
@@ -77,7 +82,9 @@ pub(super) fn start(config: WorkerConfig) -> io::Result<JoinHandle<()>> {
                 id: config.id,
                 ended: Arc::clone(&config.ended),
             };
-            Worker::new(config, Rc::new(epoll)).run();
+            if let Some(worker) = Worker::new(config, Rc::new(epoll)) {
+                worker.run();
+            }
         })
 }
 
@@ -107,30 +114,6 @@ fn watch(epoll: &OwnedFd, fd: impl AsFd, token: Token, flags: EventFlags) -> io:
     Ok(epoll::add(epoll, fd, data, flags)?)
 }
 
-/// Opens relay sockets that are waited for together with everything else.
-struct EpollRelaySockets {
-    epoll: Rc<OwnedFd>,
-    offload: Offload,
-}
-
-impl RelaySockets for EpollRelaySockets {
-    type Socket = Rc<RelaySocket>;
-
-    fn open(&mut self, address: SocketAddr, key: RelayedKey) -> Result<Rc<RelaySocket>, OpenError> {
-        let socket = RelaySocket::bind(address, self.offload).map_err(open_error)?;
-        watch(&self.epoll, &socket, Token::Relay(key), EventFlags::IN).map_err(open_error)?;
-        Ok(Rc::new(socket))
-    }
-}
-
-fn open_error(error: io::Error) -> OpenError {
-    match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => OpenError::PortHeld,
-        Some(libc::EMFILE | libc::ENFILE) => OpenError::NoDescriptor,
-        _ => OpenError::Other(error),
-    }
-}
-
 struct Worker {
     id: WorkerId,
     epoll: Rc<OwnedFd>,
@@ -147,35 +130,50 @@ struct Worker {
     received: u32,
     /// Whether something is known to wait at the end of this turn.
     more: bool,
+    /// When the last turn or pause ended.
+    done: Instant,
+    /// The pause that is due, unless something has come meanwhile.
+    pause: Option<Duration>,
     /// Whether this turn follows a pause, in which datagrams have come together.
     paused: bool,
+    /// The order to leave everything to a successor.
+    give_up: Option<GiveUp>,
 }
 
 impl Worker {
-    fn new(config: WorkerConfig, epoll: Rc<OwnedFd>) -> Self {
+    /// Makes a worker; `None` where what an earlier process left cannot be restored, which the one
+    /// who starts the worker learns.
+    fn new(mut config: WorkerConfig, epoll: Rc<OwnedFd>) -> Option<Self> {
         let now = Instant::now();
-        let relays = EpollRelaySockets {
+        let inherits = config.inherits.take();
+        let servers = config.listeners.iter().map(Listener::address).collect();
+        let mut egress = Egress::new(
+            config.listeners,
+            Streams::new(Rc::clone(&epoll), stream_token),
+            Arc::clone(&config.inboxes),
+            config.offload,
+        );
+        let mut relays = EpollRelaySockets {
             epoll: Rc::clone(&epoll),
             offload: config.offload,
+            inherited: InheritedSockets::default(),
         };
-        let mut engine = Engine::new(
-            config.id,
-            config.settings,
-            config.shared,
-            relays,
-            config.seed,
-            now,
-        );
-        engine.set_stun_servers(config.listeners.iter().map(Listener::address).collect());
-        Self {
+        let (settings, shared) = (config.settings, config.shared);
+        let mut engine = match inherits {
+            None => Engine::new(config.id, settings, shared, relays, config.seed, now),
+            Some(inheritance) => inheritance.restore(
+                |inherited, snapshot, taken| {
+                    relays.inherited = inherited;
+                    Engine::restore(config.id, settings, shared, relays, snapshot, taken)
+                },
+                &mut egress,
+            )?,
+        };
+        engine.set_stun_servers(servers);
+        Some(Self {
             id: config.id,
             engine,
-            egress: Egress::new(
-                config.listeners,
-                Streams::new(Rc::clone(&epoll), stream_token),
-                Arc::clone(&config.inboxes),
-                config.offload,
-            ),
+            egress,
             epoll,
             recv_buffers: RecvBuffers::new(),
             buffers: ReadBuffers::new(),
@@ -185,54 +183,77 @@ impl Worker {
             turn: 0,
             received: 0,
             more: false,
+            done: now,
+            pause: None,
             paused: false,
-        }
+            give_up: None,
+        })
     }
 
     fn run(mut self) {
-        // A pause is over when it is over, not up to 50 µs later.
+        // The kernel delays timers by 50 µs to join them; a pause has to end in time.
         let _ = set_current_timer_slack(NonZero::new(1));
         let epoll = Rc::clone(&self.epoll);
         let listeners = Rc::clone(&self.egress.listeners);
         let mut poller = Poller::new(&epoll, &listeners);
-        let mut done = Instant::now();
-        loop {
-            let timeout = self.timeout(done);
-            let ready = match poller.wait(self.egress.listener_datagrams, timeout.as_ref()) {
-                Ok(ready) => ready,
-                Err(error) => {
-                    tracing::error!("relay worker {} ends: epoll: {error}", self.id.0);
-                    return;
-                }
-            };
-            let now = read_clocks();
-            self.received = 0;
-            self.more = ready.len() >= poller::EVENTS;
-            if !self.turn(now, ready) {
-                return;
-            }
-            done = Instant::now();
-            let pause = self.coalescing.after(now.instant, done, self.received);
-            // What is known to wait has waited already.
-            let pause = pause.filter(|_| !self.more);
-            self.paused = pause.is_some();
-            if let Some(pause) = pause {
-                self.egress.stats.pauses += 1;
-                thread::sleep(pause);
-                done = Instant::now();
-            }
+        while self.step(&mut poller) {}
+        if let Some(order) = self.give_up.take() {
+            self.hand_over(order);
         }
     }
 
-    /// How long nothing is due.
-    fn timeout(&self, now: Instant) -> Option<Timespec> {
+    /// Waits, and does what has come; or pauses, where nothing has come since the last turn. Returns
+    /// whether to go on.
+    fn step(&mut self, poller: &mut Poller<'_>) -> bool {
+        let pause = self.pause.take();
+        let timeout = match pause {
+            // What came during the last turn is not to wait for the end of a pause.
+            Some(_) => Some(poller::AT_ONCE),
+            None => self.timeout(),
+        };
+        let ready = match poller.wait(self.egress.listener_datagrams, timeout.as_ref()) {
+            Ok(ready) => ready,
+            Err(error) => {
+                tracing::error!("relay worker {} ends: epoll: {error}", self.id.0);
+                return false;
+            }
+        };
+        if let Some(pause) = pause
+            && ready.is_empty()
+        {
+            self.paused = true;
+            self.egress.stats.pauses += 1;
+            thread::sleep(pause);
+            self.done = Instant::now();
+            return true;
+        }
+        let now = read_clocks();
+        self.received = 0;
+        self.more = ready.len() >= poller::EVENTS;
+        if !self.turn(now, ready) {
+            return false;
+        }
+        self.done = Instant::now();
+        self.paused = false;
+        let cpu = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();
+        let pause = self
+            .coalescing
+            .after(now.instant, self.done, self.received, cpu);
+        // Datagrams that are known to wait have waited already: no pause for them.
+        self.pause = pause.filter(|_| !self.more);
+        true
+    }
+
+    /// The time until a timer is due.
+    fn timeout(&self) -> Option<Timespec> {
+        let now = self.done;
         let due = [
             self.engine.next_timeout(),
             self.egress.streams.next_deadline(),
             self.egress.allocation_log.next_report(),
         ];
         let due = due.into_iter().flatten().min();
-        // What is known to wait may not be told of again.
+        // epoll may not report again what is known to wait.
         let due = if self.more { Some(now) } else { due }?;
         Timespec::try_from(due.saturating_duration_since(now)).ok()
     }
@@ -338,6 +359,9 @@ impl Worker {
         let Some((five_tuple, limit)) = self.egress.streams.peer(key) else {
             return;
         };
+        if self.egress.denied.covers(five_tuple.client.ip()) {
+            return self.end_stream(now, key);
+        }
         self.received += 1;
         let Input { bytes, mut rest } = self.egress.streams.read(key, &mut self.buffers);
         let mut out = self.egress.open(now);
@@ -409,7 +433,11 @@ fn from_listener<'a>(
     };
     let more = batch.len() == room;
     out.egress.listener_datagrams += batch.len() as u64;
+    let is_denied = !out.egress.denied.is_empty();
     for received in batch {
+        if is_denied && out.egress.denied.covers(received.from.ip()) {
+            continue;
+        }
         let five_tuple = FiveTuple {
             transport: Transport::Udp,
             client: received.from,

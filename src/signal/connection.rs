@@ -5,17 +5,24 @@
 mod buffered_socket;
 mod consult;
 mod ending;
+mod heartbeat;
+mod parking;
 
+use super::carrier::Carrier;
 use super::dialect::{Asked, Closing, Dialect, Incoming, Outgoing, Output};
 use super::driver::{Admission, DialectStats, Driver};
 use super::hub::{self, Input, Loss};
-use super::websocket::{Decoder, Event, Next, Opcode};
+use super::websocket::{Decoder, Event, Next, Opcode, server_frames};
 use crate::auth::Grant;
-use crate::protocol::{CloseCode, PeerId, RequestError};
+use crate::protocol::{
+    ClientMessage, CloseCode, ExchangeRequest, MessageType, PeerId, Request, RequestError,
+};
 use buffered_socket::BufferedSocket;
 use consult::Pending;
 pub use consult::{Consent, Consult, Consulted, Consulting, Inquiry};
 use ending::End;
+use heartbeat::{Heartbeat, Ping};
+pub use parking::resume;
 use secrecy::{ExposeSecret, SecretString};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -24,12 +31,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep, sleep_until};
-
-/// Pings and pongs that a client may send between two heartbeats. Browsers send none, libraries
-/// one in some seconds.
-const MAX_CONTROL_FRAMES: u32 = 1_000;
 
 thread_local! {
     /// What the dialect at hand asks of the hub, kept for its capacity.
@@ -49,16 +52,18 @@ pub struct ConnectionSettings {
     pub authorize: Authorize,
     /// Asks the operator's backend, where there is one.
     pub consult: Option<Arc<dyn Consult>>,
+    /// Fetches the key that a token names, where keys are fetched.
+    pub fetch_key: Option<FetchKey>,
 }
+
+/// Has the key of a token fetched; `None` where it is known, or not to be fetched now.
+pub type FetchKey = Arc<dyn Fn(&str) -> Option<Fetching> + Send + Sync>;
+
+/// A fetch that ends.
+pub type Fetching = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Turns a token, or the lack of one, into rights.
 pub type Authorize = Arc<dyn Fn(Option<&str>) -> Result<Grant, RequestError> + Send + Sync>;
-
-/// What carries a connection: a stream of WebSocket frames, from a socket or from what stands for
-/// one.
-pub trait Carrier: AsyncRead + AsyncWrite + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for T {}
 
 /// Runs a connection until it ends; `token` came with the request.
 pub fn run<C: Carrier, D: Dialect>(
@@ -68,49 +73,18 @@ pub fn run<C: Carrier, D: Dialect>(
     token: Option<SecretString>,
     settings: ConnectionSettings,
 ) -> impl Future<Output = ()> {
-    let heartbeat = Heartbeat {
-        at: Instant::now() + settings.heartbeat,
-        ping: None,
-        control_frames: 0,
-    };
     // Made outside of the future, which would otherwise hold it twice.
-    let mut connection = Connection {
-        socket: BufferedSocket::new(carrier, settings.timeout),
-        dialect,
-        decoder: Decoder::default(),
-        unfinished: None,
-        hub_notified: false,
-        wants_end: None,
-        pending: None,
-        deferred: VecDeque::new(),
-        admission,
-        token,
-        settings,
-        opened: Instant::now(),
-        sent: None,
-        heartbeat,
-        probe: None,
-    };
+    let mut connection = Connection::new(carrier, dialect, admission, token, settings);
     async move {
         let (conn, client) = (connection.admission.conn, connection.admission.client);
         connection.driver().input(Input::Connected {
             conn,
             client,
             dialect: connection.admission.dialect,
-            lobby: connection.admission.lobby.clone(),
+            lobby: connection.free_lobby(),
         });
         connection.open();
-        let end = {
-            let mut timer = pin!(sleep_until(connection.heartbeat.at));
-            poll_fn(|cx| connection.poll(cx, timer.as_mut())).await
-        };
-        connection.hub_notified = true;
-        if let Some(loss) = end.loss() {
-            connection.driver().input(Input::Closed { conn, loss });
-        }
-        connection.log_closed(&end);
-        connection.admission.outbox.abandon();
-        connection.close(end).await;
+        connection.live().await;
     }
 }
 
@@ -124,7 +98,7 @@ struct Connection<C: Carrier, D: Dialect> {
     hub_notified: bool,
     /// How the dialect wants the connection to end.
     wants_end: Option<Closing>,
-    /// The request about which somebody is being asked.
+    /// The request that waits for an answer or a key.
     pending: Option<Box<Pending>>,
     /// What the dialect asked of the hub behind it: what one message makes, for no more is read.
     deferred: VecDeque<Asked>,
@@ -137,25 +111,59 @@ struct Connection<C: Carrier, D: Dialect> {
     heartbeat: Heartbeat,
     /// The payload of a ping with which the hub asked for a sign of life.
     probe: Option<u64>,
-}
-
-struct Heartbeat {
-    /// When to send the next ping, or to give up on the one that is out.
-    at: Instant,
-    ping: Option<Ping>,
-    /// Pings and pongs of the client since the last answered ping.
-    control_frames: u32,
-}
-
-/// A ping that waits for its pong.
-struct Ping {
-    /// Drawn anew each time: only who reads can answer.
-    payload: u64,
-    /// What was last sent before it; `None` once the session began anew since.
-    confirms: Option<(PeerId, u64)>,
+    /// The task that the timer wakes, by its waker's data.
+    timed: Option<usize>,
 }
 
 impl<C: Carrier, D: Dialect> Connection<C, D> {
+    fn new(
+        carrier: C,
+        dialect: D,
+        admission: Admission,
+        token: Option<SecretString>,
+        settings: ConnectionSettings,
+    ) -> Self {
+        let heartbeat = Heartbeat::new(Instant::now() + settings.heartbeat);
+        Self {
+            socket: BufferedSocket::new(carrier, settings.timeout),
+            dialect,
+            decoder: Decoder::default(),
+            unfinished: None,
+            hub_notified: false,
+            wants_end: None,
+            pending: None,
+            deferred: VecDeque::new(),
+            admission,
+            token,
+            settings,
+            opened: Instant::now(),
+            sent: None,
+            heartbeat,
+            probe: None,
+            timed: None,
+        }
+    }
+
+    /// Runs until it ends, here or by going on elsewhere.
+    async fn live(&mut self) {
+        let mut timer = pin!(sleep_until(self.heartbeat.at));
+        let end = loop {
+            match poll_fn(|cx| self.poll(cx, timer.as_mut())).await {
+                End::Parked if self.leave() => return self.driver().taken().await,
+                End::Parked => {}
+                end => break end,
+            }
+        };
+        self.hub_notified = true;
+        if let Some(loss) = end.loss() {
+            let conn = self.admission.conn;
+            self.driver().input(Input::Closed { conn, loss });
+        }
+        self.log_closed(&end);
+        self.admission.outbox.abandon();
+        self.close(end).await;
+    }
+
     fn driver(&self) -> &Driver {
         self.admission.driver()
     }
@@ -163,6 +171,12 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
     /// Does what can be done without waiting; ready when the connection has ended.
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<End> {
         loop {
+            if self.admission.outbox.is_asked_to_park() {
+                match self.can_stop() {
+                    true => return Poll::Ready(End::Parked),
+                    false => self.driver().stays(self.admission.conn),
+                }
+            }
             match self.poll_write(cx) {
                 Poll::Ready(Err(end)) => return Poll::Ready(end),
                 Poll::Ready(Ok(())) if self.wants_end.is_some() => {
@@ -176,8 +190,8 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
                 }
             }
             self.poll_consent(cx);
-            // Who takes little is not listened to, or the answers would pile up. Nothing is missed:
-            // it is asked again as soon as the socket has room.
+            // A client that reads little is not read, or the answers would pile up. Nothing is lost: its
+            // bytes are read as soon as the socket has room.
             if self.accepts_input()
                 && let Poll::Ready(read) = self.poll_read(cx)
             {
@@ -193,10 +207,19 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
             let first = wakes.fold(at, Instant::min);
             if timer.deadline() != first {
                 timer.as_mut().reset(first);
+                self.timed = None;
             }
+            let task = cx.waker().data().addr();
+            // Mostly the timer knows this task already, and has nothing new to say.
+            if self.timed == Some(task) && !timer.is_elapsed() {
+                return Poll::Pending;
+            }
+            // A timer that is polled without budget does not learn of the task.
+            self.timed = Some(task).filter(|task| *task != 0 && has_budget_remaining());
             ready!(timer.as_mut().poll(cx));
+            self.timed = None;
             if dialect_at.is_some_and(|dialect_at| dialect_at <= first) {
-                let now = now::<D>(self.opened);
+                let now = now(&self.dialect, self.opened);
                 self.speak(|dialect, out| dialect.timed_out(now, out));
             }
             if at <= first
@@ -207,26 +230,22 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
         }
     }
 
-    /// Whether so little waits for the client that it may say more.
+    /// Whether so little waits for the client that more of its messages are read.
     fn accepts_input(&self) -> bool {
         let now = || Instant::now().into_std();
         self.wants_end.is_none()
             && self.pending.is_none()
             && self.socket.is_light()
+            && self.driver().is_open()
             && self.admission.outbox.is_light(now)
-    }
-
-    /// A full socket is not pinged.
-    fn deadline(&self) -> Instant {
-        match (self.socket.blocked_until(), &self.heartbeat.ping) {
-            (None, _) => self.heartbeat.at,
-            (Some(until), None) => until,
-            (Some(until), Some(_)) => until.min(self.heartbeat.at),
-        }
     }
 
     /// Writes until nothing waits: ready with `Ok` when all is out.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        // Mostly a client has spoken, and nothing waits for it.
+        if self.socket.is_clear() && self.admission.outbox.is_idle(cx) {
+            return Poll::Ready(Ok(()));
+        }
         loop {
             ready!(self.socket.poll_send(cx, &self.admission.outbox))?;
             match self.poll_gather(cx) {
@@ -256,15 +275,19 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
         };
         let mut is_probed = false;
         let gathered = REQUESTS.with_borrow_mut(|requests| {
-            let now = now::<D>(self.opened);
+            let opened = self.opened;
+            let mut read_clock = None;
             let each = |frame: &Outgoing, buffer: &mut Vec<u8>| {
                 if !D::IS_NATIVE && matches!(frame.event, hub::Event::Probe) {
                     is_probed = true;
                     return;
                 }
+                let before = buffer.len();
+                // Mostly nothing waits, and nobody asks for the time.
+                let now = *read_clock.get_or_insert_with(|| now(&*dialect, opened));
                 dialect.encode(frame, now, &mut Output::new(buffer, requests, wants_end));
                 if let Some(count) = count {
-                    count.inc();
+                    count.inc_by(server_frames(&buffer[before..]));
                 }
                 if let Some(seq) = frame.seq {
                     *sent = Some((frame.peer, seq));
@@ -289,10 +312,15 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
     fn speak(&mut self, call: impl FnOnce(&mut D, &mut Output<'_>)) {
         REQUESTS.with_borrow_mut(|requests| {
             let frames = self.socket.frames();
+            let before = frames.len();
             call(
                 &mut self.dialect,
                 &mut Output::new(frames, requests, &mut self.wants_end),
             );
+            if !D::IS_NATIVE && self.socket.frames().len() > before {
+                let sent = server_frames(&self.socket.frames()[before..]);
+                self.dialect_stats().sent.inc_by(sent);
+            }
         });
         self.ask();
     }
@@ -318,6 +346,9 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
         }
         let now = self.opened.into_std();
         self.speak(|dialect, out| dialect.opened(now, out));
+        if self.pending.is_none() {
+            self.ask_for_lobby();
+        }
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
@@ -366,11 +397,7 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
                     self.count_control_frame()?;
                     return Ok(Next::Go);
                 };
-                self.heartbeat = Heartbeat {
-                    at: Instant::now() + self.settings.heartbeat,
-                    ping: None,
-                    control_frames: 0,
-                };
+                self.heartbeat = Heartbeat::new(Instant::now() + self.settings.heartbeat);
                 if let Some((peer, seq)) = ping.confirms {
                     self.driver().input(Input::Confirmed { conn, peer, seq });
                 }
@@ -387,82 +414,36 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
         if !D::IS_NATIVE {
             self.dialect_stats().received.inc();
         }
-        let now = now::<D>(self.opened);
-        self.speak(|dialect, out| dialect.decode(message, now, out));
-    }
-
-    fn count_control_frame(&mut self) -> Result<(), End> {
-        self.heartbeat.control_frames += 1;
-        if self.heartbeat.control_frames > MAX_CONTROL_FRAMES {
-            return Err(End::broken(CloseCode::RateLimited, "too many pings"));
-        }
-        Ok(())
-    }
-
-    /// The socket had no room for too long, or the heartbeat is due.
-    fn time_is_up(&mut self) -> Result<(), End> {
-        let now = Instant::now();
-        if self
-            .socket
-            .blocked_until()
-            .is_some_and(|until| until <= now)
-        {
-            // A connection that was to end anyway ends as it was to.
-            if let Some(closing) = self.admission.outbox.closing() {
-                return Err(End::Close(closing));
-            }
-            self.driver().stats().slow_consumers.inc();
-            return Err(End::broken(
-                CloseCode::SlowConsumer,
-                "too slow: too little could be written within signal.timeout",
-            ));
-        }
-        if self.heartbeat.ping.is_some() {
-            if let Some(closing) = self.admission.outbox.closing() {
-                return Err(End::Close(closing));
-            }
-            if !self.accepts_input() {
-                // The pong may be there, unread; meanwhile the full socket has its own deadline.
-                self.heartbeat.at = now + self.settings.timeout;
-                return Ok(());
-            }
-            let closing = Closing {
-                code: CloseCode::HeartbeatTimeout,
-                reason: "no pong within signal.timeout",
-            };
-            return Err(End::Lost(Loss::Timeout, Some(closing)));
-        }
-        // A frame that does not end keeps its sender from answering the ping; fragments do not.
-        let unfinished = self.decoder.unfinished();
-        if unfinished.is_some() && unfinished == self.unfinished {
-            return Err(End::broken(
-                CloseCode::ProtocolError,
-                "a message did not end within signal.heartbeat",
-            ));
-        }
-        self.unfinished = unfinished;
-        let payload: u64 = rand::random();
-        self.socket.queue(Opcode::Ping, &payload.to_be_bytes());
-        self.heartbeat.at = now + self.settings.timeout;
-        self.heartbeat.ping = Some(Ping {
-            payload,
-            confirms: self.sent,
+        let now = now(&self.dialect, self.opened);
+        self.speak(|dialect, out| {
+            dialect.decode(message, now, out);
+            // The limits hold for what a dialect passes over, too.
+            out.ask_at_least(idle);
         });
-        Ok(())
     }
 }
 
+/// What asks for nothing.
+fn idle() -> Asked {
+    Ok(ClientMessage {
+        id: None,
+        kind: MessageType::Message,
+        request: Request::Exchange(ExchangeRequest::Idle),
+        dialect: None,
+    })
+}
+
 /// The time for a dialect that asks for it.
-fn now<D: Dialect>(opened: Instant) -> std::time::Instant {
-    match D::IS_NATIVE {
+fn now(dialect: &impl Dialect, opened: Instant) -> std::time::Instant {
+    match dialect.is_timeless() {
         true => opened.into_std(),
         false => Instant::now().into_std(),
     }
 }
 
 impl<C: Carrier, D: Dialect> Drop for Connection<C, D> {
-    /// A session without a socket would be online for ever: the hub hears of it whatever ends the
-    /// task.
+    /// Reports the end to the hub, whatever ends the task: a session without a socket would be online
+    /// for ever.
     fn drop(&mut self) {
         if !self.hub_notified {
             let (conn, loss) = (self.admission.conn, Loss::Disconnected);

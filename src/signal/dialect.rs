@@ -7,6 +7,7 @@
 use super::hub::Event;
 use super::websocket::{self, Opcode};
 use crate::protocol::{self, ClientMessage, CloseCode, FrameError, PeerId, write_frame};
+use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
 /// A whole message of a client.
@@ -19,7 +20,7 @@ pub enum Incoming<'a> {
 }
 
 /// An event on its way to a client.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Outgoing {
     /// Whose session it is for; before a session, the id that the connection's session will have.
     pub peer: PeerId,
@@ -46,6 +47,8 @@ pub struct Output<'a> {
     frames: &'a mut Vec<u8>,
     requests: &'a mut Vec<Asked>,
     closing: &'a mut Option<Closing>,
+    /// Whether what was read is to be read with what follows.
+    is_part: bool,
 }
 
 impl<'a> Output<'a> {
@@ -59,6 +62,7 @@ impl<'a> Output<'a> {
             frames,
             requests,
             closing,
+            is_part: false,
         }
     }
 
@@ -67,14 +71,48 @@ impl<'a> Output<'a> {
         websocket::write_frame(self.frames, Opcode::Text, text.as_bytes());
     }
 
+    /// Sends a text message that consists of these parts.
+    pub fn text_of(&mut self, parts: &[&str]) {
+        let length = parts.iter().map(|part| part.len()).sum();
+        websocket::write_header(self.frames, Opcode::Text, length);
+        for part in parts {
+            self.frames.extend_from_slice(part.as_bytes());
+        }
+    }
+
     /// Sends a binary message to the client.
     pub fn binary(&mut self, bytes: &[u8]) {
         websocket::write_frame(self.frames, Opcode::Binary, bytes);
     }
 
+    /// The texts that `call` sends to the client, which are not sent; what it asks stands.
+    pub fn texts_of(&mut self, call: impl FnOnce(&mut Output<'_>)) -> Vec<String> {
+        let mut frames = vec![];
+        call(&mut Output::new(&mut frames, self.requests, self.closing));
+        let mut texts = vec![];
+        let mut rest = &frames[..];
+        while let Some((_, text, after)) = websocket::split_server_frame(rest) {
+            texts.push(String::from_utf8_lossy(text).into_owned());
+            rest = after;
+        }
+        texts
+    }
+
     /// Asks something of the hub, once the dialect returns.
     pub fn request(&mut self, request: Asked) {
         self.requests.push(request);
+    }
+
+    /// What was read is kept for what follows, and counts with that: libraries send a message in pieces.
+    pub fn keeps(&mut self) {
+        self.is_part = true;
+    }
+
+    /// Asks `what` of the hub where nothing is asked, nothing is kept and the connection does not end.
+    pub(super) fn ask_at_least(&mut self, what: impl FnOnce() -> Asked) {
+        if !self.is_part && self.requests.is_empty() && self.closing.is_none() {
+            self.requests.push(what());
+        }
     }
 
     /// Ends the connection, behind what has been sent; the first reason stands.
@@ -86,8 +124,13 @@ impl<'a> Output<'a> {
 /// A protocol, and what it remembers of one connection.
 pub trait Dialect: Unpin {
     /// The native protocol writes an event by copying it, which may be done while the outbox is
-    /// locked, and asks for no time: what it is given as `now` means nothing.
+    /// locked.
     const IS_NATIVE: bool = false;
+
+    /// Whether what it is given as `now` means nothing to it, so that nobody asks for the time.
+    fn is_timeless(&self) -> bool {
+        Self::IS_NATIVE
+    }
 
     /// The connection was opened; `welcome` comes as an event.
     fn opened(&mut self, _now: Instant, _out: &mut Output<'_>) {}
@@ -105,6 +148,12 @@ pub trait Dialect: Unpin {
 
     /// Does what is due at `now`.
     fn timed_out(&mut self, _now: Instant, _out: &mut Output<'_>) {}
+
+    /// What another process has to know in order to go on with the connection at `now`; `None` where
+    /// that cannot be written down. The native protocol remembers nothing.
+    fn memory(&self, _now: Instant) -> Option<String> {
+        None
+    }
 
     /// The connection ends: the last words, and the status of the close frame.
     fn closing(&mut self, closing: &Closing, _out: &mut Output<'_>) -> u16 {

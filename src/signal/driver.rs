@@ -4,23 +4,39 @@
 //! the order in which the hub gave them, which is what makes a session's frames arrive in order.
 //! Nothing is awaited under it. Sessions parse before they take it and write after it.
 
+mod admission;
+mod congestion;
+mod hand_over;
+mod nodes;
+mod parking;
+mod stats;
+mod wall_clock;
+
 use super::dialect::{Closing, Outgoing};
-use super::hub::{ConnId, Effect, Hub, Input, Now, Settings};
-use super::outbox::{Outbox, Pushed, Shares};
-use super::reports::Reports;
+use super::hub::{ConnId, Effect, Hub, Input, Notice, Now, Settings};
+use super::id_map::IdMap;
+use super::nodes::{NodeId, Nodes, Word};
+use super::outbox::{NetworkShare, Outbox, Shares};
 use crate::auth::credential::{IceIssuer, http_user};
 use crate::clock;
-use crate::network::{NetworkCounts, network_of};
+use crate::network::{NetworkCounts, networks_of};
 use crate::protocol::{DialectKind, FrameType};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+pub use admission::Admission;
+use congestion::Congestion;
+use hand_over::HandedOver;
+pub use hand_over::SignalSnapshot;
+use nodes::Links;
+pub use nodes::Remote;
+pub use parking::LeftBehind;
+use parking::Parking;
+pub use stats::{DialectStats, Stats};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tokio::sync::{Notify, watch};
+use wall_clock::WallClock;
 
 /// How many connections there may be, and how much may wait for one.
 #[derive(Debug, Clone)]
@@ -49,6 +65,9 @@ impl SentByType {
 /// is not known here.
 pub type OnRevoke = Box<dyn Fn(&str, Option<u64>, IpAddr) + Send + Sync>;
 
+/// Called under the lock of the hub with each notice.
+pub type OnNotice = Box<dyn Fn(Notice) + Send + Sync>;
+
 /// Why a connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
@@ -61,72 +80,31 @@ pub enum ConnectError {
     /// The box is shutting down.
     #[error("the box is shutting down")]
     Draining,
+    /// `cluster.isolated` is `stop`, and Redis does not answer.
+    #[error("this node is without the others: try again")]
+    Isolated,
 }
 
 /// The shared handle to signaling.
 pub struct Driver {
     state: Mutex<State>,
     rearm: Notify,
+    parking: Parking,
     live: watch::Sender<usize>,
     on_revoke: OnRevoke,
+    on_notice: OnceLock<OnNotice>,
     stats: Stats,
-}
-
-/// What the shell counts; the hub counts messages.
-#[derive(Debug)]
-pub struct Stats {
-    /// Seconds from a connection's upgrade to its first `joined` or `registered`.
-    pub join_latency: Histogram,
-    /// Connections refused before their upgrade.
-    pub refused: Counter,
-    /// Connections closed because they did not read.
-    pub slow_consumers: Counter,
-    /// The most bytes that ever waited for one connection.
-    pub outbox_high_water: Gauge,
-    /// What clients told of their connections to each other.
-    pub reports: Reports,
-    dialects: [DialectStats; DialectKind::ALL.len()],
-}
-
-/// What is counted of each dialect.
-#[derive(Debug, Default)]
-pub struct DialectStats {
-    /// Open connections.
-    pub connections: Gauge,
-    /// Messages of clients; the native ones are counted by type alone.
-    pub received: Counter,
-    /// Events for clients, likewise.
-    pub sent: Counter,
-}
-
-impl Stats {
-    /// What is counted of one dialect.
-    pub fn of(&self, dialect: DialectKind) -> &DialectStats {
-        &self.dialects[dialect as usize]
-    }
-}
-
-impl Default for Stats {
-    fn default() -> Self {
-        Self {
-            // From half a millisecond to a minute: the shortest is a box on loopback.
-            join_latency: Histogram::new(exponential_buckets(0.000_5, 3.0, 11)),
-            refused: Counter::default(),
-            slow_consumers: Counter::default(),
-            outbox_high_water: Gauge::default(),
-            reports: Reports::default(),
-            dialects: Default::default(),
-        }
-    }
+    /// What carries words to other nodes, where there are some.
+    nodes: OnceLock<Arc<dyn Nodes>>,
 }
 
 struct State {
     hub: Hub,
     limits: ConnectionLimits,
-    outboxes: HashMap<ConnId, Arc<Outbox>>,
+    outboxes: IdMap<ConnId, Arc<Outbox>>,
     networks: NetworkCounts,
-    /// Bytes that wait for the connections of each network that has some.
-    waiting_of: HashMap<IpAddr, Arc<AtomicUsize>>,
+    /// What waits for the connections of each network that has some.
+    waiting_of: HashMap<(IpAddr, u8), Arc<NetworkShare>>,
     /// Bytes that wait for all connections.
     waiting: Arc<AtomicUsize>,
     /// Kept between calls for its capacity.
@@ -138,6 +116,39 @@ struct State {
     /// When [`Driver::run_timers`] will wake by itself.
     armed: Option<Instant>,
     draining: bool,
+    /// Set while a successor may have the hub already.
+    handed_over: Option<HandedOver>,
+    congestion: Congestion,
+    wall_clock: WallClock,
+    /// Connections between this node and others.
+    links: Option<Box<Links>>,
+}
+
+impl State {
+    /// The share of the client's network, which knows those of the networks around it.
+    fn share_of(&mut self, client: IpAddr) -> Arc<NetworkShare> {
+        let mut around: Vec<_> = networks_of(client).collect();
+        let mut share = None;
+        while let Some((network, times)) = around.pop() {
+            let new = || Arc::new(NetworkShare::new(times, share.take()));
+            share = Some(Arc::clone(
+                self.waiting_of.entry(network).or_insert_with(new),
+            ));
+        }
+        share.unwrap_or_else(|| Arc::new(NetworkShare::new(1, None)))
+    }
+
+    /// Forgets the shares that nobody has beside an outbox of `client` that ends.
+    fn forget_share_of(&mut self, client: IpAddr) {
+        for (network, _) in networks_of(client) {
+            // The table has one, and the outbox or the share of the narrower network another.
+            let share = self.waiting_of.get(&network);
+            if share.is_some_and(|share| Arc::strong_count(share) > 2) {
+                return;
+            }
+            self.waiting_of.remove(&network);
+        }
+    }
 }
 
 impl Driver {
@@ -148,10 +159,15 @@ impl Driver {
         limits: ConnectionLimits,
         on_revoke: OnRevoke,
     ) -> Self {
+        let hub = Hub::new(settings, ice, rand::random());
+        Self::with(hub, limits, on_revoke)
+    }
+
+    fn with(hub: Hub, limits: ConnectionLimits, on_revoke: OnRevoke) -> Self {
         let state = State {
-            hub: Hub::new(settings, ice, rand::random()),
+            hub,
             limits,
-            outboxes: HashMap::new(),
+            outboxes: IdMap::default(),
             networks: NetworkCounts::default(),
             waiting_of: HashMap::new(),
             waiting: Arc::default(),
@@ -161,15 +177,27 @@ impl Driver {
             inputs: 0,
             armed: None,
             draining: false,
+            handed_over: None,
+            congestion: Congestion::default(),
+            wall_clock: WallClock::default(),
+            links: None,
         };
         let live = watch::Sender::new(0);
         Self {
             state: Mutex::new(state),
             rearm: Notify::new(),
+            parking: Parking::default(),
             live,
             on_revoke,
+            on_notice: OnceLock::new(),
             stats: Stats::default(),
+            nodes: OnceLock::new(),
         }
+    }
+
+    /// Hands every notice to `on_notice` from here on, and to nobody else.
+    pub fn notify(&self, on_notice: OnNotice) {
+        let _ = self.on_notice.set(on_notice);
     }
 
     /// Counts a connection in, before its WebSocket exists.
@@ -192,35 +220,49 @@ impl Driver {
         dialect: DialectKind,
     ) -> Result<Admission, ConnectError> {
         let mut state = self.lock();
-        if state.draining {
+        if state.draining || state.handed_over.is_some() {
             return Err(ConnectError::Draining);
+        }
+        if self.nodes.get().is_some_and(|nodes| nodes.has_stopped()) {
+            return Err(ConnectError::Isolated);
         }
         let total: u32 = state.outboxes.len().try_into().unwrap_or(u32::MAX);
         if total >= state.limits.total {
             return Err(ConnectError::Total);
         }
-        let per_ip = state.limits.per_ip;
-        if !state.networks.take(client, per_ip) {
+        let (per_ip, total) = (state.limits.per_ip, state.limits.total);
+        if !state.networks.take(client, per_ip, total) {
             return Err(ConnectError::PerIp);
         }
         let conn = ConnId(state.next_conn);
         state.next_conn += 1;
+        Ok(self.enter(&mut state, conn, client, dialect))
+    }
+
+    /// Gives a connection its outbox; its network is charged already.
+    fn enter(
+        self: &Arc<Self>,
+        state: &mut State,
+        conn: ConnId,
+        client: IpAddr,
+        dialect: DialectKind,
+    ) -> Admission {
         let shares = Shares {
-            network: Arc::clone(state.waiting_of.entry(network_of(client)).or_default()),
+            network: state.share_of(client),
             total: Arc::clone(&state.waiting),
         };
         let outbox = Arc::new(Outbox::new(state.limits.outbox, shares));
         state.outboxes.insert(conn, Arc::clone(&outbox));
         self.live.send_replace(state.outboxes.len());
         self.stats.of(dialect).connections.inc();
-        Ok(Admission {
+        Admission {
             conn,
             dialect,
             client,
             lobby: None,
             outbox,
             driver: Arc::clone(self),
-        })
+        }
     }
 
     /// Takes new limits and settings; connections that exceed a new limit live on.
@@ -232,7 +274,20 @@ impl Driver {
 
     /// Hands one input to the hub and its effects to the outboxes.
     pub fn input(&self, input: Input) {
-        self.with_hub(|hub, now, effects| hub.handle(now, input, effects));
+        let mut state = self.lock();
+        if let Some(handed_over) = &mut state.handed_over {
+            return handed_over.miss(&input);
+        }
+        let Some(input) = self.route(&mut state, input) else {
+            return;
+        };
+        if let Input::Frame { conn, .. } = &input {
+            state.congestion.begin(*conn);
+            if let Some(links) = &mut state.links {
+                links.sender = Some(*conn);
+            }
+        }
+        self.run(state, |hub, now, effects| hub.handle(now, input, effects));
     }
 
     /// Calls the hub's timers when they are due; ends with the runtime.
@@ -240,7 +295,8 @@ impl Driver {
         loop {
             let next = {
                 let mut state = self.lock();
-                state.armed = state.hub.next_timeout();
+                let is_ours = state.handed_over.is_none() && self.is_open();
+                state.armed = state.hub.next_timeout().filter(|_| is_ours);
                 state.armed
             };
             let sleep = async {
@@ -250,7 +306,12 @@ impl Driver {
                 }
             };
             tokio::select! {
-                () = sleep => self.with_hub(|hub, now, effects| hub.handle_timeout(now, effects)),
+                () = sleep => {
+                    let state = self.lock();
+                    if state.handed_over.is_none() && self.is_open() {
+                        self.run(state, |hub, now, effects| hub.handle_timeout(now, effects));
+                    }
+                }
                 () = self.rearm.notified() => {}
             }
         }
@@ -263,6 +324,11 @@ impl Driver {
             grace_ends,
             alternate,
         });
+    }
+
+    /// Refuses newcomers, and leaves everybody who is here alone.
+    pub fn admit_nobody(&self) {
+        self.lock().draining = true;
     }
 
     /// Closes every connection, each with its goodbye.
@@ -279,11 +345,32 @@ impl Driver {
 
     /// Calls the hub with the time and an effect list, and carries out what it asks for.
     pub fn with_hub<T>(&self, call: impl FnOnce(&mut Hub, Now, &mut Vec<Effect>) -> T) -> T {
-        let mut state = self.lock();
+        self.run(self.lock(), call)
+    }
+
+    fn run<T>(
+        &self,
+        state: MutexGuard<'_, State>,
+        call: impl FnOnce(&mut Hub, Now, &mut Vec<Effect>) -> T,
+    ) -> T {
+        self.run_saying(state, |hub, now, effects| (call(hub, now, effects), None))
+    }
+
+    /// As [`Self::run`]; what `call` says to another node goes before what its effects say.
+    fn run_saying<T>(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        call: impl FnOnce(&mut Hub, Now, &mut Vec<Effect>) -> (T, Option<(NodeId, Word)>),
+    ) -> T {
         state.inputs += 1;
         let input = state.inputs;
         let mut effects = std::mem::take(&mut state.effects);
-        let result = call(&mut state.hub, now(), &mut effects);
+        let instant = tokio::time::Instant::now().into_std();
+        let at = state.wall_clock.at(instant, clock::since_epoch);
+        let (result, word) = call(&mut state.hub, at, &mut effects);
+        if let (Some(links), Some((node, word))) = (&state.links, word) {
+            links.say(node, word);
+        }
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send {
@@ -293,19 +380,40 @@ impl Driver {
                     event,
                 } => {
                     state.sent.0[event.kind() as usize] += 1;
+                    let frame = Outgoing { peer, seq, event };
                     if let Some(outbox) = state.outboxes.get(&conn) {
-                        self.push(input, outbox, Outgoing { peer, seq, event });
+                        let sent = frame.event.cost();
+                        let waits = self.push(input, outbox, frame);
+                        let capacity = state.limits.outbox;
+                        state.congestion.note(conn, sent, waits, capacity);
+                    } else if let Some(links) = &mut state.links {
+                        links.send(conn, &frame);
                     }
                 }
                 Effect::Report(report) => self.stats.reports.count(&report),
+                Effect::Notice(notice) => {
+                    if let Some(on_notice) = self.on_notice.get() {
+                        on_notice(*notice);
+                    }
+                }
+                Effect::NoTopic { dialect } => tracing::warn!(
+                    dialect = dialect.as_str(),
+                    "a subscription found no place: its topic has as many subscribers as rooms.max_peers \
+                     allows (200 at least), or its client or network has too many topics"
+                ),
                 Effect::Hold { conn, until } => {
                     if let Some(outbox) = state.outboxes.get(&conn) {
                         outbox.hold(until);
+                    } else if let Some(links) = &mut state.links {
+                        links.hold(conn, until.saturating_duration_since(at.instant));
                     }
                 }
                 Effect::Close { conn, code, reason } => {
                     if let Some(outbox) = state.outboxes.get(&conn) {
                         outbox.close(Closing { code, reason });
+                    }
+                    if let Some(links) = &mut state.links {
+                        links.closed(conn, code, reason);
                     }
                 }
                 Effect::Revoke {
@@ -321,6 +429,8 @@ impl Driver {
             }
         }
         state.effects = effects;
+        state.relieve(at);
+        state.flush_links(at.instant);
         let next = state.hub.next_timeout();
         if next.is_some_and(|next| state.armed.is_none_or(|armed| next < armed)) {
             state.armed = next;
@@ -339,64 +449,8 @@ impl Driver {
         self.lock().sent.clone()
     }
 
-    fn push(&self, input: u64, outbox: &Outbox, frame: Outgoing) {
-        if frame.seq == Some(1)
-            && let Some(waited) = outbox.first_entry()
-        {
-            self.stats.join_latency.observe(waited.as_secs_f64());
-        }
-        match outbox.push(input, frame) {
-            Pushed::Waits(bytes) => {
-                let bytes = bytes.try_into().unwrap_or(i64::MAX);
-                let high_water = self.stats.outbox_high_water.inner();
-                high_water.fetch_max(bytes, Ordering::Relaxed);
-            }
-            Pushed::Overflowed => {
-                self.stats.slow_consumers.inc();
-            }
-            Pushed::Closed => {}
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The place of one connection in every count; dropping it gives the place back.
-pub struct Admission {
-    pub(super) conn: ConnId,
-    pub(super) dialect: DialectKind,
-    pub(super) client: IpAddr,
-    pub(super) lobby: Option<Arc<str>>,
-    pub(super) outbox: Arc<Outbox>,
-    driver: Arc<Driver>,
-}
-
-impl Admission {
-    /// Lets the connection wait in a lobby.
-    pub fn in_lobby(mut self, lobby: Option<Arc<str>>) -> Self {
-        self.lobby = lobby;
-        self
-    }
-
-    pub(super) fn driver(&self) -> &Driver {
-        &self.driver
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        let mut state = self.driver.lock();
-        state.outboxes.remove(&self.conn);
-        state.networks.give_back(self.client);
-        let network = network_of(self.client);
-        // The table and this outbox hold the count of a network that has no other connection.
-        if (state.waiting_of.get(&network)).is_some_and(|count| Arc::strong_count(count) <= 2) {
-            state.waiting_of.remove(&network);
-        }
-        self.driver.live.send_replace(state.outboxes.len());
-        self.driver.stats.of(self.dialect).connections.dec();
     }
 }
 
@@ -409,57 +463,4 @@ fn now() -> Now {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::auth::credential::TurnSecrets;
-    use std::time::Duration;
-
-    fn driver(per_ip: u32, total: u32) -> Arc<Driver> {
-        let ice = IceIssuer {
-            stun_urls: vec![],
-            turn_urls: vec![],
-            secrets: TurnSecrets::new(vec!["s".into()]).unwrap(),
-            ttl: Duration::from_secs(60),
-        };
-        let limits = ConnectionLimits {
-            per_ip,
-            total,
-            outbox: 1 << 16,
-        };
-        Arc::new(Driver::new(
-            Settings::default(),
-            ice,
-            limits,
-            Box::new(|_, _, _| {}),
-        ))
-    }
-
-    #[test]
-    fn connections_are_counted_by_source_and_given_back() {
-        let driver = driver(2, 3);
-        let admit = |ip: &str| driver.admit(ip.parse().unwrap(), DialectKind::Native);
-        let first = admit("2001:db8::1").unwrap();
-        let _second = admit("2001:db8::ffff").unwrap();
-        assert_eq!(admit("2001:db8::2").err(), Some(ConnectError::PerIp));
-        let _other = admit("2001:db8:0:1::1").unwrap();
-        assert_eq!(admit("192.0.2.1").err(), Some(ConnectError::Total));
-        drop(first);
-        assert!(admit("2001:db8::2").is_ok());
-        drop((_second, _other));
-        assert!(driver.lock().waiting_of.is_empty());
-        assert!(
-            driver.lock().networks.is_empty(),
-            "nothing is left of clients that are gone"
-        );
-    }
-
-    #[test]
-    fn a_draining_box_admits_nobody() {
-        let driver = driver(2, 3);
-        driver.drain(Instant::now(), false);
-        let refused = driver
-            .admit(IpAddr::from([192, 0, 2, 1]), DialectKind::Native)
-            .err();
-        assert_eq!(refused, Some(ConnectError::Draining));
-    }
-}
+pub(in crate::signal) mod tests;

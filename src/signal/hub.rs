@@ -1,4 +1,4 @@
-//! The signaling core: who is where, who may do what, and who hears of it.
+//! The signaling core: who is where, who may do what, and who is notified.
 //!
 //! One input, one call: [`Hub::handle`] turns it into [`Effect`]s, which the shell carries out in
 //! order. Pure: no clock, socket, task, lock or ambient randomness in here or below.
@@ -7,9 +7,11 @@ mod admin;
 mod admission;
 mod calls;
 mod claims;
+mod clients;
 mod clock;
 mod credentials;
 mod drain;
+mod ended;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -17,42 +19,63 @@ mod interface;
 mod invites;
 mod lobby;
 mod membership;
+mod metadata;
 mod moderation;
 mod names;
+mod nodes;
+mod notice;
+mod notices;
 mod parked;
+mod policy;
+mod pressure;
 mod rate;
 mod registry;
 mod requests;
 mod response_cache;
 mod resume;
 mod ring;
+mod ring_shares;
 mod routing;
+mod rules;
 mod session;
+mod snapshot;
 mod stats;
 mod timers;
 mod topics;
 mod views;
 
-pub use admin::{PeerInfo, RoomInfo, Standing};
+pub use admin::{DatedReport, MemberInfo, PeerInfo, RoomInfo, Standing};
+pub use clients::ClientInfo;
 pub use interface::{ConnId, Effect, Event, Input, Loss, Now, Settings, UniqueIdentity};
+pub(in crate::signal) use lobby::lobby_room;
+pub use nodes::{Change, Changes, Guest, Locate, OtherRoom, OtherRooms};
+pub use notice::{Notice, Party, Subject};
+pub use pressure::Congested;
+pub use rules::{CallRule, MessageRule, Policy};
+pub use snapshot::{HubSnapshot, MemberRecord, RoomImage, SettingsRecord, SnapshotError};
 pub use stats::{Counters, Gauges};
 
 use crate::auth::credential::IceIssuer;
+use crate::network::NetworkCounts;
 use crate::protocol::{
     Body, CallId, CloseCode, DialectKind, ErrorCode, LeaveReason, PROTOCOL_VERSION, PeerId,
     RequestError, ServerMessage,
 };
+use crate::signal::id_map::IdMap;
 use crate::signal::room::Room;
 use calls::Call;
 use clock::Clocks;
 use drain::Draining;
+use ended::Ended;
+pub use ended::EndedSession;
 use exchange::Exchange;
 use lobby::Lobbies;
 use names::Names;
+use notices::Watch;
+use pressure::Pressure;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use rate::{Attempts, Bucket, ByteBucket};
-use response_cache::ResponseCache;
+use rate::Attempts;
 use session::{Conn, Sessions};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -66,19 +89,25 @@ pub struct Hub {
     settings: Settings,
     ice: IceIssuer,
     rng: StdRng,
-    conns: HashMap<ConnId, Conn>,
+    conns: IdMap<ConnId, Conn>,
     sessions: Sessions,
     /// Sessions by the digest of their resume token.
     tokens: HashMap<u128, PeerId>,
+    ended: Ended,
     names: Names,
     rooms: BTreeMap<Arc<str>, Room>,
-    calls: HashMap<CallId, Call>,
+    /// How many rooms there are of the makers of each network; no more entries than three for a room.
+    rooms_of: NetworkCounts,
+    calls: IdMap<CallId, Call>,
     exchange: Exchange,
     attempts: Attempts,
     lobbies: Lobbies,
+    pressure: Pressure,
     timers: Timers,
     clocks: Clocks,
     draining: Option<Draining>,
+    cluster: Option<nodes::Cluster>,
+    watch: Watch,
     counters: Counters,
     away: usize,
     members: usize,
@@ -98,17 +127,22 @@ impl Hub {
             settings,
             ice,
             rng: StdRng::from_seed(seed),
-            conns: HashMap::new(),
+            conns: IdMap::default(),
             tokens: HashMap::new(),
+            ended: Ended::default(),
             names: Names::default(),
             rooms: BTreeMap::new(),
-            calls: HashMap::new(),
+            rooms_of: NetworkCounts::default(),
+            calls: IdMap::default(),
             exchange: Exchange::default(),
             attempts: Attempts::default(),
             lobbies: Lobbies::default(),
+            pressure: Pressure::default(),
             timers: Timers::default(),
             clocks: Clocks::default(),
             draining: None,
+            cluster: None,
+            watch: Watch::default(),
             counters: Counters::default(),
             away: 0,
             members: 0,
@@ -131,7 +165,7 @@ impl Hub {
                 conn,
                 message,
                 grant,
-            } => self.frame(cx, conn, message, grant),
+            } => self.charged(cx, conn, |hub, cx| hub.frame(cx, conn, message, grant)),
             Input::Confirmed { conn, peer, seq } => {
                 if self.conns.get(&conn).is_some_and(|conn| conn.peer == peer) {
                     self.sessions.confirm(peer, seq);
@@ -143,7 +177,7 @@ impl Hub {
                     Loss::Disconnected => LeaveReason::Disconnected,
                     Loss::Timeout => LeaveReason::Timeout,
                 };
-                self.lost(cx, conn, reason);
+                self.charged(cx, conn, |hub, cx| hub.lost(cx, conn, reason));
             }
             Input::Drain {
                 grace_ends,
@@ -189,7 +223,7 @@ impl Hub {
         }
     }
 
-    /// Takes new settings. Rooms keep their seats and sessions their credentials until the next
+    /// Takes new settings. Rooms keep their members and sessions their credentials until the next
     /// change or renewal.
     pub fn reconfigure(&mut self, settings: Settings, ice: IceIssuer) {
         self.sessions.reconfigure(&settings);
@@ -253,20 +287,9 @@ impl Hub {
         self.conns.insert(
             conn,
             Conn {
-                peer,
-                client,
-                dialect,
-                shown: dialect.shown(),
                 lobby: lobby.clone(),
-                revoked_until: None,
                 deadline,
-                outside: 0,
-                malformed: 0,
-                frames: Bucket::default(),
-                candidates: Bucket::default(),
-                bytes: ByteBucket::default(),
-                responses: ResponseCache::default(),
-                sessions: 0,
+                ..Conn::new(peer, client, dialect)
             },
         );
         let welcome = ServerMessage::Welcome {

@@ -6,52 +6,113 @@
 use super::dialect::{Closing, Outgoing};
 use crate::protocol::CloseCode;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// Bytes that may wait for all connections of one network, and for all of them. Beyond either, a
-/// connection for which more than its fair share waits is closed as one that is too slow.
+/// Bytes that may wait for all connections of one network (a wider IPv6 network has a multiple, up
+/// to half of all), and for all of them. Beyond either, a connection for which more than its fair
+/// share waits is closed as one that is too slow.
 const MAX_OF_NETWORK: usize = 32 << 20;
 const MAX_IN_ALL: usize = 256 << 20;
-/// What may wait for any connection, whatever waits for others.
+/// What may wait for any connection, whatever waits for others of its network.
 const FAIR_SHARE: usize = 32 << 10;
+/// What may wait for any connection where twice [`MAX_IN_ALL`] waits; in between it is more.
+const LEAST_SHARE: usize = 2 << 10;
+
+/// What waits for the connections of one network.
+#[derive(Debug)]
+pub(super) struct NetworkShare {
+    bytes: AtomicUsize,
+    limit: usize,
+    /// That of the network around it.
+    wider: Option<Arc<NetworkShare>>,
+}
+
+impl NetworkShare {
+    /// Nothing waits yet; the network may hold `times` what the narrowest ones may.
+    pub(super) fn new(times: u32, wider: Option<Arc<Self>>) -> Self {
+        Self {
+            bytes: AtomicUsize::new(0),
+            limit: MAX_OF_NETWORK
+                .saturating_mul(times as usize)
+                .min(MAX_IN_ALL / 2),
+            wider,
+        }
+    }
+
+    /// Itself and those around it.
+    fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |share| share.wider.as_deref())
+    }
+}
 
 /// What waits for connections together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shares {
     /// Those of the same network.
-    pub(super) network: Arc<AtomicUsize>,
+    pub(super) network: Arc<NetworkShare>,
     /// All.
     pub(super) total: Arc<AtomicUsize>,
 }
 
 impl Shares {
     fn add(&self, bytes: usize) {
-        self.network.fetch_add(bytes, Ordering::Relaxed);
+        for share in self.network.all() {
+            share.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
         self.total.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn give_back(&self, bytes: usize) {
-        self.network.fetch_sub(bytes, Ordering::Relaxed);
+        for share in self.network.all() {
+            share.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
         self.total.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn are_full(&self) -> bool {
-        self.network.load(Ordering::Relaxed) > MAX_OF_NETWORK
-            || self.total.load(Ordering::Relaxed) > MAX_IN_ALL
+        let is_full = |share: &NetworkShare| share.bytes.load(Ordering::Relaxed) > share.limit;
+        self.network.all().any(is_full) || self.total.load(Ordering::Relaxed) > MAX_IN_ALL
+    }
+
+    /// What may wait for a connection beyond the bounds.
+    fn fair(&self) -> usize {
+        let over = (self.total.load(Ordering::Relaxed)).saturating_sub(MAX_IN_ALL);
+        let shrinks = (FAIR_SHARE - LEAST_SHARE) * over.min(MAX_IN_ALL) / MAX_IN_ALL;
+        FAIR_SHARE - shrinks
     }
 }
 
-/// Written by the driver, emptied by the connection's task.
+/// Written by the driver, emptied by the connection's task. In the order of the declaration: what
+/// every message touches comes first and side by side, as among many connections each further cache
+/// line has to be fetched.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Outbox {
+    glance: Glance,
     queue: Mutex<Queue>,
-    capacity: usize,
     shares: Shares,
+    capacity: usize,
     opened: Instant,
     entered: AtomicBool,
+}
+
+/// What the connection's task asks in every poll, for a look without the lock. Written under it.
+#[derive(Debug, Default)]
+struct Glance {
+    /// [`Queue::bytes`].
+    bytes: AtomicUsize,
+    /// Whether [`Queue::held`] is set.
+    is_held: AtomicBool,
+    /// Whether the connection is asked to stop, for a successor.
+    parks: AtomicBool,
+    /// The task that waits for more, by its waker's data, while nothing waits for it. Who brings
+    /// something clears it and wakes the task after that: a task that still finds itself here is
+    /// woken later.
+    idle: AtomicPtr<()>,
 }
 
 /// What became of a frame.
@@ -92,7 +153,7 @@ struct Spare {
 }
 
 impl Queue {
-    /// Makes room for `bytes` in all; tells whether there is.
+    /// Makes room for `bytes` in all; returns whether there is.
     fn has_room(&mut self, bytes: usize, capacity: usize) -> bool {
         if bytes <= capacity + self.spare.bytes {
             return true;
@@ -120,9 +181,10 @@ impl Queue {
 impl Outbox {
     pub(super) fn new(capacity: usize, shares: Shares) -> Self {
         Self {
+            glance: Glance::default(),
             queue: Mutex::default(),
-            capacity,
             shares,
+            capacity,
             opened: Instant::now(),
             entered: AtomicBool::new(false),
         }
@@ -150,8 +212,9 @@ impl Outbox {
         let cost = frame.event.cost();
         let bytes = queue.bytes + cost;
         let has_room = queue.has_room(bytes, self.capacity)
-            && (bytes <= FAIR_SHARE || !self.shares.are_full());
+            && (bytes <= LEAST_SHARE || bytes <= self.shares.fair() || !self.shares.are_full());
         queue.bytes = bytes;
+        self.glance.bytes.store(bytes, Ordering::Relaxed);
         self.shares.add(cost);
         let pushed = if !has_room {
             queue.frames = VecDeque::new();
@@ -164,44 +227,106 @@ impl Outbox {
             queue.frames.push_back(frame);
             Pushed::Waits(bytes)
         };
-        wake(queue);
+        self.wake(queue);
         pushed
     }
 
     /// Has the client not read until then.
     pub(super) fn hold(&self, until: Instant) {
-        self.lock().held = Some(until);
+        let mut queue = self.lock();
+        queue.held = Some(until);
+        self.glance.is_held.store(true, Ordering::Relaxed);
+    }
+
+    /// Has the client read again.
+    pub(super) fn release(&self) {
+        let mut queue = self.lock();
+        queue.held = None;
+        self.glance.is_held.store(false, Ordering::Relaxed);
+        self.wake(queue);
+    }
+
+    /// Has the connection's task look whether it may read.
+    pub(super) fn wake_reader(&self) {
+        self.wake(self.lock());
     }
 
     /// Until when the client is not read.
     pub(super) fn held_until(&self) -> Option<Instant> {
-        self.lock().held
+        match self.glance.is_held.load(Ordering::Relaxed) {
+            true => self.lock().held,
+            false => None,
+        }
+    }
+
+    /// Asks the connection to stop, for a successor.
+    pub(super) fn park(&self) {
+        self.glance.parks.store(true, Ordering::Relaxed);
+        self.wake(self.lock());
+    }
+
+    /// Whether the connection was asked to stop, and has not been asked about it before.
+    pub(super) fn is_asked_to_park(&self) -> bool {
+        self.glance.parks.load(Ordering::Relaxed)
+            && self.glance.parks.swap(false, Ordering::Relaxed)
+    }
+
+    /// Has the task woken where it waits. Whether the connection is to stop is looked at under the lock,
+    /// so that no question comes in between.
+    fn register(&self, queue: &mut Queue, cx: &Context<'_>) {
+        queue.register(cx);
+        let waits_for_more = queue.frames.is_empty() && queue.closing.is_none();
+        let task = match waits_for_more {
+            true => cx.waker().data().cast_mut(),
+            false => ptr::null_mut(),
+        };
+        self.glance.idle.store(task, Ordering::Release);
+        if self.glance.parks.load(Ordering::Relaxed) {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Hands everything that waits to `each`; how the connection is to end, where that is decided.
+    pub(super) fn take_all(&self, mut each: impl FnMut(&Outgoing)) -> Option<Closing> {
+        let mut queue = self.lock();
+        for frame in std::mem::take(&mut queue.frames) {
+            each(&frame);
+        }
+        queue.closing.clone()
     }
 
     /// Ends the connection behind the frames that wait; the first reason stands.
     pub(super) fn close(&self, closing: Closing) {
         let mut queue = self.lock();
         queue.closing.get_or_insert(closing);
-        wake(queue);
+        self.wake(queue);
     }
 
     /// Hands frames to `each` until they are `limit` bytes or none is left, and returns how many
-    /// bytes they have; they count against the capacity until [`written`](Self::written).
+    /// bytes they have; they count against the capacity until [`written`](Self::written). Gives back
+    /// `written` bytes before that.
     ///
     /// # Errors
     /// Nothing waits, and the connection is to end.
-    pub(super) fn poll_take(
+    pub(super) fn poll_next(
         &self,
         cx: &Context<'_>,
+        written: usize,
         limit: usize,
         mut each: impl FnMut(Outgoing),
     ) -> Poll<Result<usize, Closing>> {
+        if written == 0 && self.is_idle(cx) {
+            return Poll::Pending;
+        }
         let mut queue = self.lock();
+        if written > 0 {
+            self.give_back(&mut queue, written);
+        }
         if queue.frames.is_empty() {
             if let Some(closing) = &queue.closing {
                 return Poll::Ready(Err(closing.clone()));
             }
-            queue.register(cx);
+            self.register(&mut queue, cx);
             return Poll::Pending;
         }
         let mut bytes = 0;
@@ -220,17 +345,22 @@ impl Outbox {
 
     /// Whether so little waits that its consumer may ask for more, and it has not said too much.
     pub(super) fn is_light(&self, now: impl FnOnce() -> Instant) -> bool {
-        let mut queue = self.lock();
-        if queue.held.is_some_and(|until| until <= now()) {
-            queue.held = None;
-        }
-        queue.held.is_none() && queue.bytes <= self.capacity / 2
+        let is_held = self.glance.is_held.load(Ordering::Relaxed) && {
+            let mut queue = self.lock();
+            if queue.held.is_some_and(|until| until <= now()) {
+                queue.held = None;
+                self.glance.is_held.store(false, Ordering::Relaxed);
+            }
+            queue.held.is_some()
+        };
+        !is_held && self.glance.bytes.load(Ordering::Relaxed) <= self.capacity / 2
     }
 
     /// Drops what waits: nothing of it will be sent.
     pub(super) fn abandon(&self) {
         let mut queue = self.lock();
         queue.frames = VecDeque::new();
+        self.glance.idle.store(ptr::null_mut(), Ordering::Relaxed);
         queue.closing.get_or_insert(Closing {
             code: CloseCode::Normal,
             reason: "",
@@ -250,7 +380,7 @@ impl Outbox {
                 Poll::Ready(closing.clone())
             }
             _ => {
-                queue.register(cx);
+                self.register(&mut queue, cx);
                 Poll::Pending
             }
         }
@@ -258,12 +388,32 @@ impl Outbox {
 
     /// Gives back the room of frames that have left for the socket.
     pub(super) fn written(&self, bytes: usize) {
-        let mut queue = self.lock();
+        self.give_back(&mut self.lock(), bytes);
+    }
+
+    fn give_back(&self, queue: &mut Queue, bytes: usize) {
         queue.bytes -= bytes;
+        self.glance.bytes.store(queue.bytes, Ordering::Relaxed);
         self.shares.give_back(bytes);
         queue.spare.left = queue.spare.left.saturating_sub(bytes);
         if queue.spare.left == 0 {
             queue.spare = Spare::default();
+        }
+    }
+
+    /// Whether the task at hand waits for more already, and nothing has come for it since.
+    pub(super) fn is_idle(&self, cx: &Context<'_>) -> bool {
+        let task = cx.waker().data().cast_mut();
+        !task.is_null() && self.glance.idle.load(Ordering::Acquire) == task
+    }
+
+    /// Wakes the connection's task, which will ask for the lock at once.
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        let reader = queue.reader.take();
+        self.glance.idle.store(ptr::null_mut(), Ordering::Release);
+        drop(queue);
+        if let Some(reader) = reader {
+            reader.wake();
         }
     }
 
@@ -278,172 +428,5 @@ impl Drop for Outbox {
     }
 }
 
-/// Wakes the connection's task, which will ask for the lock at once.
-fn wake(mut queue: MutexGuard<'_, Queue>) {
-    let reader = queue.reader.take();
-    drop(queue);
-    if let Some(reader) = reader {
-        reader.wake();
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::{Body, FrameType, PeerId};
-    use crate::signal::hub::Event;
-
-    fn frame(bytes: usize) -> Outgoing {
-        let body = Body::from_object(
-            FrameType::Message,
-            format!("{{\"x\":\"{}\"}}", "a".repeat(bytes - 8)),
-        );
-        assert_eq!(body.len(), bytes);
-        let peer = PeerId::from_bits(1);
-        Outgoing {
-            peer,
-            seq: None,
-            event: Event::Native(body),
-        }
-    }
-
-    /// How many frames wait, or why there will be no more.
-    fn take(outbox: &Outbox) -> Poll<Result<usize, CloseCode>> {
-        let mut frames = 0;
-        let cx = Context::from_waker(Waker::noop());
-        let taken = outbox.poll_take(&cx, usize::MAX, |_| frames += 1);
-        taken.map(|taken| taken.map(|_| frames).map_err(|closing| closing.code))
-    }
-
-    #[test]
-    fn frames_being_written_count_until_they_are_out() {
-        let outbox = Outbox::new(100, Shares::default());
-        outbox.push(1, frame(60));
-        assert_eq!(take(&outbox), Poll::Ready(Ok(1)));
-        outbox.written(60);
-        outbox.push(2, frame(60));
-        assert_eq!(take(&outbox), Poll::Ready(Ok(1)));
-        let cx = Context::from_waker(Waker::noop());
-        assert!(outbox.poll_overflowed(&cx).is_pending());
-        assert_eq!(outbox.push(3, frame(60)), Pushed::Overflowed);
-        assert!(outbox.poll_overflowed(&cx).is_ready());
-        let end = Poll::Ready(Err(CloseCode::SlowConsumer));
-        assert_eq!(take(&outbox), end, "what waited is not kept");
-    }
-
-    #[test]
-    fn what_one_input_leads_to_reaches_a_consumer_that_keeps_up() {
-        let outbox = Outbox::new(100, Shares::default());
-        outbox.push(1, frame(50));
-        for size in [500, 30, 400] {
-            assert!(matches!(outbox.push(2, frame(size)), Pushed::Waits(_)));
-        }
-        assert_eq!(
-            outbox.push(3, frame(50)),
-            Pushed::Waits(1030),
-            "as if it were not there"
-        );
-        assert!(!outbox.is_light(Instant::now));
-        assert_eq!(take(&outbox), Poll::Ready(Ok(5)));
-        outbox.written(980);
-        assert_eq!(
-            outbox.push(4, frame(150)),
-            Pushed::Waits(200),
-            "the room is free again"
-        );
-        assert_eq!(
-            outbox.push(5, frame(500)),
-            Pushed::Overflowed,
-            "one at a time"
-        );
-    }
-
-    #[test]
-    fn who_is_behind_gets_no_spare_room() {
-        let outbox = Outbox::new(100, Shares::default());
-        outbox.push(1, frame(51));
-        assert_eq!(outbox.push(2, frame(500)), Pushed::Overflowed);
-    }
-
-    #[test]
-    fn a_batch_ends_behind_the_frame_that_reaches_its_limit() {
-        let outbox = Outbox::new(100, Shares::default());
-        for input in 0..4 {
-            outbox.push(input, frame(20));
-        }
-        let cx = Context::from_waker(Waker::noop());
-        let batch = outbox.poll_take(&cx, 30, drop);
-        assert_eq!(batch, Poll::Ready(Ok(40)));
-        assert_eq!(take(&outbox), Poll::Ready(Ok(2)));
-        assert_eq!(take(&outbox), Poll::Pending);
-    }
-
-    #[test]
-    fn the_first_reason_to_close_stands_and_frames_before_it_go_out() {
-        let outbox = Outbox::new(100, Shares::default());
-        outbox.push(1, frame(10));
-        for code in [CloseCode::Kicked, CloseCode::Normal] {
-            outbox.close(Closing { code, reason: "" });
-        }
-        outbox.push(2, frame(10));
-        assert_eq!(outbox.closing().map(|c| c.code), Some(CloseCode::Kicked));
-        assert_eq!(take(&outbox), Poll::Ready(Ok(1)));
-        assert_eq!(take(&outbox), Poll::Ready(Err(CloseCode::Kicked)));
-    }
-
-    #[test]
-    fn a_held_client_is_read_again_later() {
-        let outbox = Outbox::new(100, Shares::default());
-        let now = Instant::now();
-        outbox.hold(now + Duration::from_secs(1));
-        assert!(!outbox.is_light(|| now));
-        assert!(outbox.is_light(|| now + Duration::from_secs(1)));
-        assert_eq!(outbox.held_until(), None);
-    }
-
-    #[test]
-    fn one_network_holds_no_more_than_its_share_and_others_go_on() {
-        let (total, network) = (Arc::default(), Arc::<AtomicUsize>::default());
-        let outbox = |network: &Arc<AtomicUsize>| {
-            let shares = Shares {
-                network: Arc::clone(network),
-                total: Arc::clone(&total),
-            };
-            Outbox::new(256 << 10, shares)
-        };
-        let mut held = vec![];
-        loop {
-            let slow = outbox(&network);
-            let last = (0..4).map(|_| slow.push(1, frame(60 << 10))).last();
-            held.push(slow);
-            if last != Some(Pushed::Waits(240 << 10)) {
-                break;
-            }
-        }
-        assert!(
-            held.len() <= (MAX_OF_NETWORK >> 10) / 240 + 2,
-            "{}",
-            held.len()
-        );
-        // A light consumer of that network, and any of another one, are as before.
-        assert!(matches!(
-            outbox(&network).push(1, frame(30 << 10)),
-            Pushed::Waits(_)
-        ));
-        let elsewhere = outbox(&Arc::default());
-        for _ in 0..4 {
-            assert!(matches!(
-                elsewhere.push(1, frame(60 << 10)),
-                Pushed::Waits(_)
-            ));
-        }
-        drop((held, elsewhere));
-        assert_eq!(
-            (
-                network.load(Ordering::Relaxed),
-                total.load(Ordering::Relaxed)
-            ),
-            (0, 0)
-        );
-    }
-}
+mod tests;

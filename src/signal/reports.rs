@@ -1,8 +1,10 @@
 //! How connections between peers went, as clients tell: sums and distributions, no addresses.
 
+use super::histogram::{Histogram, Sums};
 use crate::protocol::{Path, Report, Transport};
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::exponential_buckets;
+use serde::{Deserialize, Serialize};
 
 /// Sums of all reports.
 #[derive(Debug)]
@@ -31,7 +33,44 @@ impl Default for Reports {
     }
 }
 
+/// All of them, for the process that goes on.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct ReportsRecord {
+    /// By the names of path and transport.
+    outcomes: Vec<(String, String, u64)>,
+    connect: Sums,
+    round_trip: Sums,
+    loss: Sums,
+}
+
 impl Reports {
+    pub(super) fn record(&self) -> ReportsRecord {
+        let counted = self.outcomes().filter(|(_, _, count)| *count > 0);
+        ReportsRecord {
+            outcomes: counted
+                .map(|(path, transport, count)| (path.to_owned(), transport.to_owned(), count))
+                .collect(),
+            connect: self.connect.sums(),
+            round_trip: self.round_trip.sums(),
+            loss: self.loss.sums(),
+        }
+    }
+
+    /// Goes on from what an earlier process counted; what has another name there is not counted here.
+    pub(super) fn add(&self, record: &ReportsRecord) {
+        for (path, transport, count) in &record.outcomes {
+            let known = Transport::from_name(transport);
+            let transport = known.map_or(Transport::ALL.len(), |known| known as usize);
+            if let Some(path) = Path::from_name(path) {
+                self.outcomes[path as usize][transport].inc_by(*count);
+            }
+        }
+        self.connect.add(&record.connect);
+        self.round_trip.add(&record.round_trip);
+        self.loss.add(&record.loss);
+    }
+
     /// Counts one report.
     pub fn count(&self, report: &Report) {
         let transport = report

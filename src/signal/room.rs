@@ -5,10 +5,12 @@
 use crate::auth::Role;
 use crate::protocol::{ErrorCode, PeerId, RoomView};
 use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
@@ -29,13 +31,15 @@ pub struct Room {
     pub relay_only: bool,
     /// Unix milliseconds.
     pub created_at: u64,
+    /// The network of who made it.
+    pub maker: IpAddr,
     /// Invitations by their ids.
     pub invites: BTreeMap<String, Invite>,
     members: Vec<Member>,
 }
 
 /// An invitation that a host gave out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invite {
     /// The host.
     pub by: PeerId,
@@ -48,7 +52,7 @@ pub struct Invite {
 }
 
 /// One peer in a room.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Member {
     /// Who.
     pub peer: PeerId,
@@ -63,7 +67,7 @@ pub struct Member {
 
 /// A password as it is kept: salted SHA-256. A slow hash would let anyone burn the server's CPU,
 /// and what it protects against, the theft of a stored file, cannot happen: rooms live in memory.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct PasswordHash {
     salt: [u8; 16],
     hash: [u8; 32],
@@ -101,7 +105,7 @@ fn salted(password: &SecretString, salt: &[u8; 16]) -> [u8; 32] {
 
 impl Room {
     /// Makes a room without members, restrictions or metadata.
-    pub fn new(id: Arc<str>, max_peers: u32, created_at: u64) -> Self {
+    pub fn new(id: Arc<str>, max_peers: u32, created_at: u64, maker: IpAddr) -> Self {
         Self {
             id,
             locked: false,
@@ -110,12 +114,18 @@ impl Room {
             metadata: None,
             relay_only: false,
             created_at,
+            maker,
             invites: BTreeMap::new(),
             members: Vec::new(),
         }
     }
 
-    /// Tells whether someone with the right password may come in, once `leaving` members are out.
+    /// Puts members where they were in the room that this one continues.
+    pub fn restore_members(&mut self, members: Vec<Member>) {
+        self.members = members;
+    }
+
+    /// Whether someone with the right password may come in, once `leaving` members are out.
     /// Neither a lock nor `max_peers`, both of which any host may set, keeps out those whom a token
     /// makes host; `limit` is the server's own and holds for everybody.
     ///
@@ -140,7 +150,7 @@ impl Room {
         }
     }
 
-    /// Seats a newcomer. Without a token's role it is a member, or host where there is none: then
+    /// Adds a newcomer. Without a token's role it is a member, or host where there is none: then
     /// nobody in the room may become one.
     pub fn add(&mut self, peer: PeerId, token_role: Option<Role>, joined_at: u64) {
         let role = token_role.unwrap_or(if self.has_host() {
@@ -251,7 +261,7 @@ mod tests {
     const C: PeerId = PeerId::from_bits(3);
 
     fn room(max_peers: u32) -> Room {
-        Room::new("r".into(), max_peers, 0)
+        Room::new("r".into(), max_peers, 0, IpAddr::from([192, 0, 2, 1]))
     }
 
     fn role(room: &Room, peer: PeerId) -> Role {
@@ -318,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn locks_and_seats_are_checked() {
+    fn locks_and_capacity_are_checked() {
         const LIMIT: u32 = 2;
         let mut room = room(1);
         assert_eq!(room.admit(None, 0, LIMIT), Ok(()));

@@ -4,6 +4,9 @@
 //! differ in just that. A line stays if every reader takes it for the same one and it carries no
 //! candidate; what a lenient reader might take for more than it seems goes.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -13,7 +16,7 @@ use std::collections::BTreeMap;
 /// Longest `sdpMid` or `usernameFragment` that passes, bytes: what RFC 8839, 5.4 allows a fragment.
 const MAX_LABEL: usize = 256;
 
-/// The text is no string that Rust can hold (lone surrogates), or nested where text belongs.
+/// The text is not a string that Rust can hold (lone surrogates), or nested where text belongs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unreadable;
 
@@ -83,7 +86,8 @@ fn relayed_value(value: Value) -> Result<Option<Value>, Unreadable> {
             }
             Some(Value::Object(kept))
         }
-        other => Some(other),
+        Value::Null => Some(Value::Null),
+        _ => return Err(Unreadable),
     })
 }
 
@@ -172,9 +176,16 @@ fn attribute<'a>(line: &'a str, value: &str) -> Option<Cow<'a, str>> {
     if !name.bytes().all(is_token) {
         return None;
     }
-    match name.to_ascii_lowercase().as_str() {
+    let name = name.to_ascii_lowercase();
+    // A reader that looks at how the line begins takes a longer name for the same.
+    if ["remote-candidates", "source-filter"]
+        .iter()
+        .any(|head| name.starts_with(head))
+    {
+        return None;
+    }
+    match name.as_str() {
         "candidate" => relayed(value).map(|candidate| format!("a={candidate}").into()),
-        "remote-candidates" | "source-filter" => None,
         "rtcp" if rest.contains(' ') => Some(format!("a=rtcp:9 {}", nowhere(rest)).into()),
         "rtcp" => Some("a=rtcp:9".into()),
         _ => without_candidate(line),
@@ -204,9 +215,15 @@ fn origin(value: &str) -> String {
 }
 
 /// `<media> <port>[/<count>] <proto> <fmt> …` (RFC 8866, 5.14). Port 0 means a rejected or
-/// bundled section and stays; 9 (discard) is what trickling browsers write.
+/// bundled section and stays; 9 (discard) is what trickling browsers write. What is neither a token nor
+/// a protocol goes: a candidate might hide in it.
 fn media(value: &str) -> String {
-    let mut parts: Vec<_> = value.split_whitespace().collect();
+    // An address has a dot or a colon, whatever a reader cuts off around it; formats of WebRTC have neither.
+    let is_part = |part: &&str| {
+        part.bytes()
+            .all(|byte| byte != b'.' && (is_token(byte) || byte == b'/'))
+    };
+    let mut parts: Vec<_> = value.split_whitespace().filter(is_part).collect();
     if let Some(port) = parts.get_mut(1).filter(|port| **port != "0") {
         *port = "9";
     }
@@ -243,6 +260,15 @@ fn relayed(candidate: &str) -> Option<String> {
     let tokens: Vec<&str> = candidate.split_whitespace().collect();
     let (head, extensions) = tokens.split_at_checked(8)?;
     if !head[6].eq_ignore_ascii_case("typ") || !head[7].eq_ignore_ascii_case("relay") {
+        return None;
+    }
+    // A reader that looks for the names anywhere would find them here first.
+    let is_name = |word: &&str| {
+        ["typ", "raddr", "rport"]
+            .iter()
+            .any(|n| word.eq_ignore_ascii_case(n))
+    };
+    if head[..6].iter().any(is_name) {
         return None;
     }
     let unspecified = if head[4].contains(':') {

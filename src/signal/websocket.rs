@@ -6,6 +6,9 @@
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
 
+use super::base64::{from_base64, to_base64};
+use serde::{Deserialize, Serialize};
+
 /// Longest payload of a control frame (RFC 6455 section 5.5).
 const MAX_CONTROL: usize = 125;
 /// Fragments of one message: more than any library makes of one, and empty ones hold no bytes.
@@ -51,6 +54,30 @@ pub(super) enum Event<'a> {
     Pong(&'a [u8]),
     /// The client ends the connection, maybe with a code.
     Close(Option<u16>),
+}
+
+/// What a decoder has taken and not given yet.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Remains {
+    #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
+    partial: Vec<u8>,
+    fragments: Option<RemainingFragments>,
+}
+
+/// The fragments of a message so far.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct RemainingFragments {
+    is_text: bool,
+    count: usize,
+    #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
+    payload: Vec<u8>,
+}
+
+impl Remains {
+    /// Adds bytes that have come behind.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        self.partial.extend_from_slice(bytes);
+    }
 }
 
 /// Why a connection cannot go on.
@@ -116,6 +143,52 @@ impl Decoder {
         self.state == State::Paused
     }
 
+    /// Whether the rest of the stream means nothing.
+    pub(super) fn is_broken(&self) -> bool {
+        self.state == State::Broken
+    }
+
+    /// What another decoder needs to go on.
+    pub(super) fn into_remains(self) -> Remains {
+        let fragments = self.fragments.map(|fragments| RemainingFragments {
+            is_text: fragments.opcode == Opcode::Text,
+            count: fragments.count,
+            payload: fragments.payload,
+        });
+        Remains {
+            partial: self.partial,
+            fragments,
+        }
+    }
+
+    /// Goes on from what another one had. There may be whole messages in it.
+    pub(super) fn of(remains: Remains) -> Self {
+        let fragments = remains.fragments.map(|fragments| {
+            Box::new(Fragments {
+                opcode: match fragments.is_text {
+                    true => Opcode::Text,
+                    false => Opcode::Binary,
+                },
+                count: fragments.count.min(MAX_FRAGMENTS),
+                payload: fragments.payload,
+            })
+        });
+        Self {
+            state: match remains.partial.is_empty() {
+                true => State::Reads,
+                false => State::Paused,
+            },
+            messages: 0,
+            partial: remains.partial,
+            fragments,
+        }
+    }
+
+    /// What has been taken and not been read, after a pause.
+    pub(super) fn into_rest(self) -> Vec<u8> {
+        self.partial
+    }
+
     /// The number of the message of which some fragments have come, and not the last one.
     pub(super) fn unfinished(&self) -> Option<u64> {
         self.fragments.is_some().then_some(self.messages)
@@ -163,7 +236,7 @@ impl Decoder {
         let mut used = 0;
         while let Some(header) = Header::read(&bytes[used..])? {
             let before = self.fragments.as_ref().map_or(0, |f| f.payload.len());
-            if !header.opcode.is_control() && header.payload > max - before {
+            if !header.opcode.is_control() && header.payload > max.saturating_sub(before) {
                 return Err(Violation::TooLarge.into());
             }
             let begin = used + header.size;
@@ -297,6 +370,42 @@ pub(super) fn write_header(out: &mut Vec<u8>, opcode: Opcode, payload: usize) {
 pub(super) fn write_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     write_header(out, opcode, payload.len());
     out.extend_from_slice(payload);
+}
+
+/// Appends a whole frame as a client writes it, with a mask that changes nothing.
+pub(super) fn write_client_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    let at = out.len() + 1;
+    write_header(out, opcode, payload.len());
+    out[at] |= 0x80;
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(payload);
+}
+
+/// Cuts a whole frame of [`write_frame`] off the front; gives the rest, too.
+pub(super) fn split_server_frame(bytes: &[u8]) -> Option<(Opcode, &[u8], &[u8])> {
+    let &[first, second, ref rest @ ..] = bytes else {
+        return None;
+    };
+    let (length, rest) = match (second, rest) {
+        (126, [a, b, rest @ ..]) => (u16::from_be_bytes([*a, *b]).into(), rest),
+        (127, rest) => {
+            let (length, rest) = rest.split_first_chunk::<8>()?;
+            (u64::from_be_bytes(*length).try_into().ok()?, rest)
+        }
+        (126, _) => return None,
+        (short, rest) => (usize::from(short), rest),
+    };
+    let (payload, rest) = rest.split_at_checked(length)?;
+    Some((Opcode::of(first & 0x0f)?, payload, rest))
+}
+
+/// How many whole frames of [`write_frame`] there are.
+pub(super) fn server_frames(mut bytes: &[u8]) -> u64 {
+    let mut frames = 0;
+    while let Some((_, _, rest)) = split_server_frame(bytes) {
+        (frames, bytes) = (frames + 1, rest);
+    }
+    frames
 }
 
 /// RFC 6455 section 5.5.1: two bytes of code, then a reason.

@@ -28,6 +28,7 @@ impl Collector for Tcp {
         for (reason, count) in [
             ("network", self.0.refused(Full::Network)),
             ("total", self.0.refused(Full::Total)),
+            ("denied", self.0.refused(Full::Denied)),
             ("silent", self.0.made_room()),
         ] {
             let labels = [("reason", reason)];

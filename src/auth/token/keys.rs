@@ -28,6 +28,12 @@ impl Alg {
             _ => Algorithm::from_str(name).ok().map(Self::Common),
         }
     }
+
+    /// Whether who verifies could sign as well.
+    pub(super) fn takes_shared_secret(self) -> bool {
+        use Algorithm::{HS256, HS384, HS512};
+        matches!(self, Self::Common(HS256 | HS384 | HS512))
+    }
 }
 
 /// One key.
@@ -111,6 +117,10 @@ impl Key {
             key.algorithms.retain(|algorithm| *algorithm == named);
         }
         (!key.algorithms.is_empty()).then_some(key)
+    }
+
+    pub(super) fn is_shared_secret(&self) -> bool {
+        self.algorithms.iter().any(|alg| alg.takes_shared_secret())
     }
 
     /// Whether `signature` (base64url) is this key's over `message`. The caller has seen that the

@@ -78,7 +78,26 @@ fn livekit_tokens_are_understood() {
 }
 
 #[test]
-fn a_livekit_room_is_a_name_and_no_glob() {
+fn a_livekit_admin_is_one_of_its_room_alone() {
+    let roles = |claims: Value| {
+        let grant = verify(claims).unwrap();
+        ["x", "r"].map(|room| grant.role_in(room))
+    };
+    let exp = NOW + 60;
+    let admin = json!({"roomJoin": true, "room": "x", "roomAdmin": true});
+    let both = json!({"exp": exp, "room": "*", "video": admin});
+    assert_eq!(roles(both), [Some(Role::Host), Some(Role::Member)]);
+    let silent = json!({"roomJoin": true, "room": "x", "roomAdmin": true, "canPublish": false});
+    let silent = json!({"exp": exp, "room": "*", "video": silent});
+    assert_eq!(roles(silent), [Some(Role::Host), Some(Role::Viewer)]);
+    let own = json!({"exp": exp, "room": "*", "role": "host", "video": {"room": "x"}});
+    assert_eq!(roles(own), [Some(Role::Host); 2]);
+    let unnamed = json!({"exp": exp, "room": ["x", "r"], "video": {"roomAdmin": true}});
+    assert_eq!(roles(unnamed), [Some(Role::Host); 2]);
+}
+
+#[test]
+fn a_livekit_room_is_a_name_and_not_a_glob() {
     let video = |room: &str| json!({"exp": NOW + 60, "video": {"roomJoin": true, "room": room}});
     for name in ["*", "team-*", r"\*"] {
         let grant = verify(video(name)).unwrap();
@@ -199,6 +218,17 @@ fn times_are_checked_with_the_configured_leeway() {
         &json!({"exp": NOW - 9, "nbf": NOW + 9}),
     );
     assert!(lenient.verify(&token, NOW).is_ok());
+}
+
+#[test]
+fn a_session_ends_with_its_token_only_where_that_is_asked_for() {
+    let token = sign(Algorithm::HS256, "north", &json!({"exp": NOW + 60}));
+    let mut verifier = Verifier::new(None, vec![], 5);
+    verifier.add_secret(&"north".into());
+    assert_eq!(verifier.verify(&token, NOW).unwrap().ends, None);
+    verifier.enforce_exp(true);
+    let grant = verifier.verify(&token, NOW).unwrap();
+    assert_eq!(grant.ends, Some(NOW + 65), "the expiry and the leeway");
 }
 
 #[test]
@@ -369,4 +399,24 @@ fn algorithms_can_be_narrowed() {
     );
     assert!(verifier.restrict(&["none".into()]).is_err());
     assert!(verifier.restrict(&["RS256".into()]).is_err());
+}
+
+#[test]
+fn a_token_without_a_name_has_a_bearer_all_the_same() {
+    let bearer = |claims| verify(claims).unwrap().bearer.unwrap();
+    let nameless = bearer(json!({"exp": NOW + 60, "room": "a"}));
+    assert_eq!(nameless, bearer(json!({"exp": NOW + 60, "room": "a"})));
+    assert_ne!(nameless, bearer(json!({"exp": NOW + 61, "room": "a"})));
+    assert_eq!(bearer(json!({"exp": NOW + 60, "sub": "ann"})), "ann");
+}
+
+#[test]
+fn metadata_of_a_token_nests_no_deeper_than_others_read() {
+    let nested = |levels: usize| {
+        let metadata = (1..levels).fold(json!([]), |inner, _| json!([inner]));
+        verify(json!({"sub": "a", "exp": NOW + 60, "metadata": metadata}))
+    };
+    assert!(nested(MAX_METADATA_DEPTH).is_ok());
+    let refused = nested(MAX_METADATA_DEPTH + 1).unwrap_err();
+    assert!(refused.to_string().contains("metadata"), "{refused}");
 }

@@ -30,6 +30,12 @@ pub(super) struct Observations {
 /// fail from about there.
 pub(super) const MAX_SKEW: i64 = 30;
 
+/// The finding where a token is asked for and none was given.
+pub(super) const TOKEN_NEEDED: &str = "token-needed";
+
+/// The codes of errors that are about a token.
+const REFUSALS: [&str; 3] = ["unauthorized", "token-expired", "forbidden"];
+
 impl Observations {
     pub(super) fn skewed(&self) -> bool {
         self.ahead.abs() > MAX_SKEW
@@ -69,8 +75,9 @@ impl Observations {
             ),
             Fault::Http(503, line) => because(
                 "not-ready",
-                format!("the box is {line}: it takes no newcomers"),
-                "wait until it is ready; while it drains, a restart is under way",
+                format!("the box takes no newcomers: {line}"),
+                "wait until it is ready; while it drains, a restart is under way; its log says what \
+                 it lacks otherwise",
             ),
             Fault::Http(status, _) => because(
                 "not-callbox",
@@ -88,25 +95,8 @@ impl Observations {
     pub(super) fn signaling(&self, fault: &Fault, at: SocketAddr, host: &str) -> Diagnosis {
         match fault {
             Fault::Signaling(code, _) if code == "token-expired" && self.skewed() => self.skew(),
-            Fault::Signaling(code, message)
-                if ["unauthorized", "token-expired", "forbidden"].contains(&code.as_str()) =>
-            {
-                if self.token {
-                    because(
-                        "token-refused",
-                        format!("the box refuses the token: {message}"),
-                        "sign it with the key that auth.secret, auth.public_key or auth.jwks of \
-                         the running box names, and its aud and iss as configured",
-                    )
-                } else {
-                    because(
-                        "token-needed",
-                        "the box asks for a token, and none was given: that is right for a box with \
-                         auth.mode \"jwt\", and nothing behind it could be asked",
-                        "give --token (`callbox token --identity doctor --room '*'` makes one), \
-                         or --config with the box's own file",
-                    )
-                }
+            Fault::Signaling(code, message) if REFUSALS.contains(&code.as_str()) => {
+                self.token_refusal(code, message)
             }
             Fault::Signaling(code, message) => because(
                 "signaling",
@@ -134,6 +124,40 @@ impl Observations {
             ),
             other => self.web(other, at, host),
         }
+    }
+
+    /// Why the token, or the lack of one, was refused.
+    fn token_refusal(&self, code: &str, message: &str) -> Diagnosis {
+        if !self.token {
+            return because(
+                TOKEN_NEEDED,
+                "the box asks for a token, and none was given: that is right for a box with \
+                 auth.mode \"jwt\", and nothing behind it could be asked",
+                "give --token (`callbox token --identity doctor --room '*'` makes one), \
+                 or --config with the box's own file",
+            );
+        }
+        if code == "token-expired" {
+            return because(
+                "token-expired",
+                format!("the box takes the token no longer: {message}"),
+                "make another one (`callbox token --identity doctor --room '*'`)",
+            );
+        }
+        if message.contains("not a JWT") {
+            return because(
+                "token-malformed",
+                format!("what was given as the token cannot be one: {message}"),
+                "give the whole token: three parts with a dot between each, as `callbox token` \
+                 prints it",
+            );
+        }
+        because(
+            "token-refused",
+            format!("the box refuses the token: {message}"),
+            "sign it with the key that auth.secret, auth.public_key or auth.jwks of the running \
+             box names, and its aud and iss as configured",
+        )
     }
 
     /// The clocks differ.

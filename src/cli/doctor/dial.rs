@@ -1,6 +1,10 @@
 //! Reaching a host: names, TCP, TLS, each step with its deadline.
+//!
+//! The box's own HTTPS client is not used here: it reports one failure for all steps, and the doctor
+//! has to tell them apart. The root store is the same.
 
 use super::fault::Fault;
+use crate::net::https;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use std::net::{IpAddr, SocketAddr};
@@ -69,13 +73,7 @@ pub(super) async fn connect(
 
 /// Trusts what this machine trusts (`SSL_CERT_FILE` names another store).
 pub(super) fn trust() -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("aws-lc-rs has the cipher suites of TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    // A machine without authorities can still ask a box over plain HTTP.
+    let config = https::system_trust().unwrap_or_else(|_| https::trust(RootCertStore::empty()));
     Arc::new(config)
 }

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 /// The longest that everything about one URL may take: connecting, two allocations, eight
 /// payloads.
-const URL_PATIENCE: Duration = Duration::from_secs(20);
+const URL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What is known so far, and what is said of it.
 pub(super) struct Examination {
@@ -51,7 +51,13 @@ impl Examination {
         if !self.health(&web).await {
             return;
         }
-        let session = self.session(&web, token).await;
+        if let Some(config) = config {
+            self.cluster(&web, config).await;
+        }
+        let (session, is_shut) = self.session(&web, token).await;
+        if is_shut {
+            return;
+        }
         let handed = match &session {
             Some(session) => session.ice_servers.clone(),
             None => web.ice_servers(token).await.unwrap_or_default(),
@@ -110,7 +116,7 @@ impl Examination {
         })
     }
 
-    /// Tells whether there is a box to ask further.
+    /// Whether there is a box to ask further.
     async fn health(&mut self, web: &Web) -> bool {
         for (check, path) in [("health", "/healthz"), ("ready", "/readyz")] {
             let started = Instant::now();
@@ -139,18 +145,26 @@ impl Examination {
         true
     }
 
-    async fn session(&mut self, web: &Web, token: Option<&str>) -> Option<Session> {
+    /// A session; without one, returns whether it takes a token that the doctor does not have. A box
+    /// that asks for a token is as it should be, and hands out nothing to look at.
+    async fn session(&mut self, web: &Web, token: Option<&str>) -> (Option<Session>, bool) {
         let started = Instant::now();
         match web.join(token).await {
             Ok(session) => {
                 let detail = format!("joined; {} ICE servers", session.ice_servers.len());
                 self.pass("signaling", detail, started);
-                Some(session)
+                (Some(session), false)
             }
             Err(fault) => {
                 let diagnosis = self.seen.signaling(&fault, web.address, &web.base.host);
-                self.fail("signaling", "no session", started, diagnosis);
-                None
+                let finding = diagnosis.finding;
+                if finding == diagnose::TOKEN_NEEDED {
+                    let line = Line::note("signaling", "asks for a token", diagnosis);
+                    self.lines.push(line);
+                } else {
+                    self.fail("signaling", "no session", started, diagnosis);
+                }
+                (None, finding.starts_with("token-"))
             }
         }
     }
@@ -238,7 +252,7 @@ impl Examination {
     /// Whether a peer elsewhere reaches relayed addresses: what a call of one relayed side needs.
     async fn relay_ports(&mut self, server: &Server) {
         let started = Instant::now();
-        let outcome = timeout(URL_PATIENCE, server.probe_from_outside()).await;
+        let outcome = timeout(URL_TIMEOUT, server.probe_from_outside()).await;
         let not_tried = |cause: &str, fix: &str| {
             let (cause, fix) = (cause.into(), fix.into());
             let finding = "relay-ports-untried";
@@ -255,7 +269,7 @@ impl Examination {
                 Line::ok("relay ports", detail, started.elapsed())
             }
             Ok(Outside::SameHost) => not_tried(
-                "the doctor is on the box itself, which hears itself inside the process only",
+                "the doctor is on the box itself, whose own addresses are reached inside the process only",
                 "run it on another machine: callbox doctor --url URL --token TOKEN",
             ),
             Ok(Outside::Refused) => not_tried(
@@ -355,7 +369,7 @@ impl Examination {
 
 async fn attempt(server: Server) -> Tried {
     let started = Instant::now();
-    let outcome = timeout(URL_PATIENCE, async {
+    let outcome = timeout(URL_TIMEOUT, async {
         if server.url.relays {
             server.between_relays().await.map(|a| a.relayed)
         } else {

@@ -3,11 +3,14 @@
 //! Probes observe ([`web`], [`relay`]), [`diagnose`] explains; here they are put in order. It
 //! changes nothing: no file, no setting, and every allocation is given back.
 
+mod cluster;
 mod diagnose;
 mod dial;
 mod examination;
 mod fault;
 mod local;
+mod own_nat;
+pub mod reach;
 mod relay;
 mod report;
 mod turn;
@@ -23,6 +26,7 @@ use clap::Args;
 use diagnose::Observations;
 use examination::Examination;
 use report::Report;
+use std::path::PathBuf;
 use std::time::Duration;
 use url::BaseUrl;
 
@@ -35,7 +39,7 @@ pub struct DoctorArgs {
     /// The box's configuration: where it is, and the keys that it should go by.
     #[command(flatten)]
     pub source: Source,
-    /// Where the box is, for instance https://call.example.org; found in the configuration if
+    /// Where the box is, for instance `https://call.example.org`; found in the configuration if
     /// left out.
     #[arg(long)]
     pub url: Option<String>,
@@ -44,13 +48,30 @@ pub struct DoctorArgs {
     /// keep it out of there.
     #[arg(long)]
     pub token: Option<String>,
+    /// Only tells what kind of NAT this machine is behind, by the box's STUN server (RFC 5780).
+    #[arg(long)]
+    pub nat: bool,
     /// Prints one JSON object.
     #[arg(long)]
     pub json: bool,
+    /// Writes what was found into this file as well, for the textfile collector of node_exporter.
+    #[arg(long, value_name = "FILE")]
+    pub textfile: Option<PathBuf>,
+}
+
+/// Where a box that runs by `config` is asked.
+///
+/// # Errors
+/// It has no address that can be known.
+pub(super) fn box_url(config: &Config) -> Result<String, String> {
+    local::base_url(config).map(|base| base.to_string())
 }
 
 /// The token that is given, or that a given file or `CALLBOX_TOKEN` holds.
-fn given_token(given: Option<&str>, variable: Option<String>) -> Result<Option<String>, String> {
+pub(super) fn given_token(
+    given: Option<&str>,
+    variable: Option<String>,
+) -> Result<Option<String>, String> {
     let read = match given {
         None => return Ok(variable.filter(|token| !token.is_empty())),
         Some("-") => std::io::read_to_string(std::io::stdin()),
@@ -70,7 +91,7 @@ fn given_token(given: Option<&str>, variable: Option<String>) -> Result<Option<S
 /// Returns what to print, and whether nothing failed.
 ///
 /// # Errors
-/// `--url` is not a valid URL.
+/// `--url` is not a valid URL, or the textfile cannot be written.
 pub async fn doctor(
     args: &DoctorArgs,
     config: Option<&Config>,
@@ -88,6 +109,7 @@ pub async fn doctor(
             rooms: vec!["doctor-*".into()],
             role: None,
             call: None,
+            login: None,
         };
         Some(signer.sign(&bearer, now, OWN_TTL).0)
     };
@@ -102,6 +124,10 @@ pub async fn doctor(
         },
         lines: vec![],
     };
+    if args.nat {
+        examination.own_nat(&base, token.as_deref()).await;
+        return printed(args, &base, examination, now);
+    }
     if let Some(config) = config.filter(|_| args.url.is_none()) {
         examination.lines.extend(local::foreign_holders(config));
         examination.lines.extend(local::certificate_faults(config));
@@ -109,10 +135,24 @@ pub async fn doctor(
     examination
         .examine(&base, token.as_deref(), config, now)
         .await;
+    printed(args, &base, examination, now)
+}
+
+fn printed(
+    args: &DoctorArgs,
+    base: &BaseUrl,
+    examination: Examination,
+    now: u64,
+) -> Result<(String, bool), String> {
     let report = Report {
         url: base.to_string(),
         checks: examination.lines,
     };
+    if let Some(path) = &args.textfile {
+        report
+            .write_textfile(path, now)
+            .map_err(|error| format!("--textfile {}: {error}", path.display()))?;
+    }
     let text = if args.json {
         format!("{}\n", report.to_json())
     } else {

@@ -1,6 +1,6 @@
 //! Payloads through a relay: between two allocations, and from this machine to one.
 //!
-//! The far end of a pair over UDP and IPv4 is the `turn` crate's client, so that the box is heard
+//! The far end of a pair over UDP and IPv4 is the `turn` crate's client, so that the box is seen
 //! to agree with an implementation that is not its own.
 
 use super::fault::{Fault, Leg};
@@ -34,7 +34,7 @@ pub(super) struct Server {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outside {
     Arrived(SocketAddr),
-    /// This machine is the box, whose own addresses are not heard over the network.
+    /// This machine is the box, whose own addresses are not reached over the network.
     SameHost,
     /// The box refuses this machine's address as a peer: a private one.
     Refused,
@@ -85,12 +85,12 @@ impl Server {
     pub(super) async fn probe_from_outside(&self) -> Result<Outside, Fault> {
         let mut client = self.client().await?;
         let allocated = client.allocate(false).await?;
-        let outcome = self.hear_hear_outsider(&mut client, allocated).await;
+        let outcome = self.receive_from_outside(&mut client, allocated).await;
         client.release().await;
         outcome
     }
 
-    async fn hear_hear_outsider(
+    async fn receive_from_outside(
         &self,
         client: &mut TurnClient,
         Allocated { relayed, mapped }: Allocated,

@@ -1,8 +1,10 @@
 //! What the doctor says: one line a check, and under a failed one its likeliest cause and fix.
 
 use serde::Serialize;
-use std::fmt;
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
+use std::{fmt, io};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -87,6 +89,50 @@ impl Report {
         self.checks.iter().all(|line| line.status != Status::Failed)
     }
 
+    /// Puts the report in the place of `path` at once, so that nobody reads half of it.
+    pub(super) fn write_textfile(&self, path: &Path, now: u64) -> io::Result<()> {
+        let beside = path.with_extension("prom.new");
+        std::fs::write(&beside, self.to_metrics(now))?;
+        std::fs::rename(&beside, path)
+    }
+
+    /// The text format of Prometheus.
+    fn to_metrics(&self, now: u64) -> String {
+        // Of checks with one name the worst counts: a series may stand there once.
+        let mut checks: BTreeMap<String, bool> = BTreeMap::new();
+        for line in &self.checks {
+            let name = line.check.replace('\\', "\\\\").replace('"', "\\\"");
+            let is_ok = line.status != Status::Failed;
+            *checks.entry(name.replace('\n', " ")).or_insert(true) &= is_ok;
+        }
+        let mut text = String::new();
+        let mut gauge = |name: &str, help: &str, samples: &[(String, u64)]| {
+            let name = format!("callbox_doctor_{name}");
+            text += &format!("# HELP {name} {help}\n# TYPE {name} gauge\n");
+            for (labels, value) in samples {
+                text += &format!("{name}{labels} {value}\n");
+            }
+        };
+        let healthy = [(String::new(), self.is_healthy().into())];
+        gauge(
+            "healthy",
+            "Whether no check of callbox doctor failed",
+            &healthy,
+        );
+        let checks: Vec<_> = checks
+            .into_iter()
+            .map(|(check, is_ok)| (format!("{{check=\"{check}\"}}"), is_ok.into()))
+            .collect();
+        gauge("check_ok", "Whether a check passed", &checks);
+        let ran = [(String::new(), now)];
+        gauge(
+            "run_timestamp_seconds",
+            "When callbox doctor ran last",
+            &ran,
+        );
+        text
+    }
+
     pub(super) fn to_json(&self) -> serde_json::Value {
         let mut object = serde_json::json!(self);
         object["ok"] = self.is_healthy().into();
@@ -130,4 +176,44 @@ impl fmt::Display for Report {
 
 fn millis<S: serde::Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(took.as_millis().try_into().unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_textfile_has_each_check_once_and_the_worst_counts() {
+        let took = Duration::ZERO;
+        let diagnosis = Diagnosis {
+            finding: "silent",
+            cause: String::new(),
+            fix: String::new(),
+        };
+        let report = Report {
+            url: String::new(),
+            checks: vec![
+                Line::ok("health", "", took),
+                Line::ok("turn \"udp\"", "", took),
+                Line::failed("turn \"udp\"", "", took, diagnosis),
+            ],
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("callbox.prom");
+        report.write_textfile(&path, 7).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for line in [
+            "callbox_doctor_healthy 0",
+            "callbox_doctor_check_ok{check=\"health\"} 1",
+            "callbox_doctor_check_ok{check=\"turn \\\"udp\\\"\"} 0",
+            "callbox_doctor_run_timestamp_seconds 7",
+        ] {
+            assert_eq!(
+                text.lines().filter(|l| *l == line).count(),
+                1,
+                "{line} in {text}"
+            );
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }

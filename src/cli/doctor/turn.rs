@@ -114,7 +114,7 @@ impl TurnClient {
         })
     }
 
-    /// Lets `peer` be heard.
+    /// Permits `peer` to send to this relay.
     pub(super) async fn permit(&mut self, peer: SocketAddr) -> Result<(), Fault> {
         self.request(METHOD_CREATE_PERMISSION, || vec![peer_address(peer)])
             .await?;

@@ -48,6 +48,12 @@ impl Web {
         }
     }
 
+    /// What `path` answers to a bearer, as JSON.
+    pub(super) async fn json(&self, path: &str, token: &str) -> Result<Value, Fault> {
+        let answer = self.get(path, Some(token)).await?;
+        serde_json::from_slice(&answer.body).map_err(|_| Fault::Foreign)
+    }
+
     /// Credentials without a session: for a box whose signaling fails.
     pub(super) async fn ice_servers(&self, token: Option<&str>) -> Result<Vec<Value>, Fault> {
         let answer = self.get("/v1/ice-servers", token).await?;
@@ -100,12 +106,12 @@ impl Web {
     /// Joins a room of its own; where the token opens other rooms only, registers instead.
     /// The credentials handed out live as long as the session does.
     pub(super) async fn join(&self, token: Option<&str>) -> Result<Session, Fault> {
-        timeout(2 * TIMEOUT, self.join_at_leisure(token))
+        timeout(2 * TIMEOUT, self.join_without_timeout(token))
             .await
             .unwrap_or(Err(Fault::Silent))
     }
 
-    async fn join_at_leisure(&self, token: Option<&str>) -> Result<Session, Fault> {
+    async fn join_without_timeout(&self, token: Option<&str>) -> Result<Session, Fault> {
         let stream = self.connect().await?;
         let scheme = if self.base.tls { "wss" } else { "ws" };
         let request = format!("{scheme}://{}/ws", self.base.authority())

@@ -44,7 +44,7 @@ impl Wire {
         Ok(Self::Stream(stream, BytesMut::with_capacity(2048)))
     }
 
-    /// Tells whether requests may be lost, so that they have to be sent again.
+    /// Whether requests may be lost, so that they have to be sent again.
     pub(super) fn is_lossy(&self) -> bool {
         matches!(self, Self::Datagram(_))
     }

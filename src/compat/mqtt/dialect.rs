@@ -3,22 +3,30 @@
 //! There are no sessions and no retained messages. A message of QoS 1 is sent once, as the stream
 //! does not lose it; acknowledgements bound how many are on their way.
 
+mod asking;
 mod delivery;
+mod memory;
+mod rooms;
+
+pub use rooms::RoomTopics;
 
 use super::super::object::Object;
 use super::super::y_webrtc::exchange;
-use super::packet::{Connect, Packet, Publish, Reason, Subscribe, Version};
+use super::packet::{Connect, Packet, Reason, Version};
 use super::reader::Stream;
 use super::writer::{self, Ack, Announced};
 use crate::protocol::{
-    ClientMessage, CloseCode, ErrorCode, ExchangeReply, ExchangeRequest, FrameType, MessageType,
-    Publication, Request, SubscriptionOptions, Takeover, Wish,
+    ClientMessage, CloseCode, Denied, ErrorCode, ExchangeReply, ExchangeRequest, FrameType,
+    MessageType, Publication, Request, Takeover,
 };
 use crate::signal::hub::Event;
 use crate::signal::{Closing, Dialect, Incoming, Outgoing, Output};
-use delivery::{Outbound, publication, reason};
+use delivery::{Outbound, reason};
+use rooms::Rooms;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,8 +38,12 @@ const MAX_IN_FLIGHT: u16 = 64;
 const MAX_KEEP_ALIVE: u16 = 60;
 /// Where a client gets `iceServers`, at once and at each renewal.
 const ICE_TOPIC: &str = "$callbox/ice";
+/// The largest will, bytes.
+const MAX_WILL: usize = 4 << 10;
 /// The longest `iceServers` in CONNACK, bytes.
 const MAX_ICE: usize = 2 << 10;
+/// How long a packet may take to end: as long as a WebSocket message, in which others come.
+const ENDS_WITHIN: Duration = Duration::from_secs(50);
 /// Unsupported data (RFC 6455 section 7.4.1): the close code of text frames.
 const UNSUPPORTED_DATA: u16 = 1003;
 
@@ -41,9 +53,11 @@ pub struct Mqtt {
     stream: Stream,
     state: State,
     version: Version,
-    /// How long the client may say nothing, and when it last said something.
-    patience: Option<Duration>,
-    heard: Option<Instant>,
+    /// How long the client may send nothing, and when it last sent something.
+    keep_alive: Option<Duration>,
+    last_received: Option<Instant>,
+    /// When the packet that has begun has to end.
+    ends_by: Option<Instant>,
     limits: Limits,
     out: Outbound,
     /// Messages of QoS 2 that the client has yet to release.
@@ -51,10 +65,13 @@ pub struct Mqtt {
     /// Subscriptions that the hub has yet to answer, with the codes that need no answer.
     subscribing: BTreeMap<u16, Vec<Option<Result<u8, Reason>>>>,
     wants_ice: bool,
+    /// Ends of subscriptions that the hub has yet to answer, with the place of [`ICE_TOPIC`] in them.
+    unsubscribing: BTreeMap<u16, usize>,
     status: Option<u16>,
+    rooms: Rooms,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum State {
     /// Nothing came yet.
     Fresh,
@@ -66,7 +83,7 @@ enum State {
 }
 
 /// What CONNECT said, until it is answered.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Hello {
     client_id: String,
     /// Whether the server made the client id.
@@ -76,7 +93,7 @@ struct Hello {
 }
 
 /// What the client takes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Limits {
     packet: usize,
     in_flight: usize,
@@ -88,8 +105,9 @@ impl Default for Mqtt {
             stream: Stream::default(),
             state: State::Fresh,
             version: Version::V3,
-            patience: None,
-            heard: None,
+            keep_alive: None,
+            last_received: None,
+            ends_by: None,
             limits: Limits {
                 packet: MAX_PACKET as usize,
                 in_flight: MAX_IN_FLIGHT.into(),
@@ -98,7 +116,9 @@ impl Default for Mqtt {
             unreleased: BTreeSet::new(),
             subscribing: BTreeMap::new(),
             wants_ice: false,
+            unsubscribing: BTreeMap::new(),
             status: None,
+            rooms: Rooms::default(),
         }
     }
 }
@@ -110,15 +130,24 @@ impl Dialect for Mqtt {
             self.fail(Reason::Malformed, CloseCode::ProtocolError, out);
             return;
         };
-        self.heard = Some(now);
-        let mut stream = std::mem::take(&mut self.stream);
-        let fed = stream.feed(bytes, MAX_PACKET as usize, |head, body| {
-            let packet = Packet::read(head, body, self.version)?;
-            self.take(packet, out)
-        });
-        match fed {
-            Ok(()) => self.stream = stream,
-            Err(reason) => self.fail(reason, CloseCode::ProtocolError, out),
+        self.last_received = Some(now);
+        if !self.stream.is_unfinished() {
+            self.ends_by = None;
+        }
+        let packets = self.stream.packets();
+        if !self.is_waiting() {
+            self.read(bytes, out);
+        } else if !self.stream.keep(bytes, MAX_PACKET as usize) {
+            self.fail(Reason::QuotaExceeded, CloseCode::TooLarge, out);
+        }
+        if self.stream.packets() != packets {
+            self.ends_by = None;
+        }
+        if self.stream.is_unfinished() {
+            self.ends_by.get_or_insert(now + ENDS_WITHIN);
+            if !bytes.is_empty() {
+                out.keeps();
+            }
         }
     }
 
@@ -130,28 +159,43 @@ impl Dialect for Mqtt {
             Event::Exchange(reply) => self.answer(reply, &outgoing.peer.to_string(), out),
             Event::Native(body) if body.kind() == FrameType::Error => {
                 let object = Object::parse(body.as_str()).ok();
-                let code = object.and_then(|object| object.string("code"));
-                if code.as_deref() == Some(ErrorCode::RateLimited.as_str()) {
+                let text = |name| object.as_ref().and_then(|object| object.string(name));
+                let (id, code) = (text("id"), text("code").unwrap_or_default());
+                let is_opening = matches!(self.state, State::Opening(_));
+                if id.is_some_and(|id| self.not_joined(&id, &code, out)) {
+                } else if *code == *ErrorCode::RateLimited.as_str() {
                     self.fail(Reason::RateTooHigh, CloseCode::RateLimited, out);
-                } else if code.as_deref() == Some(ErrorCode::InvalidMessage.as_str())
-                    && matches!(self.state, State::Opening(_))
-                {
+                } else if is_opening && *code == *ErrorCode::InvalidMessage.as_str() {
                     self.fail(Reason::ClientId, CloseCode::Unauthorized, out);
+                } else if is_opening {
+                    self.fail(Reason::NotAuthorized, CloseCode::Unauthorized, out);
                 }
             }
+            Event::Native(body) if body.kind() == FrameType::Joined => {
+                self.joined(body, outgoing.peer, out);
+            }
+            Event::Native(body) if matches!(self.state, State::Open) => self.hear_room(body, out),
             _ => {}
         }
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        Some(self.heard? + self.patience?)
+        let packet = self.packet_ends();
+        self.silence_ends().into_iter().chain(packet).min()
     }
 
     fn timed_out(&mut self, now: Instant, out: &mut Output<'_>) {
-        if self.next_timeout().is_some_and(|at| at <= now) {
-            self.patience = None;
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.silence_ends()) {
+            self.keep_alive = None;
             self.fail(Reason::KeepAlive, CloseCode::HeartbeatTimeout, out);
+        } else if is_due(self.packet_ends()) {
+            self.fail(Reason::Malformed, CloseCode::ProtocolError, out);
         }
+    }
+
+    fn memory(&self, now: Instant) -> Option<String> {
+        self.to_memory(now)
     }
 
     fn closing(&mut self, closing: &Closing, out: &mut Output<'_>) -> u16 {
@@ -194,10 +238,41 @@ impl Mqtt {
         (self.stream, self.out) = (Stream::default(), Outbound::default());
     }
 
+    fn silence_ends(&self) -> Option<Instant> {
+        Some(self.last_received? + self.keep_alive?)
+    }
+
+    /// When the packet that has begun has to end, where it does not wait for the hub.
+    fn packet_ends(&self) -> Option<Instant> {
+        let is_begun = self.stream.is_unfinished() && !self.is_waiting();
+        self.ends_by.filter(|_| is_begun)
+    }
+
+    /// Whether what the client sends is kept until the hub has answered.
+    fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Opening(_)) || self.rooms.is_joining()
+    }
+
+    /// Takes packets until one has to wait for the hub.
+    fn read(&mut self, bytes: &[u8], out: &mut Output<'_>) {
+        let mut stream = std::mem::take(&mut self.stream);
+        let fed = stream.feed(bytes, MAX_PACKET as usize, |head, body| {
+            let packet = Packet::read(head, body, self.version)?;
+            self.take(packet, out)?;
+            Ok(match self.is_waiting() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })
+        });
+        match fed {
+            Ok(()) => self.stream = stream,
+            Err(reason) => self.fail(reason, CloseCode::ProtocolError, out),
+        }
+    }
+
     fn take(&mut self, packet: Packet<'_>, out: &mut Output<'_>) -> Result<(), Reason> {
         match (&self.state, packet) {
             (State::Fresh, Packet::Connect(connect)) => self.connect(&connect, out),
-            // Clients may send more before they are accepted; that is rare, and refused.
             (State::Fresh | State::Opening(_), _) | (State::Open, Packet::Connect(_)) => {
                 Err(Reason::ProtocolError)
             }
@@ -212,11 +287,16 @@ impl Mqtt {
             Packet::Publish(publish) => return self.publish(&publish, out),
             Packet::Subscribe(subscribe) => return self.subscribe(&subscribe, out),
             Packet::Unsubscribe(unsubscribe) => {
-                if unsubscribe.filters.contains(&ICE_TOPIC) {
-                    self.wants_ice = false;
-                }
-                let topics = unsubscribe.filters.iter().map(|f| Arc::from(*f)).collect();
                 let id = unsubscribe.id;
+                let ice = (unsubscribe.filters.iter()).position(|filter| *filter == ICE_TOPIC);
+                if let Some(place) = ice.filter(|_| std::mem::take(&mut self.wants_ice)) {
+                    if self.unsubscribing.len() >= MAX_IN_FLIGHT.into() {
+                        return Err(Reason::QuotaExceeded);
+                    }
+                    self.unsubscribing.insert(id, place);
+                }
+                self.leave_room(&unsubscribe.filters, out);
+                let topics = unsubscribe.filters.iter().map(|f| Arc::from(*f)).collect();
                 out.request(exchange(ExchangeRequest::Unsubscribe { id, topics }));
                 return Ok(());
             }
@@ -259,7 +339,7 @@ impl Mqtt {
             (true, 0 | MAX_KEEP_ALIVE..) => MAX_KEEP_ALIVE,
             (_, seconds) => seconds,
         };
-        self.patience =
+        self.keep_alive =
             (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1_500));
         self.limits = Limits {
             packet: (connect.maximum_packet as usize).min(1 << 28),
@@ -268,7 +348,7 @@ impl Mqtt {
         self.state = State::Opening(Box::new(Hello {
             client_id: connect.client_id.to_owned(),
             is_made,
-            will: connect.will.as_ref().map(publication),
+            will: connect.will.as_ref().and_then(|will| self.will(will)),
             keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
         }));
         if is_made && !is_v5 && !connect.clean_start {
@@ -284,93 +364,27 @@ impl Mqtt {
             if will.topic.starts_with('$') {
                 return Err(Reason::TopicInvalid);
             }
+            if will.topic.len() + will.properties.len() + will.payload.len() > MAX_WILL {
+                return Err(Reason::QuotaExceeded);
+            }
         }
         let password = connect.password.and_then(|p| std::str::from_utf8(p).ok());
         let is_token = |text: &&str| text.split('.').count() == 3;
         let token = password.filter(is_token).or(connect.user.filter(is_token));
+        let token = token.map(SecretString::from);
+        (self.rooms.token, self.rooms.identity) = (
+            token.clone(),
+            (!is_made).then(|| connect.client_id.to_owned()),
+        );
         out.request(Ok(ClientMessage {
             id: None,
             dialect: None,
             kind: MessageType::Register,
             request: Request::Exchange(ExchangeRequest::Open {
-                token: token.map(SecretString::from),
+                token,
+                name: (!is_made).then(|| connect.client_id.to_owned()),
             }),
         }));
-        Ok(())
-    }
-
-    fn publish(&mut self, publish: &Publish<'_>, out: &mut Output<'_>) -> Result<(), Reason> {
-        if publish.aliased {
-            return Err(Reason::TopicAlias);
-        }
-        if publish.retain && self.version == Version::V5 {
-            return Err(Reason::RetainUnavailable);
-        }
-        if publish.qos == 2 {
-            let is_again = self.unreleased.contains(&publish.id);
-            if !is_again && self.unreleased.len() >= MAX_IN_FLIGHT.into() {
-                return Err(Reason::ReceiveMaximum);
-            }
-            self.unreleased.insert(publish.id);
-            if is_again || publish.topic.starts_with('$') {
-                self.acknowledge(Ack::PubRec, publish.id, Reason::Success, out);
-                out.request(exchange(ExchangeRequest::Idle));
-                return Ok(());
-            }
-        } else if publish.topic.starts_with('$') {
-            // What the server says there, no client says to another.
-            if publish.qos == 1 {
-                self.acknowledge(Ack::PubAck, publish.id, Reason::NotAuthorized, out);
-            }
-            out.request(exchange(ExchangeRequest::Idle));
-            return Ok(());
-        }
-        out.request(exchange(ExchangeRequest::Publish {
-            id: publish.id,
-            publication: publication(publish),
-        }));
-        Ok(())
-    }
-
-    fn subscribe(&mut self, subscribe: &Subscribe<'_>, out: &mut Output<'_>) -> Result<(), Reason> {
-        let mut topics = vec![];
-        let mut codes = vec![];
-        for filter in &subscribe.filters {
-            let name = filter.filter;
-            codes.push(if subscribe.identified {
-                Some(Err(Reason::IdentifiersUnavailable))
-            } else if name == ICE_TOPIC {
-                self.wants_ice = true;
-                out.request(exchange(ExchangeRequest::Ice));
-                Some(Ok(0))
-            } else if name.starts_with("$share/") {
-                Some(Err(Reason::SharedUnavailable))
-            } else if name.starts_with('$') {
-                Some(Err(Reason::NotAuthorized))
-            } else if name.contains(['+', '#']) {
-                Some(Err(Reason::WildcardsUnavailable))
-            } else {
-                topics.push(Wish {
-                    topic: name.into(),
-                    options: SubscriptionOptions {
-                        qos: filter.qos.min(1),
-                        no_local: filter.no_local,
-                    },
-                });
-                None
-            });
-        }
-        let id = subscribe.id;
-        if topics.is_empty() {
-            out.request(exchange(ExchangeRequest::Idle));
-            self.subscribed(id, codes, vec![], out);
-            return Ok(());
-        }
-        if self.subscribing.len() >= MAX_IN_FLIGHT.into() {
-            return Err(Reason::QuotaExceeded);
-        }
-        self.subscribing.insert(id, codes);
-        out.request(exchange(ExchangeRequest::Subscribe { id, topics }));
         Ok(())
     }
 
@@ -412,40 +426,40 @@ impl Mqtt {
                         properties: [].into(),
                         payload: json.into_bytes().into(),
                         qos: 0,
+                        room: None,
                     };
                     self.send(&publication, 0, out);
                 }
             }
             ExchangeReply::Subscribed { id, codes } => {
-                let open = self.subscribing.remove(id).unwrap_or_default();
                 let granted = codes.iter().map(|code| code.map_err(reason)).collect();
-                self.subscribed(*id, open, granted, out);
+                self.asked_topics(*id, granted, out);
             }
             ExchangeReply::Unsubscribed { id, found } => {
                 let code = |found: &bool| match found {
                     true => Reason::Success,
                     false => Reason::NoSubscription,
                 };
-                let codes: Vec<_> = found.iter().map(code).collect();
+                let mut codes: Vec<_> = found.iter().map(code).collect();
+                let ice = self.unsubscribing.remove(id);
+                if let Some(code) = ice.and_then(|place| codes.get_mut(place)) {
+                    *code = Reason::Success;
+                }
                 let mut bytes = vec![];
                 writer::unsubscribed(&mut bytes, self.version, *id, &codes);
                 out.binary(&bytes);
             }
             ExchangeReply::Published { id, clients } => {
-                let ack = match self.unreleased.contains(id) {
-                    true => Ack::PubRec,
-                    false => Ack::PubAck,
-                };
                 let reason = match clients {
+                    // Version 3 has no words for it: a message is not to be acknowledged and lost.
+                    Err(Denied::TooFast) if self.version == Version::V3 => {
+                        return self.fail(Reason::RateTooHigh, CloseCode::RateLimited, out);
+                    }
                     Ok(0) => Reason::NoMatchingSubscribers,
                     Ok(_) => Reason::Success,
                     Err(denied) => reason(*denied),
                 };
-                if ack == Ack::PubRec && reason as u8 >= 0x80 && self.version == Version::V5 {
-                    // A refused message of QoS 2 ends there (MQTT 5.0, 4.3.3).
-                    self.unreleased.remove(id);
-                }
-                self.acknowledge(ack, *id, reason, out);
+                self.published(*id, reason, out);
             }
             ExchangeReply::Taken | ExchangeReply::Absent { .. } => {}
         }
@@ -465,24 +479,9 @@ impl Mqtt {
         let mut bytes = vec![];
         writer::accept(&mut bytes, self.version, announced);
         out.binary(&bytes);
-    }
-
-    /// Answers a SUBSCRIBE: `granted` fills the codes that are open.
-    fn subscribed(
-        &self,
-        id: u16,
-        codes: Vec<Option<Result<u8, Reason>>>,
-        granted: Vec<Result<u8, Reason>>,
-        out: &mut Output<'_>,
-    ) {
-        let mut granted = granted.into_iter();
-        let mut next = || granted.next().unwrap_or(Err(Reason::QuotaExceeded));
-        let codes: Vec<_> = codes
-            .into_iter()
-            .map(|c| c.unwrap_or_else(&mut next))
-            .collect();
-        let mut bytes = vec![];
-        writer::subscribed(&mut bytes, self.version, id, &codes);
-        out.binary(&bytes);
+        self.read(&[], out);
     }
 }
+
+#[cfg(test)]
+mod tests;

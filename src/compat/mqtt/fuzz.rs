@@ -2,6 +2,7 @@
 
 use super::packet::{Packet, Reason, Version};
 use super::reader::Stream;
+use std::ops::ControlFlow;
 
 /// Longest packet here, so that the limit is met.
 const MAX: usize = 300;
@@ -32,7 +33,7 @@ fn read(
         let fed = stream.feed(piece, MAX, |head, body| {
             let packet = Packet::read(head, body, version)?;
             packets.push(format!("{packet:?}"));
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         });
         if let Err(reason) = fed {
             return (packets, Some(reason));

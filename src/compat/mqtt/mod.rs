@@ -6,7 +6,7 @@ pub mod reader;
 mod reason;
 pub mod writer;
 
-pub use dialect::Mqtt;
+pub use dialect::{Mqtt, RoomTopics};
 
 #[cfg(any(test, fuzzing))]
 mod fuzz;

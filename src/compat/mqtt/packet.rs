@@ -9,6 +9,7 @@ pub use super::reason::Reason;
 
 use super::reader::Reader;
 use connect::connect;
+use serde::{Deserialize, Serialize};
 
 /// The longest topic name or filter, bytes: names are often URLs or hashes.
 pub const MAX_TOPIC: usize = 512;
@@ -16,7 +17,7 @@ pub const MAX_TOPIC: usize = 512;
 pub const MAX_FILTERS: usize = 1_000;
 
 /// A version of MQTT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Version {
     /// MQTT 3.1.1, protocol level 4.
     V3,

@@ -1,6 +1,7 @@
 //! The data representations of MQTT (3.1.1, 1.5; 5.0, 1.5), and packets cut out of a byte stream.
 
 use super::reason::Reason;
+use std::ops::ControlFlow;
 
 /// Bytes that are left to read.
 pub struct Reader<'a>(pub &'a [u8]);
@@ -91,15 +92,17 @@ impl<'a> Reader<'a> {
 
 /// A byte stream that comes in pieces, cut into packets.
 ///
-/// Holds an unfinished packet only: at most `max` bytes and five.
+/// Holds an unfinished packet only, at most `max` bytes and five, or what is kept for later.
 #[derive(Debug, Default)]
 pub struct Stream {
     partial: Vec<u8>,
+    /// How many packets were cut out of it.
+    packets: u64,
 }
 
 impl Stream {
     /// Takes a piece and hands each whole packet to `each`, as its first byte and the rest without
-    /// its length. Stops at the first error.
+    /// its length. Stops at the first error, and where `each` breaks: what follows is kept.
     ///
     /// # Errors
     /// A length that is not one, a packet over `max` bytes, or an error of `each`.
@@ -107,8 +110,13 @@ impl Stream {
         &mut self,
         piece: &[u8],
         max: usize,
-        mut each: impl FnMut(u8, &[u8]) -> Result<(), Reason>,
+        mut each: impl FnMut(u8, &[u8]) -> Result<ControlFlow<()>, Reason>,
     ) -> Result<(), Reason> {
+        let packets = &mut self.packets;
+        let mut each = |head, body: &[u8]| {
+            *packets += 1;
+            each(head, body)
+        };
         if self.partial.is_empty() {
             let taken = cut(piece, max, &mut each)?;
             self.partial = piece[taken..].to_vec();
@@ -124,9 +132,36 @@ impl Stream {
         Ok(())
     }
 
+    /// What is held.
+    pub fn unread(&self) -> &[u8] {
+        &self.partial
+    }
+
+    /// A stream that goes on from what another one held.
+    pub fn of(unread: Vec<u8>) -> Self {
+        Self {
+            partial: unread,
+            packets: 0,
+        }
+    }
+
+    /// Keeps a piece for later; `false` where that would be more than `max` bytes.
+    pub fn keep(&mut self, piece: &[u8], max: usize) -> bool {
+        let fits = self.partial.len() + piece.len() <= max;
+        if fits {
+            self.partial.extend_from_slice(piece);
+        }
+        fits
+    }
+
     /// Whether a packet has begun and not ended.
     pub fn is_unfinished(&self) -> bool {
         !self.partial.is_empty()
+    }
+
+    /// How many packets were cut out of it so far.
+    pub fn packets(&self) -> u64 {
+        self.packets
     }
 
     /// Bytes held.
@@ -139,15 +174,18 @@ impl Stream {
 fn cut(
     bytes: &[u8],
     max: usize,
-    each: &mut impl FnMut(u8, &[u8]) -> Result<(), Reason>,
+    each: &mut impl FnMut(u8, &[u8]) -> Result<ControlFlow<()>, Reason>,
 ) -> Result<usize, Reason> {
     let mut rest = bytes;
     while let Some((head, length, total)) = frame(rest, max)? {
         let Some((packet, after)) = rest.split_at_checked(total) else {
             break;
         };
-        each(head, &packet[total - length..])?;
+        let flow = each(head, &packet[total - length..])?;
         rest = after;
+        if flow.is_break() {
+            break;
+        }
     }
     Ok(bytes.len() - rest.len())
 }

@@ -1,7 +1,9 @@
 //! Why a packet, or a connection, is refused.
 
+use serde::{Deserialize, Serialize};
+
 /// Reason codes (MQTT 5.0, 2.4); 3.1.1 has none but those of CONNACK and SUBACK.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Reason {
     /// Success, normal disconnection, granted QoS 0.

@@ -2,6 +2,7 @@ use super::packet::{Filter, Packet, Publish, Reason, Subscribe, Version};
 use super::reader::Stream;
 use super::writer::{self, Ack, Announced};
 use proptest::prelude::*;
+use std::ops::ControlFlow;
 
 /// The first byte and the rest of a packet that the server wrote.
 fn split(bytes: &[u8]) -> (u8, Vec<u8>) {
@@ -10,7 +11,7 @@ fn split(bytes: &[u8]) -> (u8, Vec<u8>) {
         .feed(bytes, usize::MAX, |head, body| {
             assert!(found.is_none(), "one packet");
             found = Some((head, body.to_vec()));
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })
         .unwrap();
     found.unwrap()
@@ -243,7 +244,9 @@ fn answers_are_those_of_the_standards() {
 
 #[test]
 fn a_length_is_four_bytes_at_most_and_within_the_limit() {
-    let fed = |bytes: &[u8], max| Stream::default().feed(bytes, max, |_, _| Ok(()));
+    let fed = |bytes: &[u8], max| {
+        Stream::default().feed(bytes, max, |_, _| Ok(ControlFlow::Continue(())))
+    };
     assert_eq!(fed(b"\x30\x80\x80\x80\x80", 100), Err(Reason::Malformed));
     assert_eq!(fed(b"\x30\xff\xff\xff\x7f", 65_536), Err(Reason::TooLarge));
     assert_eq!(fed(b"\x30\x62", 100), Ok(()), "a hundred bytes in all");
@@ -285,7 +288,7 @@ proptest! {
             stream.feed(piece, 1 << 16, |got, rest| {
                 assert_eq!((got, rest), (head, &body[..]));
                 found += 1;
-                Ok(())
+                Ok(ControlFlow::Continue(()))
             }).unwrap();
         }
         prop_assert_eq!(found, 1);

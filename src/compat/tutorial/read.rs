@@ -1,10 +1,12 @@
 //! What the clients say, in the words of the native protocol.
 
-use super::{Form, Tutorial};
-use crate::compat::object::Object;
+use super::{Form, MAX_JOINING, Tutorial};
+use crate::compat::object::{Object, string};
 use crate::compat::writer::Writer;
 use crate::protocol::{self, ClientMessage, DialectKind, FrameError, MessageType, Request};
 use crate::signal::{Incoming, Output};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 /// The room of a join that names none.
 const DEFAULT_ROOM: &str = "default";
@@ -97,13 +99,21 @@ impl Tutorial {
             (None, _) => {}
         }
         let mut message = Writer::new("join");
-        match object.text("roomId").or(object.text("room")) {
+        let raw = object.get("roomId").or(object.get("room"));
+        match raw.map(RawValue::get) {
             // As it is, for the one check of all room names; a number is a name to its own server.
             Some(room) if room.starts_with(|c: char| c.is_ascii_digit()) => {
+                self.heading = Some(room.to_owned());
                 message.string("roomId", room)
             }
-            Some(room) if !matches!(room, "null" | "\"\"" | "false") => message.raw("roomId", room),
-            _ => message.string("roomId", DEFAULT_ROOM),
+            Some(room) if !matches!(room, "null" | "\"\"" | "false") => {
+                self.heading = raw.and_then(string).map(Cow::into_owned);
+                message.raw("roomId", room)
+            }
+            _ => {
+                self.heading = Some(DEFAULT_ROOM.to_owned());
+                message.string("roomId", DEFAULT_ROOM)
+            }
         };
         let name = named.or_else(|| object.first(&["userId"]));
         if let Some(name) = name.as_deref().or(self.name.as_deref()) {
@@ -117,7 +127,10 @@ impl Tutorial {
         self.joins += 1;
         let id = id.unwrap_or_else(|| format!("join-{}", self.joins));
         message.string("id", &id);
-        self.joining = Some((id, own));
+        self.joining.push_back((id, own));
+        if self.joining.len() > MAX_JOINING {
+            self.joining.pop_front();
+        }
         self.ask(out, &message.finish());
     }
 
@@ -139,13 +152,14 @@ impl Tutorial {
 
     /// Leaving a room that one is not in changes nothing.
     fn leave(&mut self, object: &Object<'_>, out: &mut Output<'_>) {
-        let Some(room) = &self.room else { return };
+        let Some(room) = &self.heading else { return };
         if object
             .first(&["roomId", "room"])
             .is_some_and(|other| other != **room)
         {
             return;
         }
+        self.heading = None;
         let mut message = Writer::new("leave");
         message.raw_if("id", object.text("id"));
         self.ask(out, &message.finish());

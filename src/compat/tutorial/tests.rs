@@ -1,4 +1,4 @@
-//! What the clients of the tutorials say and hear.
+//! What the clients of the tutorials send and receive.
 
 use super::*;
 use crate::protocol::{Body, FrameType, Request};
@@ -44,7 +44,12 @@ fn say(client: &mut Tutorial, message: &Value) -> Done {
     watch(|out| client.decode(Incoming::Text(&text), Instant::now(), out))
 }
 
-fn hear(client: &mut Tutorial, frame: &Value, now: Instant, by: Option<DialectKind>) -> Vec<Value> {
+fn deliver(
+    client: &mut Tutorial,
+    frame: &Value,
+    now: Instant,
+    by: Option<DialectKind>,
+) -> Vec<Value> {
     let kind = FrameType::from_name(frame["type"].as_str().unwrap()).unwrap();
     let event = Event::Native(Body::from_object(kind, frame.to_string()).sent_by(by));
     let outgoing = Outgoing {
@@ -59,7 +64,7 @@ fn peer(id: &str, name: &str, dialect: Option<&str>) -> Value {
     json!({"peerId": id, "identity": name, "dialect": dialect})
 }
 
-/// A client that said `join` and heard that it is in, with these others.
+/// A client that said `join` and received that it is in, with these others.
 fn member(join: Value, peers: &[Value]) -> (Tutorial, Vec<Value>, Instant) {
     let mut client = Tutorial::default();
     let asked = say(&mut client, &join).asked;
@@ -67,7 +72,7 @@ fn member(join: Value, peers: &[Value]) -> (Tutorial, Vec<Value>, Instant) {
     let now = Instant::now();
     let joined = json!({"type": "joined", "roomId": "r", "peerId": "me", "identity": "me",
         "peers": peers, "resumeToken": "secret", "id": "join-1"});
-    let frames = hear(&mut client, &joined, now, None);
+    let frames = deliver(&mut client, &joined, now, None);
     (client, frames, now)
 }
 
@@ -110,7 +115,7 @@ fn a_join_without_a_room_is_of_the_default_one_and_a_refused_one_says_so_twice()
     };
     assert_eq!(join.room_id, "default");
     let error = json!({"type": "error", "code": "room-full", "message": "full", "id": "join-1"});
-    let frames = hear(&mut client, &error, Instant::now(), None);
+    let frames = deliver(&mut client, &error, Instant::now(), None);
     assert_eq!(
         frames,
         [
@@ -141,7 +146,7 @@ fn targets_go_by_many_names_and_stamps_of_the_client_go_nowhere() {
 }
 
 #[test]
-fn whoever_waits_for_an_offer_hears_of_nobody_who_offers() {
+fn who_waits_for_an_offer_is_shown_nobody_who_offers() {
     let others = [
         peer("p1", "ann", None),
         peer("p2", "bob", Some("tutorial-1")),
@@ -151,17 +156,64 @@ fn whoever_waits_for_an_offer_hears_of_nobody_who_offers() {
     assert_eq!(frames.len(), 2, "no newcomer yet");
     assert_eq!(client.next_timeout(), Some(now + HOLD));
     let newcomer = |who: Value| json!({"type": "peer-joined", "peer": who, "peerId": "p3"});
-    let silent = hear(&mut client, &newcomer(peer("p3", "x", None)), now, None);
+    let silent = deliver(&mut client, &newcomer(peer("p3", "x", None)), now, None);
     assert!(silent.is_empty());
     let later = now + HOLD / 2;
     let of_its_kind = newcomer(peer("p4", "y", Some("tutorial-1")));
-    assert!(hear(&mut client, &of_its_kind, later, None).is_empty());
+    assert!(deliver(&mut client, &of_its_kind, later, None).is_empty());
     let first = watch(|out| client.timed_out(now + HOLD, out)).frames;
     assert_eq!(first.len(), 1, "the member that does not offer by itself");
     assert_eq!(first[0]["peerId"], "p1");
     let gone = json!({"type": "peer-left", "peerId": "p4", "identity": "y", "reason": "left"});
-    hear(&mut client, &gone, later, None);
+    deliver(&mut client, &gone, later, None);
     assert_eq!(client.next_timeout(), None, "who has left is not announced");
+}
+
+/// Pages say things in one go, and read the answers later.
+#[test]
+fn a_leave_counts_from_when_the_join_was_said() {
+    let join = |room: &str| json!({"type": "join", "roomId": room});
+    let leave = |room: &str| json!({"type": "leave", "roomId": room});
+    let leaves = |done: Done| {
+        let asked = done.asked.into_iter().map(Result::unwrap);
+        asked
+            .filter(|(_, asked)| matches!(asked, Request::Leave))
+            .count()
+    };
+    let mut client = Tutorial::default();
+    assert_eq!(leaves(say(&mut client, &leave("a"))), 0);
+    say(&mut client, &join("a"));
+    assert_eq!(leaves(say(&mut client, &leave("b"))), 0, "of another room");
+    assert_eq!(leaves(say(&mut client, &leave("a"))), 1);
+    assert_eq!(leaves(say(&mut client, &leave("a"))), 0, "again");
+    say(&mut client, &join("b"));
+    let memory = client.to_memory(Instant::now()).unwrap();
+    let mut client = Tutorial::remembered(&memory, Instant::now()).unwrap();
+    assert_eq!(leaves(say(&mut client, &leave("a"))), 0);
+    let joined = |id: &str, room: &str| json!({"type": "joined", "id": id, "peerId": "me", "roomId": room, "peers": []});
+    let now = Instant::now();
+    deliver(&mut client, &joined("join-1", "a"), now, None);
+    deliver(&mut client, &json!({"type": "left"}), now, None);
+    deliver(&mut client, &joined("join-2", "b"), now, None);
+    assert_eq!(leaves(say(&mut client, &leave("a"))), 0);
+    // Who is not let in is where it was.
+    say(&mut client, &join("c"));
+    let refused = json!({"type": "error", "id": "join-3", "code": "room-full", "message": "full"});
+    deliver(&mut client, &refused, now, None);
+    assert_eq!(leaves(say(&mut client, &leave("c"))), 0);
+    assert_eq!(leaves(say(&mut client, &leave("b"))), 1);
+}
+
+/// A page would look for the connection to itself.
+#[test]
+fn no_client_is_told_that_it_has_left() {
+    let mut client = Tutorial::default();
+    let left = |peer: String| json!({"type": "peer-left", "peerId": peer, "reason": "room-closed"});
+    let now = Instant::now();
+    let own = PeerId::from_bits(1).to_string();
+    assert!(deliver(&mut client, &left(own), now, None).is_empty());
+    let other = PeerId::from_bits(2).to_string();
+    assert_eq!(deliver(&mut client, &left(other), now, None).len(), 2);
 }
 
 #[test]
@@ -174,36 +226,36 @@ fn descriptions_come_in_the_form_that_the_client_knows() {
     let kin = Some(DialectKind::Tutorial0);
     for form in [&text, &object] {
         assert_eq!(
-            hear(&mut plain, &offer(form.clone()), now, kin)[0]["sdp"],
+            deliver(&mut plain, &offer(form.clone()), now, kin)[0]["sdp"],
             *form
         );
     }
     assert_eq!(
-        hear(&mut plain, &offer(text.clone()), now, None)[0]["sdp"],
+        deliver(&mut plain, &offer(text.clone()), now, None)[0]["sdp"],
         object
     );
     say(
         &mut plain,
         &json!({"type": "offer", "sdp": "v=0", "to": "p1"}),
     );
-    let heard = hear(&mut plain, &offer(object.clone()), now, None);
-    assert_eq!(heard[0]["sdp"], text, "as it sends itself");
-    assert_eq!(heard[0]["fromUserId"], Value::Null, "no name but the id");
+    let received = deliver(&mut plain, &offer(object.clone()), now, None);
+    assert_eq!(received[0]["sdp"], text, "as it sends itself");
+    assert_eq!(received[0]["fromUserId"], Value::Null, "no name but the id");
     let mut bare = Tutorial::default();
     let done = say(&mut bare, &json!({"desc": object}));
     assert!(matches!(done.asked[0], Ok((_, Request::Lobby))));
     assert_eq!(
-        hear(&mut bare, &offer(text), now, None),
+        deliver(&mut bare, &offer(text), now, None),
         [json!({"desc": object})]
     );
     let candidate = json!({"type": "candidate", "candidate": null, "from": "p1"});
     assert_eq!(
-        hear(&mut bare, &candidate, now, None),
+        deliver(&mut bare, &candidate, now, None),
         [json!({"candidate": null})]
     );
     let done = say(&mut bare, &json!({"candidate": null}));
     let (_, _, to) = forwarded(done);
-    assert_eq!(to.as_deref(), Some("p1"), "whom it heard");
+    assert_eq!(to.as_deref(), Some("p1"), "whom it received");
 }
 
 #[test]
@@ -261,7 +313,7 @@ fn leaving_another_room_changes_nothing() {
     );
     let done = say(&mut client, &json!({"type": "leave", "roomId": "r"}));
     assert!(matches!(done.asked[..], [Ok((_, Request::Leave))]));
-    let left = hear(&mut client, &json!({"type": "left"}), now, None);
+    let left = deliver(&mut client, &json!({"type": "left"}), now, None);
     assert_eq!(left, [json!({"type": "left", "roomId": "r"})]);
     assert!(
         say(&mut client, &json!({"type": "leave"})).asked.is_empty(),
@@ -276,5 +328,43 @@ proptest::proptest! {
         for text in &texts {
             watch(|out| client.decode(Incoming::Text(text), Instant::now(), out));
         }
+    }
+}
+
+#[test]
+fn answers_to_joins_that_follow_each_other_are_told_apart() {
+    let mut client = Tutorial::default();
+    for room in ["first", "second"] {
+        say(&mut client, &json!({"type": "join", "roomId": room}));
+    }
+    for (id, room) in [("join-1", "first"), ("join-2", "second")] {
+        let joined =
+            json!({"type": "joined", "id": id, "roomId": room, "peerId": "me", "peers": []});
+        let received = deliver(&mut client, &joined, Instant::now(), None);
+        let entered = received.iter().find(|frame| frame["type"] == "room-joined");
+        assert_eq!(entered.unwrap()["roomId"], room);
+    }
+    assert_eq!(client.speaks, None, "nobody was called into the lobby");
+}
+
+/// An attack by clients of other protocols, whose own stamps have other names.
+#[test]
+fn stamps_of_the_tutorials_come_from_the_server_alone() {
+    let (mut client, _, now) = member(json!({"type": "join", "roomId": "r"}), &[]);
+    for kind in ["offer", "answer", "candidate", "message", "hangup"] {
+        let frame = json!({"type": kind, "sdp": "v=0", "candidate": null, "content": 1, "from": "p1",
+            "fromIdentity": "ann", "clientId": "eve", "userId": "eve", "fromId": "eve",
+            "fromUserId": "eve", "FROMID": "eve", "ClientID": "eve", "members": ["eve"],
+            "targetId": "eve", "userid": "eve"});
+        let received = deliver(&mut client, &frame, now, None).remove(0);
+        assert!(!received.to_string().contains("eve"), "{received}");
+        assert_eq!(
+            (
+                &received["from"],
+                &received["fromId"],
+                &received["fromUserId"]
+            ),
+            (&json!("p1"), &json!("p1"), &json!("ann"))
+        );
     }
 }

@@ -3,7 +3,7 @@
 use super::{Form, HOLD, MAX_HELD, Tutorial};
 use crate::compat::object::{Object, list};
 use crate::compat::writer::Writer;
-use crate::protocol::{Body, DialectKind, FrameType};
+use crate::protocol::{Body, DialectKind, FrameType, PeerId, folds_to};
 use crate::signal::hub::Event;
 use crate::signal::{Outgoing, Output};
 use std::borrow::Cow;
@@ -36,7 +36,7 @@ impl Tutorial {
             FrameType::Message | FrameType::Hangup => {
                 out.text(&copy(body, &object, |frame| sender(frame, &object)));
             }
-            _ => out.text(body.as_str()),
+            _ => out.text(&copy(body, &object, |_| {})),
         }
     }
 
@@ -46,8 +46,9 @@ impl Tutorial {
     }
 
     fn joined(&mut self, object: &Object<'_>, now: Instant, out: &mut Output<'_>) {
-        let asked = self.joining.take();
-        if asked.is_none() {
+        let id = object.first(&["id"]);
+        let asked = self.answered(id.as_deref());
+        if asked.is_none() && id.is_none() {
             // It was called before it said anything.
             self.speaks = Some(DialectKind::Tutorial2);
         }
@@ -55,6 +56,7 @@ impl Tutorial {
         self.held.clear();
         let before = self.room.take();
         self.room = object.first(&["roomId"]).map(Cow::into_owned);
+        self.arrive();
         self.partner = None;
         if self.is_bare() {
             return;
@@ -90,10 +92,17 @@ impl Tutorial {
             .raw("members", &members);
         out.text(&joined.finish());
         if self.speaks == Some(DialectKind::Tutorial1) {
-            // Whoever is of another kind waits for its offer.
+            // A member of another kind waits for the offer of this one.
             for peer in peers.iter().filter(|peer| !waits(peer)) {
                 self.hold(peer, now);
             }
+        }
+    }
+
+    /// Where all joins are answered, it is where it was heading to, or was not let in.
+    fn arrive(&mut self) {
+        if self.joining.is_empty() {
+            self.heading.clone_from(&self.room);
         }
     }
 
@@ -124,6 +133,10 @@ impl Tutorial {
 
     fn peer_left(&mut self, object: &Object<'_>, out: &mut Output<'_>) {
         let peer = object.first(&["peerId"]);
+        if peer.as_deref().and_then(PeerId::parse) == self.peer {
+            // The room is closed, as the end of the connection says.
+            return;
+        }
         if self.partner.as_deref() == peer.as_deref() {
             self.partner = None;
         }
@@ -145,6 +158,7 @@ impl Tutorial {
         self.held.clear();
         self.partner = None;
         let room = self.room.take();
+        self.arrive();
         if self.is_bare() {
             return;
         }
@@ -159,9 +173,8 @@ impl Tutorial {
     fn error(&mut self, object: &Object<'_>, body: &Body, out: &mut Output<'_>) {
         self.entering = false;
         let id = object.first(&["id"]);
-        let of_join = self
-            .joining
-            .take_if(|(join, _)| Some(join.as_str()) == id.as_deref());
+        let of_join = id.as_deref().and_then(|id| self.answered(Some(id)));
+        self.arrive();
         if self.is_bare() {
             return;
         }
@@ -206,7 +219,7 @@ impl Tutorial {
         let mut frame = Writer::new(kind);
         frame.raw("sdp", &sdp);
         for (name, value) in object.fields() {
-            if !matches!(name, "type" | "sdp") {
+            if !matches!(name, "type" | "sdp") && !is_stamp(name) {
                 frame.raw(name, value.get());
             }
         }
@@ -226,6 +239,21 @@ impl Tutorial {
 
 /// What no foreign client can use.
 const SECRET: [&str; 4] = ["type", "seq", "resumeToken", "resumeWindow"];
+
+/// What the servers of the tutorials say of the sender and the room, and what the box writes in their
+/// place: a client that is not of a tutorial may send fields of these names.
+const STAMPS: [&str; 6] = [
+    "clientId",
+    "userId",
+    "fromId",
+    "fromUserId",
+    "members",
+    "targetId",
+];
+
+fn is_stamp(name: &str) -> bool {
+    STAMPS.iter().any(|stamp| folds_to(name, stamp))
+}
 
 /// Whether a peer is of the tutorial whose newcomers wait for an offer.
 fn waits(peer: &Object<'_>) -> bool {
@@ -263,7 +291,7 @@ fn sender(frame: &mut Writer, object: &Object<'_>) {
 fn copy(body: &Body, object: &Object<'_>, more: impl FnOnce(&mut Writer)) -> String {
     let mut frame = Writer::new(body.kind().as_str());
     for (name, value) in object.fields() {
-        if !SECRET.contains(&name) {
+        if !SECRET.contains(&name) && !is_stamp(name) {
             frame.raw(name, value.get());
         }
     }

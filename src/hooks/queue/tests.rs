@@ -56,7 +56,7 @@ fn a_backend_that_is_down_for_an_hour_gets_every_event_once_and_in_order() {
     assert_eq!(got, (0..7200).collect::<Vec<_>>());
     assert!(
         attempts < 40,
-        "{attempts} attempts in an hour are no back-off"
+        "{attempts} attempts in an hour are not a back-off"
     );
     assert_eq!(queue.counts().dropped, 0);
     assert_eq!(queue.bytes, 0);
@@ -145,6 +145,51 @@ fn retry_after_is_honoured_up_to_the_longest_pause() {
         }
         assert!(queue.next_batch(at(start, pause)).is_some());
     }
+}
+
+#[test]
+fn what_waits_goes_on_in_another_process_before_all_else() {
+    let now = at(Instant::now(), 100);
+    let mut queue = Queue::new("n", 1);
+    for n in 0..3 {
+        queue.push(now, "peer-joined", number(n));
+    }
+    // Nobody knows whether this batch arrives.
+    queue.next_batch(now).unwrap();
+    let later = at(now.instant, 7);
+    let text = serde_json::to_string(&queue.take_remains(later.instant)).unwrap();
+    assert!(queue.is_empty());
+
+    let mut next = Queue::new("n", 2);
+    next.push(later, "peer-joined", number(3));
+    next.restore(later.instant, serde_json::from_str(&text).unwrap());
+    let got = events(&next.next_batch(later).unwrap());
+    let numbers: Vec<_> = got.iter().map(|event| event["n"].as_u64()).collect();
+    assert_eq!(numbers, [Some(0), Some(1), Some(2), Some(3)]);
+    next.finished(later, Outcome::Delivered, 0.0);
+    assert!(next.is_empty());
+}
+
+#[test]
+fn what_does_not_fit_into_the_next_process_is_reported() {
+    let now = at(Instant::now(), 0);
+    let mut queue = Queue::new("n", 1);
+    for n in 0..MAX_EVENTS as u64 + 5 {
+        queue.push(now, "e", number(n));
+    }
+    let mut next = Queue::new("n", 2);
+    next.push(now, "e", number(0));
+    next.restore(now.instant, queue.take_remains(now.instant));
+    let mut dropped = 0;
+    while let Some(body) = next.next_batch(now) {
+        let gaps = events(&body);
+        dropped += gaps
+            .iter()
+            .filter_map(|e| e["dropped"].as_u64())
+            .sum::<u64>();
+        next.finished(now, Outcome::Delivered, 0.0);
+    }
+    assert_eq!(dropped, 6);
 }
 
 proptest! {

@@ -24,10 +24,7 @@ pub(super) fn routes(
         router = router
             .route(&format!("{prefix}{{key}}/id"), get(id))
             .route(&format!("{prefix}{{key}}/peers"), get(peers))
-            .route(
-                &format!("{prefix}{{key}}/ice-servers"),
-                get(ice::ice_servers),
-            )
+            .route(&format!("{prefix}{{key}}/ice-servers"), get(ice_servers))
             .route(&format!("{prefix}peerjs"), get(connect));
         if prefix != "/" {
             router = router.route(prefix, get(about));
@@ -56,6 +53,15 @@ async fn id() -> impl IntoResponse {
 async fn peers() -> Problem {
     let detail = "the ids of others are not listed";
     Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+}
+
+/// `iceServers`, and that the page is to gather relayed candidates only where no others pass.
+async fn ice_servers(
+    State(context): State<Arc<AppState>>,
+    asked: ice::Asked,
+) -> Result<Response, Problem> {
+    let relay_only = (context.compat.peerjs.as_ref()).is_some_and(|peerjs| peerjs.relay_only);
+    ice::issue(&context, asked, relay_only).await
 }
 
 async fn about() -> Json<Value> {

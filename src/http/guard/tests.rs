@@ -105,6 +105,9 @@ fn a_listener_on_a_private_address_refuses_names_of_others() {
     };
     for local in [
         "192.168.1.5",
+        "100.64.7.7",
+        "198.18.0.7",
+        "fec0::7",
         "10.1.2.3",
         "169.254.1.1",
         "fd00::5",

@@ -19,7 +19,7 @@ impl Cache {
     /// Makes the directory if need be, and makes sure that it can be written to: an order whose
     /// certificate cannot be kept is one that counts against the authority's limits in vain.
     pub(super) fn open(dir: &Path, directory: &str, domains: &[String]) -> Result<Self, String> {
-        let told = |error| {
+        let unusable = |error| {
             let dir = dir.display();
             format!(
                 "cannot use the cache {dir}: {error}; make it writable for this user, or set tls.acme.cache"
@@ -30,7 +30,7 @@ impl Cache {
             .recursive(true)
             .mode(0o700)
             .create(dir)
-            .map_err(told)?;
+            .map_err(unusable)?;
         let mut names = domains.to_vec();
         names.sort();
         let cache = Self {
@@ -43,7 +43,7 @@ impl Cache {
         let probe = dir.join(".writable");
         write(&probe, b"")
             .and_then(|()| fs::remove_file(&probe))
-            .map_err(told)?;
+            .map_err(unusable)?;
         Ok(cache)
     }
 

@@ -1,6 +1,6 @@
 //! Certificates by ACME (RFC 8555): ordered, cached on disk, renewed ahead of time.
 //!
-//! A name is proven by TLS-ALPN-01 (RFC 8737) on the TLS port itself. Whatever fails is told of,
+//! A name is proven by TLS-ALPN-01 (RFC 8737) on the TLS port itself. Every failure is logged,
 //! counted and tried again; the certificate in use stays.
 
 mod cache;
@@ -109,14 +109,14 @@ impl AcmeOrders {
                         "the authority does not know the cached account; making another"
                     );
                 }
-                ordered => return ordered.map_err(|error| order::told(&error)),
+                ordered => return ordered.map_err(|error| order::words(&error)),
             }
         }
         let registered = order::register(https::client()?, &self.acme).await;
-        let (account, credentials) = registered.map_err(|error| order::told(&error))?;
+        let (account, credentials) = registered.map_err(|error| order::words(&error))?;
         self.cache.save_account(&credentials)?;
         let ordered = order::place(&account, domains, store).await;
-        ordered.map_err(|error| order::told(&error))
+        ordered.map_err(|error| order::words(&error))
     }
 }
 

@@ -83,7 +83,7 @@ pub(super) async fn place(
 }
 
 /// The error in words, those of its parts included.
-pub(super) fn told(error: &Error) -> String {
+pub(super) fn words(error: &Error) -> String {
     match error {
         Error::Api(problem) => {
             let mut words = problem
@@ -99,7 +99,7 @@ pub(super) fn told(error: &Error) -> String {
     }
 }
 
-/// Tells whether the authority has no such account (any more).
+/// Whether the authority has no such account (any more).
 pub(super) fn is_unknown_account(error: &Error) -> bool {
     matches!(error, Error::Api(problem)
         if problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:accountDoesNotExist"))
@@ -122,7 +122,7 @@ fn answer(domain: &str, digest: &[u8]) -> Result<CertifiedKey, Error> {
     Ok(CertifiedKey::new(vec![cert], key))
 }
 
-/// Why the authority did not believe a challenge: it tells with the challenge, not the order.
+/// Why the authority refused a challenge: the reason is in the challenge, not in the order.
 async fn refusal(order: &mut Order) -> Option<Error> {
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {

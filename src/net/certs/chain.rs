@@ -1,6 +1,7 @@
 //! What people put into certificate files: read as far as it can be meant, and remarked on.
 
 use super::error::IdentityError;
+use super::form::{self, CERTIFICATE, KEY};
 use super::provider::provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,18 +23,17 @@ pub(super) struct Pair {
 /// Reads both files.
 pub(super) fn read(chain: &[u8], key: &[u8]) -> Result<Pair, IdentityError> {
     let mut remarks = vec![];
-    let chain = text("certificate", chain, &mut remarks)?;
-    let key = text("key", key, &mut remarks)?;
+    let chain = text(CERTIFICATE, chain, &mut remarks)?;
+    let key = text(KEY, key, &mut remarks)?;
     if is_encrypted(key) {
         return Err(IdentityError::Encrypted);
     }
     let mut listed = CertificateDer::pem_slice_iter(chain)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| IdentityError::Pem("certificate", error))?;
+        .map_err(|error| IdentityError::Pem(CERTIFICATE, error))?;
     listed.truncate(MAX_CHAIN);
     let first = listed.first().ok_or(IdentityError::Empty)?;
-    let key =
-        PrivateKeyDer::from_pem_slice(key).map_err(|error| IdentityError::Pem("key", error))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| IdentityError::Pem(KEY, error))?;
     parse(first)?;
     let belongs = |leaf: &CertificateDer<'static>| {
         CertifiedKey::from_der(vec![leaf.clone()], key.clone_key(), &provider())
@@ -102,9 +102,7 @@ fn text<'a>(
     bytes: &'a [u8],
     remarks: &mut Vec<String>,
 ) -> Result<&'a [u8], IdentityError> {
-    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
-        return Err(IdentityError::Utf16(kind));
-    }
+    form::judge(kind, bytes)?;
     Ok(match bytes.strip_prefix(BOM) {
         None => bytes,
         Some(rest) => {
@@ -220,14 +218,6 @@ mod tests {
         let chain = format!("{leaf}{middle}");
         let (_, remarks) = read(&format!("\u{feff}{chain}"), &format!("\u{feff}{key}")).unwrap();
         assert!(remarks.contains("certificate file begins") && remarks.contains("key file begins"));
-        let wide: Vec<u8> = format!("\u{feff}{chain}")
-            .encode_utf16()
-            .flat_map(u16::to_le_bytes)
-            .collect();
-        let error = Identity::from_pem(&wide, key.as_bytes())
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("UTF-16"), "{error}");
         for encrypted in [
             "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
             "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES\n\nAAAA\n-----END RSA PRIVATE KEY-----\n",

@@ -9,7 +9,7 @@ pub enum IdentityError {
     /// PEM, but no certificate in it.
     #[error("the certificate file holds no certificate")]
     Empty,
-    /// The leaf is no X.509 certificate.
+    /// The leaf is not an X.509 certificate.
     #[error("the first certificate cannot be read: {0}")]
     Unreadable(String),
     /// A key that asks for a passphrase.
@@ -19,8 +19,18 @@ pub enum IdentityError {
     )]
     Encrypted,
     /// Text of two bytes a letter.
-    #[error("the {0} file is UTF-16: save it as plain UTF-8")]
+    #[error("the {0} file is UTF-16 (\"Unicode\" in some editors): save it as plain UTF-8")]
     Utf16(&'static str),
+    /// Another form than PEM.
+    #[error("the {kind} file is {form}: {fix}")]
+    Form {
+        /// Which file.
+        kind: &'static str,
+        /// What it is.
+        form: &'static str,
+        /// What makes PEM of it.
+        fix: &'static str,
+    },
     /// The key is of an unknown kind, or belongs to another certificate.
     #[error("certificate and key do not fit: {0}")]
     Mismatch(rustls::Error),

@@ -1,4 +1,4 @@
-//! A PEM pair on disk, watched: a renewed pair is shown, a broken one is told of and passed over.
+//! A PEM pair on disk, watched: a renewed pair is shown, a broken one is logged and passed over.
 
 use super::{CertStore, Identity};
 use sha2::{Digest, Sha256};
@@ -60,7 +60,7 @@ impl PemFiles {
     /// The pair if it has changed since it was last tried.
     fn look(&mut self) -> Result<Option<Identity>, String> {
         let pair = self.read();
-        // A pair that cannot be read is told of once, too, and tried again when it can be.
+        // A pair that cannot be read is logged once, too, and tried again when it can be.
         let fingerprint = match &pair {
             Ok((chain, key)) => fingerprint(chain, key),
             Err(error) => fingerprint(error.as_bytes(), &[]),
@@ -75,10 +75,10 @@ impl PemFiles {
 
     /// Files of a few KiB on a local disk: not worth a thread.
     fn read(&self) -> Result<(Vec<u8>, Vec<u8>), String> {
-        let told =
+        let unreadable =
             |path: &Path, error: io::Error| format!("cannot read {}: {error}", path.display());
-        let chain = std::fs::read(&self.cert).map_err(|error| told(&self.cert, error))?;
-        let key = std::fs::read(&self.key).map_err(|error| told(&self.key, error))?;
+        let chain = std::fs::read(&self.cert).map_err(|error| unreadable(&self.cert, error))?;
+        let key = std::fs::read(&self.key).map_err(|error| unreadable(&self.key, error))?;
         Ok((chain, key))
     }
 
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(
             disk.store.failures(),
             1,
-            "the same broken pair is told of once"
+            "the same broken pair is logged once"
         );
 
         disk.renew("c.example");

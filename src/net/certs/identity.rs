@@ -46,7 +46,7 @@ impl Identity {
         })
     }
 
-    /// Tells whether a client that asked for `host` (a name or an address) accepts this
+    /// Whether a client that asked for `host` (a name or an address) accepts this
     /// certificate as far as its names go.
     pub fn names(&self, host: &str) -> bool {
         let leaf = self.key.cert.first();
@@ -63,7 +63,7 @@ impl Identity {
         seconds.div_euclid(DAY.cast_signed())
     }
 
-    /// Tells whether so little time is left that somebody should look: ten days, or a quarter of
+    /// Whether so little time is left that somebody should look: ten days, or a quarter of
     /// a life that is short by itself.
     pub fn expires_soon(&self, unix_now: u64) -> bool {
         let life = self.not_after.saturating_sub(self.not_before);
@@ -129,9 +129,10 @@ mod tests {
                 .to_string()
         };
         assert!(error(&cert, &other).starts_with("certificate and key do not fit"));
-        assert!(error(&cert, "").starts_with("the key file holds no PEM key"));
-        assert!(error("", &key).contains("holds no certificate"));
-        assert!(error(&key, &key).contains("holds no certificate"));
+        assert!(error(&cert, "").starts_with("the key file is empty"));
+        assert!(error("", &key).contains("is empty"));
+        assert!(error(&key, &key).contains("is a key"));
+        assert!(error("nothing\n", &key).contains("holds no certificate"));
         let torn = &cert[..cert.len() / 2];
         assert!(error(torn, &key).contains("certificate"));
         let junk = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

@@ -4,6 +4,7 @@
 mod chain;
 mod error;
 mod files;
+mod form;
 mod identity;
 mod provider;
 
@@ -55,6 +56,11 @@ impl CertStore {
     /// Pairs refused and orders failed since the start.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Goes on from what an earlier process counted.
+    pub fn add_failures(&self, earlier: u64) {
+        self.failures.fetch_add(earlier, Ordering::Relaxed);
     }
 
     /// The TLS side of the port: versions and suites are rustls's defaults.

@@ -3,6 +3,41 @@
 use super::*;
 use tokio::task::JoinHandle;
 
+#[test]
+fn bodies_and_files_count_for_their_network_and_in_all() {
+    let connections = connections(1_000, 1_000);
+    let now = Instant::now();
+    let enter = |client: &str| {
+        connections
+            .enter(Some(client.parse().unwrap()), now)
+            .unwrap()
+    };
+    let (one, other) = (enter("192.0.2.1"), enter("192.0.2.2"));
+    let mut leases = vec![];
+    while let Some(lease) = one.lease_body(64 << 10) {
+        leases.push(lease);
+    }
+    assert_eq!(leases.len(), 128);
+    assert!(other.lease_body(64 << 10).is_some());
+    leases.pop();
+    assert!(one.lease_body(64 << 10).is_some());
+    let mut files = vec![];
+    while let Some(file) = one.open_file() {
+        files.push(file);
+    }
+    assert_eq!(files.len() as u64, MAX_FILES.0);
+    assert!(other.open_file().is_some());
+    // Proxies are many clients.
+    let proxy = connections.enter(None, now).unwrap();
+    while let Some(file) = proxy.open_file() {
+        files.push(file);
+    }
+    assert_eq!(files.len() as u64, MAX_FILES.1);
+    assert!(other.open_file().is_none());
+    files.clear();
+    assert!(other.open_file().is_some());
+}
+
 fn connections(per_network: u32, total: u32) -> Arc<Connections> {
     Connections::new(ConnectionCaps { per_network, total })
 }
@@ -39,8 +74,8 @@ fn a_network_is_told_that_it_is_full_and_then_no_more() {
     drop(places);
     assert!(!told.remove(0).is_turned_away(), "there is room again");
     drop(told);
-    let books = connections.lock();
-    assert!(books.networks.is_empty() && books.turned_away.is_empty() && books.total == 0);
+    let counts = connections.lock();
+    assert!(counts.networks.is_empty() && counts.turned_away.is_empty() && counts.total == 0);
 }
 
 #[test]

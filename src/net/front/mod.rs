@@ -11,6 +11,7 @@ pub use sniff::Protocol;
 
 use super::certs::{ACME_ALPN, CertStore};
 use super::connections::{Connections, Place, SilentNote};
+use crate::address::shown_socket;
 use ipnet::IpNet;
 use socket2::SockRef;
 use std::io;
@@ -115,9 +116,11 @@ impl Front {
             hand_over,
         });
         loop {
+            // Who comes once it is to stop waits for the next process, however late this one gets there.
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                biased;
                 _ = stop.wait_for(|stop| *stop) => return,
+                accepted = listener.accept() => accepted,
             };
             let (stream, client) = match accepted {
                 Ok(accepted) => accepted,
@@ -132,7 +135,10 @@ impl Front {
             let place = match connections.enter(charged, now) {
                 Ok(place) => place,
                 Err(full) => {
-                    tracing::debug!(%client, "connection closed at once: {full}");
+                    tracing::debug!(
+                        client = shown_socket(client),
+                        "connection closed at once: {full}"
+                    );
                     continue;
                 }
             };
@@ -160,9 +166,11 @@ impl<H: Fn(Accepted)> Greeter<H> {
             Ok(Some(accepted)) => (self.hand_over)(accepted),
             Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                tracing::debug!(%client, "said nothing in time");
+                tracing::debug!(client = shown_socket(client), "said nothing in time");
             }
-            Err(error) => tracing::debug!(%client, "connection failed: {error}"),
+            Err(error) => {
+                tracing::debug!(client = shown_socket(client), "connection failed: {error}")
+            }
         }
         drop(silent);
     }
@@ -189,7 +197,7 @@ impl<H: Fn(Accepted)> Greeter<H> {
         }
         // Until it has spoken, a client costs a socket: TLS would hold buffers for it.
         timeout(GREETING_TIMEOUT, stream.peek(&mut [0])).await??;
-        let spoken = timeout(HANDSHAKE_TIMEOUT, self.hear(stream, client)).await??;
+        let spoken = timeout(HANDSHAKE_TIMEOUT, self.recognize(stream, client)).await??;
         Ok(spoken.map(|(wire, protocol)| Accepted {
             wire,
             protocol,
@@ -200,7 +208,7 @@ impl<H: Fn(Accepted)> Greeter<H> {
     }
 
     /// Shakes hands where the port speaks TLS, and looks at the first byte.
-    async fn hear(
+    async fn recognize(
         &self,
         stream: TcpStream,
         client: SocketAddr,
@@ -224,7 +232,12 @@ impl<H: Fn(Accepted)> Greeter<H> {
         };
         let Some(protocol) = Protocol::of(alpn.as_deref(), first) else {
             let alpn = alpn.as_deref().map(String::from_utf8_lossy);
-            tracing::debug!(%client, ?alpn, first, "speaks nothing that this port carries");
+            tracing::debug!(
+                client = shown_socket(client),
+                ?alpn,
+                first,
+                "speaks nothing that this port carries"
+            );
             return Ok(None);
         };
         if protocol != Protocol::Turn {

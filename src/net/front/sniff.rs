@@ -24,20 +24,20 @@ pub enum Protocol {
 impl Protocol {
     /// Judges a connection by what was agreed on (RFC 7301) and the first byte the client sent.
     /// Browsers offer no ALPN for `turns:`; then the byte alone decides, and where there was a
-    /// name, the byte may not belie it.
+    /// name, the byte has to fit it.
     ///
     /// `None`: nothing that this box speaks.
     pub(super) fn of(alpn: Option<&[u8]>, first: u8) -> Option<Self> {
         // RFC 8489 section 5 and RFC 7983: 0-3 begins a STUN message. ChannelData (64-79, RFC 8656)
         // needs an allocation before, and HTTP begins with the letters of a method, all of them
         // upper case in RFC 9110, or of `PRI` (RFC 9113).
-        let heard = match first {
+        let spoken = match first {
             0..=3 => Self::Turn,
             b'A'..=b'Z' | b'a'..=b'z' => Self::Http1,
             _ => return None,
         };
-        match (alpn, heard) {
-            (None, heard) => Some(heard),
+        match (alpn, spoken) {
+            (None, spoken) => Some(spoken),
             (Some(b"http/1.1"), Self::Http1) => Some(Self::Http1),
             (Some(b"h2"), Self::Http1) => Some(Self::Http2),
             (Some(b"stun.turn" | b"stun.nat-discovery"), Self::Turn) => Some(Self::Turn),
@@ -53,20 +53,20 @@ mod tests {
 
     #[test]
     fn without_alpn_the_first_byte_decides() {
-        let heard = |byte| Protocol::of(None, byte);
+        let spoken = |byte| Protocol::of(None, byte);
         for byte in 0..=3 {
-            assert_eq!(heard(byte), Some(Protocol::Turn));
+            assert_eq!(spoken(byte), Some(Protocol::Turn));
         }
         for method in ["GET", "POST", "OPTIONS", "PRI", "patch"] {
             assert_eq!(
-                heard(method.as_bytes()[0]),
+                spoken(method.as_bytes()[0]),
                 Some(Protocol::Http1),
                 "{method}"
             );
         }
         let others = [4, 0x0d, 0x16, b' ', b'0', 0x40, 0x5b, 0x7f, 0x80, 0xff];
         for byte in others {
-            assert_eq!(heard(byte), None, "{byte:#x}");
+            assert_eq!(spoken(byte), None, "{byte:#x}");
         }
     }
 

@@ -83,9 +83,12 @@ async fn the_first_byte_decides_and_is_not_lost() {
         assert_eq!(accepted.protocol, protocol);
         assert_eq!(accepted.client, client.local_addr().unwrap());
         assert_eq!(accepted.local, port.address);
-        let mut heard = vec![0; said.len()];
-        plain(&mut accepted).read_exact(&mut heard).await.unwrap();
-        assert_eq!(heard, said);
+        let mut received = vec![0; said.len()];
+        plain(&mut accepted)
+            .read_exact(&mut received)
+            .await
+            .unwrap();
+        assert_eq!(received, said);
     }
     for said in [&[0x40, 0, 0, 4][..], &[0x16, 3, 1], b"\r\n"] {
         assert!(is_closed(&mut port.say(said).await).await, "{said:?}");
@@ -114,9 +117,12 @@ async fn a_trusted_proxy_names_the_client_and_nobody_else_can() {
     let mut accepted = port.accepted.recv().await.unwrap();
     assert_eq!(accepted.client.to_string(), "192.0.2.1:1000");
     assert_eq!(accepted.local.to_string(), "198.51.100.2:443");
-    let mut heard = [0; 5];
-    plain(&mut accepted).read_exact(&mut heard).await.unwrap();
-    assert_eq!(&heard, b"GET /");
+    let mut received = [0; 5];
+    plain(&mut accepted)
+        .read_exact(&mut received)
+        .await
+        .unwrap();
+    assert_eq!(&received, b"GET /");
     assert!(
         is_closed(&mut port.say(b"GET / HTTP/1.1\r\n\r\n").await).await,
         "a trusted proxy has to send the header, or its clients could"

@@ -3,12 +3,12 @@
 use super::names::{folds_to, is_server_owned};
 use super::{
     CallSignal, Forward, FrameError, InviteRequest, Join, MAX_INVITE, Path, Payload, Report,
-    Request, RoomPatch, Transport,
+    Request, RoomPatch, Transport, is_deeper_than,
 };
 use crate::auth::{Role, is_name};
 use crate::protocol::{
-    ErrorCode, MAX_DEPTH, MAX_METADATA, MAX_NAME, MAX_PASSWORD, MAX_REASON, MessageType,
-    write_json_str,
+    ErrorCode, MAX_DEPTH, MAX_METADATA, MAX_METADATA_DEPTH, MAX_NAME, MAX_PASSWORD, MAX_REASON,
+    MessageType, write_json_str,
 };
 use secrecy::SecretString;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
@@ -318,6 +318,10 @@ impl<'a> Fields<'a> {
             Some(raw) if raw.get().len() > MAX_METADATA => {
                 Err(Fault::too_large(field, MAX_METADATA))
             }
+            Some(raw) if is_deeper_than(raw.get(), MAX_METADATA_DEPTH) => {
+                let text = format!("`{field}` nests at most {MAX_METADATA_DEPTH} levels deep");
+                Err(Fault::invalid(text))
+            }
             raw => Ok(raw.map(RawValue::to_owned)),
         }
     }
@@ -329,7 +333,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The field's text, `null` included.
-    fn get(&self, field: &str) -> Option<&'a RawValue> {
+    pub(super) fn get(&self, field: &str) -> Option<&'a RawValue> {
         self.0
             .iter()
             .rev()

@@ -32,6 +32,12 @@ const SERVER_OWNED: [&str; 22] = [
 
 /// Whether the server alone writes that field, in whatever case.
 pub(super) fn is_server_owned(name: &str) -> bool {
+    if name.is_ascii() {
+        // Nearly every name has another length than most of these.
+        return SERVER_OWNED
+            .iter()
+            .any(|owned| owned.len() == name.len() && owned.eq_ignore_ascii_case(name));
+    }
     SERVER_OWNED.iter().any(|owned| folds_to(name, owned))
 }
 

@@ -21,7 +21,7 @@ fn relay(text: &str) -> Forward {
 }
 
 #[test]
-fn what_is_no_message_is_told_apart() {
+fn what_is_not_a_message_is_told_apart() {
     for text in [
         "",
         "x",
@@ -219,7 +219,7 @@ fn nesting_ends_at_64_levels_and_counts_the_frame() {
         assert_eq!(code(&text), "invalid-message");
     }
     assert!(RoomPatch::from_json(&format!(r#"{{"metadata":{nested}}}"#)).is_err());
-    // Many brackets are no depth, and those in strings are none at all.
+    // Many brackets are not depth, and those in strings do not count.
     let wide = format!("[{}[]]", "[],".repeat(500));
     ok(&format!(r#"{{"type":"message","content":{wide}}}"#));
     let quoted = r#"\"[{"#.repeat(500);

@@ -5,6 +5,7 @@ use super::listener::Listener;
 use super::send_queue::SendQueue;
 use super::stream::Streams;
 use super::udp::{Offload, RelaySocket, Sender};
+use crate::network::DeniedClients;
 use crate::relay::engine::{Event, FiveTuple, Now, Output, PayloadRun, RelayedKey, WorkerId};
 use crate::relay::stats::IoStats;
 use crate::relay::worker::allocation_log::AllocationLog;
@@ -16,16 +17,18 @@ use std::sync::Arc;
 /// Bytes in one batch for another worker; a fuller one leaves before its batch ends.
 const HANDOFF_BYTES: usize = 64 << 10;
 
-/// The exits of one worker.
+/// Everything that one worker can send to.
 pub(in crate::relay) struct Egress {
     pub(in crate::relay) listeners: Rc<[Listener]>,
     pub(in crate::relay) streams: Streams,
     pub(in crate::relay) allocation_log: AllocationLog,
+    /// Clients whose datagrams are dropped unread.
+    pub(in crate::relay) denied: DeniedClients,
     pub(in crate::relay) stats: IoStats,
     pub(in crate::relay) sender: Sender,
-    /// What has passed through the listeners, in and out: trains count once.
+    /// Datagrams that passed through the listeners, in and out: those joined by GRO or GSO count once.
     pub(in crate::relay) listener_datagrams: u64,
-    /// Away while a batch is open.
+    /// Taken out while a batch is open.
     queue: Option<SendQueue<'static>>,
     /// By worker; the own one's stays empty.
     inboxes: Arc<[Inbox]>,
@@ -43,6 +46,7 @@ impl Egress {
             listeners: listeners.into(),
             streams,
             allocation_log: AllocationLog::default(),
+            denied: DeniedClients::default(),
             stats: IoStats::default(),
             sender: Sender::new(offload),
             listener_datagrams: 0,
@@ -52,7 +56,7 @@ impl Egress {
         }
     }
 
-    /// Opens the exits for one batch, whose payloads live for `'a`.
+    /// Begins one batch, whose payloads live for `'a`.
     pub(in crate::relay) fn open<'a>(&mut self, now: Now) -> EgressBatch<'_, 'a> {
         let queue = self.queue.take();
         EgressBatch {
@@ -74,7 +78,7 @@ impl Egress {
     }
 }
 
-/// The exits during one batch.
+/// What one batch sends.
 pub(in crate::relay) struct EgressBatch<'w, 'a> {
     queue: SendQueue<'a>,
     pub(in crate::relay) egress: &'w mut Egress,

@@ -5,7 +5,7 @@ use super::udp::{self, Offload};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// One worker's socket on one listening address.
 pub(in crate::relay) struct Listener {
@@ -14,6 +14,22 @@ pub(in crate::relay) struct Listener {
 }
 
 impl Listener {
+    /// The socket that an earlier process bound to `address`, and its options.
+    pub(in crate::relay) fn adopt(socket: OwnedFd, address: SocketAddr) -> Self {
+        Self {
+            socket: socket.into(),
+            address,
+        }
+    }
+
+    /// A descriptor of the same socket.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(in crate::relay) fn share(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
+    }
+
     /// What it is bound to.
     pub(in crate::relay) fn address(&self) -> SocketAddr {
         self.address
@@ -24,7 +40,7 @@ impl Listener {
         SocketAddr::new(local.unwrap_or(self.address.ip()), self.address.port())
     }
 
-    /// Tells whether `server` is answered from here.
+    /// Whether `server` is answered from here.
     pub(in crate::relay) fn serves(&self, server: SocketAddr) -> bool {
         self.address == server
             || self.address.ip().is_unspecified()

@@ -15,7 +15,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Events of one turn: enough to fill a receive batch several times over.
 pub(in crate::relay) const EVENTS: usize = 256;
-const AT_ONCE: Timespec = Timespec {
+/// Not at all.
+pub(in crate::relay) const AT_ONCE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 0,
 };

@@ -82,7 +82,7 @@ enum Destination {
 }
 
 impl<'a> SendQueue<'a> {
-    /// Makes an empty queue; `merge` tells whether several datagrams may leave as one message.
+    /// Makes an empty queue; `merge`: whether several datagrams may leave as one message.
     pub(in crate::relay) fn new(merge: bool) -> Self {
         Self {
             entries: vec![],
@@ -112,7 +112,7 @@ impl<'a> SendQueue<'a> {
         }
     }
 
-    /// Tells whether it is time to flush.
+    /// Whether it is time to flush.
     pub(in crate::relay) fn is_full(&self) -> bool {
         self.datagrams >= FULL || self.copied.len() >= FULL_BYTES
     }
@@ -184,7 +184,7 @@ impl<'a> SendQueue<'a> {
         let mut rest = Some(payloads);
         while let Some(run) = rest {
             let entry = self.entries.len() as u32;
-            // A slot that another flow has taken since hides a group.
+            // Another flow may have taken the slot since: then the group is not found.
             let latest = self.groups.get_mut(self.latest[slot] as usize);
             let (group, room) = match latest.filter(|group| group.flow == flow) {
                 Some(group) if group.room(length) > 0 => {
@@ -198,7 +198,7 @@ impl<'a> SendQueue<'a> {
                         .push(GsoGroup::new(flow, destination(), length, entry));
                     let group = self.groups.last_mut().expect("just pushed");
                     let room = if self.merge { group.room(length) } else { 1 };
-                    // What is too long for any message is the kernel's to refuse.
+                    // The kernel refuses a payload that is too long for any message.
                     (group, room.max(1))
                 }
             };

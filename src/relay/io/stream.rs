@@ -4,10 +4,12 @@
 //! that reads too slowly loses datagrams, and delays nobody. Memory is borrowed while there is
 //! something to read or write; an idle connection holds none.
 
+mod handover;
 mod input;
 mod outbox;
 mod waiting;
 
+pub(in crate::relay) use handover::StreamSnapshot;
 pub(in crate::relay) use input::{Input, ReadBuffers, ReadState};
 
 use crate::relay::engine::{FiveTuple, Transport};
@@ -33,7 +35,8 @@ const MAX_EARLY_MESSAGE: usize = 4096;
 /// Unsent bytes in the kernel after which a socket counts as full: old media is worth nothing.
 const UNSENT: u32 = 128 << 10;
 
-/// What epoll tells of, once each time: it need not look again whether that has been read.
+/// The events that epoll reports, each once (edge-triggered): epoll need not check again whether they were
+/// handled.
 const WATCHED: EventFlags = EventFlags::IN
     .union(EventFlags::RDHUP)
     .union(EventFlags::ET);
@@ -52,7 +55,8 @@ pub(in crate::relay) struct NewStream {
     pub(in crate::relay) prefix: Vec<u8>,
 }
 
-/// Names a connection in events: a slot, and which of its successive users is meant.
+/// Names a connection in events by its slot and by a generation, which differs between successive
+/// connections of one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::relay) struct StreamKey {
     pub(in crate::relay) slot: u32,
@@ -69,7 +73,7 @@ pub(in crate::relay) struct Streams {
     waiting: Waiting,
     /// Connections with something to write, or to end.
     dirty: Vec<u32>,
-    /// Connections with something to read: epoll tells of it once.
+    /// Connections with something to read: epoll reports it once.
     readable: VecDeque<StreamKey>,
     pool: Pool,
     epoll: Rc<OwnedFd>,
@@ -92,10 +96,10 @@ struct Stream {
     partial: Vec<u8>,
     outbox: Outbox,
     deadline: Option<Instant>,
-    /// Its client has said its last word, or the connection is broken. Either is read behind
-    /// everything else.
+    /// The client has closed its side, or the connection is broken. Both are handled after everything that
+    /// was read before.
     hung_up: bool,
-    /// Has been full, so that epoll tells of room.
+    /// The socket was full: epoll reports when it has room.
     has_been_full: bool,
     waits_for_room: bool,
     dirty: bool,
@@ -274,7 +278,7 @@ impl Streams {
         }
     }
 
-    /// Queues one message of the engine. Tells whether it was taken.
+    /// Queues one message of the engine. Returns whether it was taken.
     pub(in crate::relay) fn push(
         &mut self,
         to: &FiveTuple,

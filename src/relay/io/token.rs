@@ -3,7 +3,7 @@
 use super::stream::StreamKey;
 use crate::relay::engine::RelayedKey;
 
-/// A socket or bell of one worker. Names that are out of date name nothing any more.
+/// A socket or the eventfd of one worker. A token whose socket is closed matches nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::relay) enum Token {
     Wakeup,

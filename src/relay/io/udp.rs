@@ -19,7 +19,7 @@ use std::cell::Cell;
 use std::io;
 use std::mem::size_of;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Messages of one system call, received or sent: the figure that architecture.md's measurements
 /// were made with.
@@ -31,12 +31,12 @@ const LISTENER_BUFFER: usize = 4 << 20;
 /// Bytes that socket buffers of relayed addresses are asked to hold: ten video key frames.
 const RELAY_BUFFER: usize = 1 << 20;
 
-/// What the kernel does for whole trains of datagrams at once.
+/// What the kernel does for several equal datagrams at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offload {
-    /// UDP_GRO, Linux 5.0: trains are received whole.
+    /// UDP_GRO, Linux 5.0: they are received as one.
     pub gro: bool,
-    /// UDP_SEGMENT, Linux 4.18: trains are sent whole.
+    /// UDP_SEGMENT, Linux 4.18: they are sent as one.
     pub gso: bool,
 }
 
@@ -140,6 +140,25 @@ impl RelaySocket {
         };
         relay.set_dont_fragment(false);
         Ok(relay)
+    }
+
+    /// Takes over the socket that an earlier process bound; `None` if it is not bound to `port`.
+    pub(in crate::relay) fn adopt(socket: OwnedFd, port: u16) -> Option<Self> {
+        let socket = Socket::from(socket);
+        let local = socket.local_addr().ok()?.as_socket()?;
+        let relay = Self {
+            socket,
+            is_ipv4: local.is_ipv4(),
+            dont_fragment: Cell::new(true),
+            last_turn: Cell::new(0),
+        };
+        relay.set_dont_fragment(false);
+        (local.port() == port).then_some(relay)
+    }
+
+    /// The socket itself.
+    pub(in crate::relay) fn into_fd(self) -> OwnedFd {
+        self.socket.into()
     }
 
     /// Decides about the DF bit of what is sent from here on. A switch costs a system call, for

@@ -1,6 +1,7 @@
 //! What an operator reads of allocations: one line at the end of each that was used, refusals by
 //! kind and seldom.
 
+use crate::address::shown_socket;
 use crate::relay::engine::{DenyReason, Event, FiveTuple};
 use std::collections::HashMap;
 use std::mem::{Discriminant, discriminant};
@@ -10,9 +11,14 @@ use std::time::{Duration, Instant};
 /// After the first refusal of a kind, further ones are only counted for this long.
 const QUIET: Duration = Duration::from_secs(10);
 
+/// Called on a worker's thread with what becomes of allocations; must not block.
+pub type OnAllocation = Arc<dyn Fn(&Event) + Send + Sync>;
+
 /// One worker's way to the log.
 #[derive(Default)]
 pub(in crate::relay) struct AllocationLog {
+    /// Who is told beside the log.
+    pub(in crate::relay) observer: Option<OnAllocation>,
     kinds: HashMap<Discriminant<DenyReason>, Kind>,
 }
 
@@ -24,13 +30,16 @@ struct Kind {
 
 impl AllocationLog {
     pub(in crate::relay) fn record(&mut self, event: &Event, now: Instant) {
+        if let Some(observer) = &self.observer {
+            observer(event);
+        }
         match event {
             Event::Opened {
                 user,
                 five_tuple,
                 relayed,
             } => tracing::debug!(
-                %user, client = %five_tuple.client, transport = ?five_tuple.transport, ?relayed,
+                %user, client = shown_socket(five_tuple.client), transport = ?five_tuple.transport, ?relayed,
                 "allocation opened"
             ),
             Event::Closed {
@@ -41,17 +50,18 @@ impl AllocationLog {
                 received,
                 lived,
                 reason,
+                ..
             } => {
                 // Browsers make allocations that no call comes to use; those are nobody's news.
                 if sent.packets + received.packets > 0 {
                     tracing::info!(
-                        %user, client = %five_tuple.client, transport = ?five_tuple.transport,
+                        %user, client = shown_socket(five_tuple.client), transport = ?five_tuple.transport,
                         ?relayed, seconds = lived.as_secs(), sent = sent.bytes,
                         received = received.bytes, ?reason, "relayed"
                     );
                 } else {
                     tracing::debug!(
-                        %user, client = %five_tuple.client, transport = ?five_tuple.transport,
+                        %user, client = shown_socket(five_tuple.client), transport = ?five_tuple.transport,
                         ?relayed, seconds = lived.as_secs(), ?reason, "allocation closed unused"
                     );
                 }
@@ -110,14 +120,14 @@ impl AllocationLog {
 fn log_refusal(five_tuple: &FiveTuple, user: Option<&Arc<str>>, refusal: DenyReason) {
     if let Some(fix) = fix(refusal) {
         tracing::warn!(
-            user = user.map(|user| &**user), client = %five_tuple.client,
+            user = user.map(|user| &**user), client = shown_socket(five_tuple.client),
             transport = ?five_tuple.transport, ?refusal,
             "relay request refused: {fix}"
         );
         return;
     }
     tracing::info!(
-        user = user.map(|user| &**user), client = %five_tuple.client,
+        user = user.map(|user| &**user), client = shown_socket(five_tuple.client),
         transport = ?five_tuple.transport, ?refusal,
         "relay request refused"
     );

@@ -1,4 +1,4 @@
-//! What other threads want of a worker: payloads for its relays, orders, answers.
+//! What other threads ask of a worker: payloads for its relays, commands, queries.
 
 use super::Worker;
 use crate::relay::engine::Now;
@@ -36,14 +36,48 @@ impl Worker {
             .is_none_or(|commands| self.apply_commands(now, commands))
     }
 
+    /// Takes over what other workers and the handle have sent until now, whatever it is.
+    pub(super) fn empty_inbox(&mut self, now: Now) {
+        let inboxes = Arc::clone(&self.inboxes);
+        let inbox = &inboxes[usize::from(self.id.0)];
+        while let Some(batch) = inbox.next_batch() {
+            let mut out = self.egress.open(now);
+            for (relay, from, payloads) in batch.entries() {
+                self.engine
+                    .from_worker(now, relay, from, payloads, &mut out);
+            }
+            out.finish();
+        }
+        if let Some(commands) = inbox.take_commands() {
+            self.apply_commands(now, commands);
+        }
+    }
+
     fn apply_commands(&mut self, now: Now, commands: Commands) -> bool {
-        if let Some(settings) = commands.settings {
-            self.engine.reconfigure(settings);
+        let dropped = match commands.settings {
+            Some(settings) => self.engine.reconfigure(settings),
+            None => vec![],
+        };
+        if let Some(observer) = commands.observer {
+            self.egress.allocation_log.observer = Some(observer);
         }
         if commands.drain {
             self.engine.drain();
         }
+        if let Some(spent) = commands.spent {
+            self.engine.spend(spent);
+        }
+        if let Some(denied) = &commands.denied {
+            self.egress.denied = denied.clone();
+        }
         let mut out = self.egress.open(now);
+        if let Some(denied) = commands.denied.filter(|denied| !denied.is_empty()) {
+            self.engine
+                .drop_clients(|ip| denied.covers(ip), now, &mut out);
+        }
+        for user in dropped {
+            self.engine.drop_user(&user, now, &mut out);
+        }
         for user in &commands.revoked {
             self.engine.revoke(user, now, &mut out);
         }
@@ -55,7 +89,7 @@ impl Worker {
             self.take_stream(now, new);
         }
         for query in commands.queries {
-            // Whoever asked may have gone.
+            // The task that asked may have ended.
             match query {
                 Query::Allocations(answer) => {
                     let _ = answer.send(self.engine.allocations(now.instant).collect());
@@ -67,7 +101,11 @@ impl Worker {
                 Query::Run(body) => body(),
             }
         }
-        !commands.stop
+        let goes_on = !commands.stop && commands.give_up.is_none();
+        if let Some(order) = commands.give_up {
+            self.give_up = Some(order);
+        }
+        goes_on
     }
 
     fn stats(&self) -> RelayStats {
@@ -81,8 +119,14 @@ impl Worker {
             },
             workers: vec![WorkerLoad {
                 id: self.id,
-                cpu: Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default(),
+                cpu: self.cpu(),
             }],
         }
+    }
+
+    /// What the worker has taken of a core, in earlier processes too.
+    pub(super) fn cpu(&self) -> Duration {
+        let here = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();
+        here.saturating_add(Duration::from_nanos(self.egress.stats.cpu_before))
     }
 }

@@ -1,7 +1,10 @@
-//! How a worker is reached from other threads: payload from other workers' relays by a lock-free
-//! queue, orders of the handle by a locked slip of paper, and one bell for both.
+//! How other threads reach a worker: a lock-free queue for payloads of other workers' relays, a
+//! locked list for the commands of the handle, and one eventfd that wakes the worker for both.
 
-use crate::relay::engine::{AllocationView, PayloadRun, RelayedKey, Settings};
+use super::allocation_log::OnAllocation;
+use super::give_up::GiveUp;
+use crate::network::DeniedClients;
+use crate::relay::engine::{AllocationView, PayloadRun, RelayedKey, Settings, Spent};
 use crate::relay::io::stream::NewStream;
 use crate::relay::stats::RelayStats;
 use crossbeam_queue::ArrayQueue;
@@ -101,10 +104,15 @@ pub(in crate::relay) struct Commands {
     /// the worker only, which are a batch apart.
     pub(in crate::relay) revoked: HashSet<Arc<str>>,
     pub(in crate::relay) settings: Option<Arc<Settings>>,
+    pub(in crate::relay) observer: Option<OnAllocation>,
+    pub(in crate::relay) spent: Option<Arc<Spent>>,
+    pub(in crate::relay) denied: Option<DeniedClients>,
     pub(in crate::relay) drain: bool,
     pub(in crate::relay) streams: Vec<NewStream>,
     pub(in crate::relay) queries: Vec<Query>,
     pub(in crate::relay) stop: bool,
+    /// The worker ends and leaves its allocations to a successor.
+    pub(in crate::relay) give_up: Option<GiveUp>,
     closed: bool,
 }
 
@@ -165,7 +173,7 @@ impl Inbox {
         if dropped { payloads } else { 0 }
     }
 
-    /// Changes the orders and wakes the worker.
+    /// Changes the commands and wakes the worker.
     pub(in crate::relay) fn command(&self, change: impl FnOnce(&mut Commands)) {
         let mut commands = self.commands();
         if commands.closed {
@@ -177,7 +185,7 @@ impl Inbox {
         self.wake();
     }
 
-    /// Asks the worker to take over a connection; tells whether there was room.
+    /// Asks the worker to take over a connection; returns whether there was room.
     pub(in crate::relay) fn offer(&self, stream: NewStream) -> bool {
         let mut taken = false;
         self.command(|commands| {
@@ -198,12 +206,12 @@ impl Inbox {
         });
     }
 
-    /// Called by the worker when the bell has rung, before it empties the inbox.
+    /// Called by the worker when the eventfd has woken it, before it empties the inbox.
     pub(in crate::relay) fn clear_wakeup(&self) {
         self.signalled.store(false, Ordering::SeqCst);
     }
 
-    /// Rings for what was left in the inbox; tells whether there was anything.
+    /// Wakes the worker again for what is left in the inbox. Returns whether there was anything.
     pub(in crate::relay) fn wake_unless_empty(&self) -> bool {
         let left = !self.batches.is_empty();
         if left {
@@ -235,7 +243,7 @@ impl Inbox {
             .then(|| std::mem::take(&mut *self.commands()))
     }
 
-    /// Takes no more orders; who waits for an answer learns that there is none.
+    /// Takes no more commands; a caller that waits for an answer gets none.
     pub(in crate::relay) fn close(&self) {
         *self.commands() = Commands {
             closed: true,
@@ -271,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_come_out_as_they_went_in() {
+    fn entries_come_out_as_they_went_in() {
         let inbox = Inbox::new().unwrap();
         for payload in [b"one".as_slice(), b"", b"three"] {
             assert_eq!(inbox.deliver(&mut batch(payload)), 0);
@@ -287,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_holds_all_payloads_of_a_run_empty_ones_too() {
+    fn an_entry_holds_all_payloads_of_a_run_empty_ones_too() {
         let bytes: Vec<u8> = (0..12).collect();
         let mut batch = batch(b"before");
         let from = "192.0.2.1:6".parse().unwrap();
@@ -311,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_does_not_read_costs_letters_and_bounded_memory() {
+    fn a_worker_that_does_not_read_costs_entries_and_bounded_memory() {
         let inbox = Inbox::new().unwrap();
         let dropped: usize = (0..HANDOFF_BATCHES + 5)
             .map(|_| inbox.deliver(&mut batch(b"small")))
@@ -339,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bell_rings_once_until_it_is_answered() {
+    fn the_eventfd_is_signalled_once_until_it_is_cleared() {
         let inbox = Inbox::new().unwrap();
         let wakes = || {
             let mut count = [0; 8];

@@ -1,7 +1,7 @@
 use super::*;
 use crate::auth::credential::TurnSecrets;
 use crate::relay::io::listener;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 
 /// A worker that a test turns by hand, and a client's socket.
 fn worker() -> (Worker, UdpSocket, SocketAddr) {
@@ -20,10 +20,11 @@ fn worker() -> (Worker, UdpSocket, SocketAddr) {
         coalesce: Duration::ZERO,
         seed: [0; 32],
         ended: Arc::default(),
+        inherits: None,
     };
     let epoll = Rc::new(epoll::create(CreateFlags::CLOEXEC).unwrap());
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-    (Worker::new(plan, epoll), client, address)
+    (Worker::new(plan, epoll).unwrap(), client, address)
 }
 
 #[test]
@@ -40,4 +41,32 @@ fn what_passes_the_listeners_is_counted_in_and_out() {
         assert!(worker.turn(read_clocks(), ready));
         client.recv(&mut [0; 64]).unwrap();
     }
+}
+
+/// One that slept would do so for an hour.
+#[test]
+fn what_has_come_meanwhile_does_not_wait_for_the_end_of_a_pause() {
+    let (mut worker, client, server) = worker();
+    let (epoll, listeners) = (
+        Rc::clone(&worker.epoll),
+        Rc::clone(&worker.egress.listeners),
+    );
+    let mut poller = Poller::new(&epoll, &listeners);
+    client
+        .send_to(b"\0\x01\0\0\x21\x12\xa4\x42who am I....", server)
+        .unwrap();
+    let mut arriving = [rustix::event::PollFd::new(
+        &listeners[0],
+        rustix::event::PollFlags::IN,
+    )];
+    rustix::event::poll(&mut arriving, None).unwrap();
+    worker.pause = Some(Duration::from_secs(3600));
+    assert!(worker.step(&mut poller));
+    client.recv(&mut [0; 64]).unwrap();
+    assert_eq!((worker.egress.stats.pauses, worker.pause), (0, None));
+    // Nothing has come: the pause is made, once.
+    worker.pause = Some(Duration::from_micros(1));
+    assert!(worker.step(&mut poller));
+    assert_eq!((worker.egress.stats.pauses, worker.pause), (1, None));
+    assert!(worker.paused);
 }

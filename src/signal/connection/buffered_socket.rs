@@ -2,15 +2,17 @@
 //!
 //! Buffers belong to the thread: a connection that waits holds none.
 
+use super::super::carrier::{Carrier, Detached, ParkedMailbox};
 use super::super::dialect::{Closing, Dialect, Outgoing};
 use super::super::outbox::Outbox;
 use super::super::websocket::{self, Opcode};
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::time::Instant;
 
 /// Bytes read at once: some session descriptions.
@@ -19,11 +21,16 @@ const READ_BATCH: usize = 16 * 1024;
 /// take within the timeout once its socket is full.
 const WRITE_BATCH: usize = 16 * 1024;
 
+/// Events that a thread keeps room for.
+const MAX_BATCH: usize = 64;
+
 thread_local! {
     /// What the connection at hand reads into.
     static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BATCH]);
     /// What it gathers its frames in.
     static WRITE: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(2 * WRITE_BATCH));
+    /// What it translates, kept for its capacity.
+    static BATCH: RefCell<Vec<Outgoing>> = const { RefCell::new(vec![]) };
 }
 
 /// Lends the thread's buffer for reading.
@@ -53,6 +60,12 @@ pub(super) struct Traffic {
     pub(super) received: u64,
 }
 
+/// What carried a connection, without the bytes that it holds.
+pub(super) enum Left {
+    Socket(OwnedFd),
+    Mailbox(ParkedMailbox),
+}
+
 struct Blocked {
     /// When it is given up.
     until: Instant,
@@ -60,7 +73,7 @@ struct Blocked {
     taken: usize,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> BufferedSocket<S> {
+impl<S: Carrier> BufferedSocket<S> {
     pub(super) fn new(socket: S, timeout: Duration) -> Self {
         Self {
             socket,
@@ -81,6 +94,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> BufferedSocket<S> {
     /// Whether what is unsent is no more than a batch leaves, most of all answers to pings.
     pub(super) fn is_light(&self) -> bool {
         self.unsent.len() <= 2 * WRITE_BATCH
+    }
+
+    /// Whether everything that it was given has left.
+    pub(super) fn is_clear(&self) -> bool {
+        self.unsent.is_empty() && self.from_outbox == 0 && !self.unflushed && self.blocked.is_none()
     }
 
     /// Puts a control frame before what waits in the outbox.
@@ -106,16 +124,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> BufferedSocket<S> {
     ) -> Poll<Result<(), Closing>> {
         WRITE.with_borrow_mut(|buffer| {
             buffer.clear();
+            let written = std::mem::take(&mut self.from_outbox);
             let gathered = if D::IS_NATIVE {
-                outbox.poll_take(cx, WRITE_BATCH, |frame| each(&frame, buffer))
+                outbox.poll_next(cx, written, WRITE_BATCH, |frame| each(&frame, buffer))
             } else {
                 // A translation takes longer than a copy: the outbox is not locked meanwhile.
-                let mut batch = vec![];
-                let gathered = outbox.poll_take(cx, WRITE_BATCH, |frame| batch.push(frame));
-                for frame in &batch {
-                    each(frame, buffer);
-                }
-                gathered
+                BATCH.with_borrow_mut(|batch| {
+                    let gathered =
+                        outbox.poll_next(cx, written, WRITE_BATCH, |frame| batch.push(frame));
+                    for frame in batch.drain(..) {
+                        each(&frame, buffer);
+                    }
+                    batch.shrink_to(MAX_BATCH);
+                    gathered
+                })
             };
             self.from_outbox = ready!(gathered)?;
             if buffer.is_empty() {
@@ -182,8 +204,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> BufferedSocket<S> {
             self.unsent.drain(..written);
             return sent;
         }
-        self.unsent = vec![];
-        if self.from_outbox > 0 {
+        // What was gathered and written at once is given back with the next batch.
+        if written > 0 {
+            self.unsent = vec![];
             outbox.written(std::mem::take(&mut self.from_outbox));
         }
         if self.unflushed {
@@ -210,6 +233,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> BufferedSocket<S> {
                 self.traffic.received += length as u64;
                 Ok(length)
             }
+        })
+    }
+
+    /// Whether another process can go on with the socket.
+    pub(super) fn is_bare(&self) -> bool {
+        self.socket.is_bare()
+    }
+
+    /// What is unsent, what was read ahead, and what carries it; nothing works from here on.
+    pub(super) fn detach(&mut self) -> Option<(Vec<u8>, Vec<u8>, Left)> {
+        let detached = self.socket.detach()?;
+        let mut unsent = std::mem::take(&mut self.unsent);
+        Some(match detached {
+            Detached::Socket {
+                socket,
+                ahead,
+                mut unwritten,
+            } => {
+                unwritten.append(&mut unsent);
+                (unwritten, ahead, Left::Socket(socket))
+            }
+            Detached::Mailbox(mailbox) => (unsent, vec![], Left::Mailbox(mailbox)),
         })
     }
 

@@ -1,15 +1,22 @@
-//! Questions to the operator's backend, before the hub sees a join, register or call.
+//! Questions to the operator's backend, before the hub sees a join, register or call, or what is one
+//! in a foreign protocol.
 //!
 //! While a question is out, the connection is not read: later messages keep their order, and the
 //! hub has no queue of newcomers.
 
-use super::{Carrier, Connection, REQUESTS};
+use super::{Carrier, Connection, Fetching, REQUESTS};
 use crate::auth::{Grant, Role};
-use crate::protocol::{ClientMessage, ErrorCode, FrameError, Request, RequestError};
+use crate::protocol::{
+    ClientMessage, ErrorCode, ExchangeRequest, FrameError, Request, RequestError, Wish, room_name,
+    room_of_lobby,
+};
 use crate::signal::dialect::{Asked, Dialect};
-use crate::signal::hub::{Input, Standing};
-use secrecy::{ExposeSecret, SecretString};
+use crate::signal::hub::{Input, Standing, lobby_room};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use secrecy::ExposeSecret;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,11 +24,14 @@ use std::task::{Context, Poll};
 
 /// Decides whether a request may reach the hub.
 pub trait Consult: Send + Sync {
-    /// Tells whether there is somebody to ask at the moment.
+    /// Whether there is somebody to ask at the moment.
     fn is_on(&self) -> bool;
     /// Asks.
     fn ask(&self, inquiry: Inquiry<'_>) -> Consulting;
 }
+
+/// Topics of one request that somebody is asked about; the others are refused.
+const MAX_TOPICS: usize = 16;
 
 /// A question that is out.
 pub type Consulting = Pin<Box<dyn Future<Output = Consent> + Send>>;
@@ -35,8 +45,8 @@ pub struct Inquiry<'a> {
     pub standing: Standing,
     /// The name that the request would have.
     pub identity: Option<&'a str>,
-    /// The token that the grant was read from.
-    pub token: Option<&'a str>,
+    /// The claims of the token that the client's rights come from; nothing in open mode.
+    pub claims: Option<&'a Value>,
     /// The far end, proxies seen through.
     pub client: IpAddr,
 }
@@ -72,13 +82,34 @@ pub enum Consent {
     },
     /// The client gets this error.
     Refused(RequestError),
+    /// Of each topic of a subscription, whether it is refused.
+    Topics(Vec<bool>),
 }
 
-/// A request that waits for its answer.
-pub(super) struct Pending {
-    pub(super) message: ClientMessage,
-    pub(super) grant: Grant,
-    pub(super) answer: Consulting,
+/// A request that waits.
+pub(super) enum Pending {
+    /// For the answer of the backend.
+    Consent {
+        message: ClientMessage,
+        grant: Grant,
+        /// Whether the question was about a room that there is.
+        about_room: bool,
+        answer: Consulting,
+    },
+    /// Nothing was asked yet: a silent client that others would call into the lobby.
+    Lobby { grant: Grant, answer: Consulting },
+    /// For the key that its token names.
+    Key {
+        message: ClientMessage,
+        fetched: Fetching,
+    },
+}
+
+/// The claims of a token that was verified.
+fn claims(token: &str) -> Option<Value> {
+    let payload = token.split('.').nth(1)?.trim_end_matches('=');
+    let json = BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?;
+    serde_json::from_slice(&json).ok()
 }
 
 /// The message that `consent` lets through to the hub, or the error in its place.
@@ -92,13 +123,23 @@ pub(super) fn judged(
 ) {
     match consent {
         Consent::Granted { role, metadata } => {
-            if role.is_some() {
-                grant.role = role;
+            if let Some(role) = role {
+                grant.set_role(role);
             }
             if metadata.is_some() {
                 grant.metadata = metadata;
                 if let Request::Join(join) = &mut message.request {
                     join.metadata = None;
+                }
+            }
+            (Ok(message), Ok(grant))
+        }
+        Consent::Topics(refused) => {
+            if let Request::Exchange(ExchangeRequest::Subscribe { topics, .. }) =
+                &mut message.request
+            {
+                for (wish, is_refused) in topics.iter_mut().zip(refused) {
+                    wish.is_refused |= is_refused;
                 }
             }
             (Ok(message), Ok(grant))
@@ -116,45 +157,146 @@ pub(super) fn judged(
     }
 }
 
+/// Whether a message has rights of its own, or the backend may be asked about it.
+fn concerns_others(message: &ClientMessage) -> bool {
+    message.wants_grant()
+        || matches!(
+            message.request,
+            Request::Join(_)
+                | Request::Register { .. }
+                | Request::Call { .. }
+                | Request::Exchange(
+                    ExchangeRequest::Open { .. } | ExchangeRequest::Subscribe { .. }
+                )
+        )
+}
+
+/// The message with the room that a lobby is to the bearer of the token.
+fn settled(mut message: ClientMessage, grant: &Result<Grant, RequestError>) -> ClientMessage {
+    if let Request::Join(join) = &mut message.request {
+        let own = grant.as_ref().ok().and_then(|grant| grant.rooms.single());
+        if let Some(room) = room_of_lobby(&join.room_id, own.as_deref()) {
+            join.room_id = room;
+        }
+    }
+    message
+}
+
 /// Asks about `message`, if it is one to ask about and there is somebody to ask.
 pub(super) fn ask(
     consult: &Arc<dyn Consult>,
     standing: impl FnOnce(Option<&str>) -> Option<(Standing, bool)>,
     message: &ClientMessage,
     grant: &Grant,
-    token: Option<&SecretString>,
     client: IpAddr,
-) -> Option<Consulting> {
-    if !consult.is_on() {
-        return None;
-    }
+) -> Option<(bool, Consulting)> {
     let (room, claimed) = match &message.request {
+        Request::Lobby => {
+            let (room, _) = lobby_room(&grant.rooms)?;
+            return ask_about_lobby(consult, standing, &room, grant, client);
+        }
         Request::Join(join) => (Some(join.room_id.as_str()), join.identity.as_deref()),
         Request::Register { identity, .. } => (None, identity.as_deref()),
+        Request::Exchange(ExchangeRequest::Open { name, .. }) => (None, name.as_deref()),
+        Request::Exchange(ExchangeRequest::Subscribe { topics, .. }) => {
+            let (standing, _) = standing(None)?;
+            let asking = ask_about_topics(consult, standing, topics, client)?;
+            return Some((false, asking));
+        }
         Request::Call { .. } => (None, None),
         _ => return None,
     };
     let (standing, room_exists) = standing(room)?;
     let request = match &message.request {
         Request::Join(join) => Consulted::Join {
-            room: &join.room_id,
+            room: room_name(&join.room_id),
             creates: !room_exists,
         },
         Request::Call { to, .. } => Consulted::Call { to },
         _ => Consulted::Register,
     };
     let chosen = claimed.filter(|_| grant.chooses_identity);
-    let own = standing.identity.clone();
-    let identity = match request {
-        Consulted::Call { .. } => own.as_deref(),
-        _ => grant.identity.as_deref().or(chosen),
+    let (own, theirs) = (standing.identity.clone(), standing.claims.clone());
+    // A call brings no token along: its rights are those of the session.
+    let (identity, claims) = match request {
+        Consulted::Call { .. } => (own.as_deref(), theirs.as_deref()),
+        _ => (
+            grant.identity.as_deref().or(chosen),
+            grant.claims.as_deref(),
+        ),
     };
-    Some(consult.ask(Inquiry {
+    let about_room = matches!(request, Consulted::Join { creates: false, .. });
+    let answer = consult.ask(Inquiry {
         request,
         standing,
         identity,
-        token: token.map(ExposeSecret::expose_secret),
+        claims,
         client,
+    });
+    Some((about_room, answer))
+}
+
+/// Asks about the room that the lobby is to a client.
+fn ask_about_lobby(
+    consult: &Arc<dyn Consult>,
+    standing: impl FnOnce(Option<&str>) -> Option<(Standing, bool)>,
+    room: &str,
+    grant: &Grant,
+    client: IpAddr,
+) -> Option<(bool, Consulting)> {
+    let (standing, exists) = standing(Some(room))?;
+    let answer = consult.ask(Inquiry {
+        request: Consulted::Join {
+            room,
+            creates: !exists,
+        },
+        standing,
+        identity: grant.identity.as_deref(),
+        claims: grant.claims.as_deref(),
+        client,
+    });
+    Some((exists, answer))
+}
+
+/// Asks about each topic as about a room, one after the other. A topic that is a room was asked about
+/// when the client joined the room.
+fn ask_about_topics(
+    consult: &Arc<dyn Consult>,
+    standing: Standing,
+    topics: &[Wish],
+    client: IpAddr,
+) -> Option<Consulting> {
+    let is_asked = |wish: &Wish| wish.room.is_none() && !wish.is_refused;
+    if !topics.iter().any(is_asked) {
+        return None;
+    }
+    let topics: Vec<_> = (topics.iter())
+        .map(|wish| is_asked(wish).then(|| Arc::clone(&wish.topic)))
+        .collect();
+    let consult = Arc::clone(consult);
+    Some(Box::pin(async move {
+        let (mut refused, mut left) = (vec![], MAX_TOPICS);
+        for topic in topics {
+            refused.push(match topic {
+                None => false,
+                Some(_) if left == 0 => true,
+                Some(topic) => {
+                    left -= 1;
+                    let asking = consult.ask(Inquiry {
+                        request: Consulted::Join {
+                            room: &topic,
+                            creates: false,
+                        },
+                        standing: standing.clone(),
+                        identity: standing.identity.as_deref(),
+                        claims: standing.claims.as_deref(),
+                        client,
+                    });
+                    matches!(asking.await, Consent::Refused(_))
+                }
+            });
+        }
+        Consent::Topics(refused)
     }))
 }
 
@@ -178,35 +320,121 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
         });
     }
 
+    /// Has the key of the message's token fetched first, where it is absent.
     fn ask_for(&mut self, message: Asked) {
-        let token = |message: &ClientMessage| message.token().or(self.token.as_ref()).cloned();
+        match message {
+            Ok(message) => match self.fetch_key(&message) {
+                Some(fetched) => self.pending = Some(Box::new(Pending::Key { message, fetched })),
+                None => self.consult(Ok(message)),
+            },
+            Err(error) => self.consult(Err(error)),
+        }
+    }
+
+    /// The lobby in which the client waits without a question.
+    pub(super) fn free_lobby(&self) -> Option<Arc<str>> {
+        let lobby = self.admission.lobby.clone();
+        lobby.filter(|_| self.backend().is_none())
+    }
+
+    fn backend(&self) -> Option<&Arc<dyn Consult>> {
+        self.settings.consult.as_ref().filter(|c| c.is_on())
+    }
+
+    /// Asks whether others may call the silent client into the lobby, before it says anything.
+    pub(super) fn ask_for_lobby(&mut self) {
+        let (Some(consult), Some(_)) = (self.backend(), &self.admission.lobby) else {
+            return;
+        };
+        let Ok(grant) = self.authorize(self.token.as_ref()) else {
+            return;
+        };
+        // The bearer of a token for rooms is called by nobody.
+        let Some((Cow::Borrowed(room), true)) = lobby_room(&grant.rooms) else {
+            return;
+        };
+        let standing = |room: Option<&str>| self.driver().standing(self.admission.conn, room);
+        let asked = ask_about_lobby(consult, standing, room, &grant, self.admission.client);
+        let answer = asked.map(|(_, answer)| answer);
+        self.pending = answer.map(|answer| Box::new(Pending::Lobby { grant, answer }));
+    }
+
+    fn wait_in_lobby(&self, mut grant: Grant, consent: Consent) {
+        let (Consent::Granted { role, metadata }, Some(lobby)) = (consent, &self.admission.lobby)
+        else {
+            return;
+        };
+        if let Some(role) = role {
+            grant.set_role(role);
+        }
+        grant.metadata = metadata.or(grant.metadata.take());
+        let (conn, lobby) = (self.admission.conn, Arc::clone(lobby));
+        self.driver()
+            .with_hub(|hub, _, _| hub.wait_in_lobby(conn, lobby, grant));
+    }
+
+    fn fetch_key(&self, message: &ClientMessage) -> Option<Fetching> {
+        let fetch = self.settings.fetch_key.as_ref()?;
+        let token = message.token().or(self.token.as_ref())?;
+        match message.wants_grant() {
+            true => fetch(token.expose_secret()),
+            false => None,
+        }
+    }
+
+    fn consult(&mut self, message: Asked) {
+        // What has no rights of its own, and what nobody is asked about, is the hub's alone.
+        if !message.as_ref().is_ok_and(concerns_others) {
+            return self.input(message, Ok(Grant::open()));
+        }
+        let consult = self.backend();
         let grant = match &message {
-            Ok(message) if message.wants_grant() => self.authorize(token(message).as_ref()),
+            Ok(message) if message.wants_grant() => {
+                let token = message.token().or(self.token.as_ref());
+                self.authorize(token).map(|mut grant| {
+                    if let (Some(_), true, Some(token)) = (consult, grant.verified, token) {
+                        grant.claims = claims(token.expose_secret()).map(Arc::new);
+                    }
+                    grant
+                })
+            }
             _ => Ok(Grant::open()),
         };
-        let out = match (&self.settings.consult, &message, &grant) {
+        let message = message.map(|message| settled(message, &grant));
+        let out = match (consult, &message, &grant) {
             (Some(consult), Ok(asked), Ok(granted)) => {
                 let standing = |room: Option<&str>| {
-                    self.driver().with_hub(|hub, _, _| {
-                        let standing = hub.standing(self.admission.conn)?;
-                        Some((standing, room.is_some_and(|room| hub.room(room).is_some())))
-                    })
+                    let (driver, conn) = (self.driver(), self.admission.conn);
+                    driver.standing(conn, room)
                 };
-                let (token, client) = (token(asked), self.admission.client);
-                ask(consult, standing, asked, granted, token.as_ref(), client)
+                ask(consult, standing, asked, granted, self.admission.client)
             }
             _ => None,
         };
         match (out, message, grant) {
-            (Some(answer), Ok(message), Ok(grant)) => {
-                self.pending = Some(Box::new(Pending {
+            (Some((about_room, answer)), Ok(message), Ok(grant)) => {
+                self.pending = Some(Box::new(Pending::Consent {
                     message,
                     grant,
+                    about_room,
                     answer,
                 }));
             }
             (_, message, grant) => self.input(message, grant),
         }
+    }
+
+    /// Whether the room of a join has ended while the question was out.
+    fn room_ended(&self, message: &ClientMessage, grant: &Grant) -> bool {
+        let room = match &message.request {
+            Request::Join(join) => Some(Cow::Borrowed(join.room_id.as_str())),
+            Request::Lobby => lobby_room(&grant.rooms).map(|(room, _)| room),
+            _ => None,
+        };
+        let Some(room) = room else { return false };
+        let (driver, conn) = (self.driver(), self.admission.conn);
+        let standing = driver.standing(conn, Some(&room));
+        standing.is_some_and(|(_, room_exists)| !room_exists)
     }
 
     fn input(&self, message: Asked, grant: Result<Grant, RequestError>) {
@@ -220,13 +448,38 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
     /// Goes on with the request whose answer has come, and with those behind it.
     pub(super) fn poll_consent(&mut self, cx: &mut Context<'_>) {
         while let Some(mut pending) = self.pending.take() {
-            let Poll::Ready(consent) = pending.answer.as_mut().poll(cx) else {
+            let ready = match &mut *pending {
+                Pending::Consent { answer, .. } | Pending::Lobby { answer, .. } => {
+                    answer.as_mut().poll(cx).map(Some)
+                }
+                Pending::Key { fetched, .. } => fetched.as_mut().poll(cx).map(|()| None),
+            };
+            let Poll::Ready(consent) = ready else {
                 self.pending = Some(pending);
                 return;
             };
-            let Pending { message, grant, .. } = *pending;
-            let (message, grant) = judged(message, grant, consent);
-            self.input(message, grant);
+            match (*pending, consent) {
+                // Who may join the room may not have been allowed to make one.
+                (
+                    Pending::Consent {
+                        message,
+                        grant,
+                        about_room: true,
+                        ..
+                    },
+                    Some(Consent::Granted { .. }),
+                ) if self.room_ended(&message, &grant) => self.consult(Ok(message)),
+                (Pending::Lobby { grant, .. }, Some(consent)) => self.wait_in_lobby(grant, consent),
+                (Pending::Lobby { .. }, None) => {}
+                (Pending::Consent { message, grant, .. }, Some(consent)) => {
+                    let (message, grant) = judged(message, grant, consent);
+                    self.input(message, grant);
+                }
+                // Whatever the fetch brought: the token is judged now.
+                (Pending::Consent { message, .. } | Pending::Key { message, .. }, _) => {
+                    self.consult(Ok(message));
+                }
+            }
             while self.pending.is_none()
                 && let Some(message) = self.deferred.pop_front()
             {

@@ -4,6 +4,7 @@ use super::super::dialect::{Closing, Dialect};
 use super::super::hub::Loss;
 use super::super::websocket::{Event, Next, Opcode, Violation};
 use super::{Carrier, Connection};
+use crate::address::shown;
 use crate::protocol::CloseCode;
 use std::future::poll_fn;
 use std::io;
@@ -23,10 +24,12 @@ const MAX_CLOSE_REASON: usize = 123;
 pub(super) enum End {
     /// The hub closed it.
     Close(Closing),
-    /// The hub has yet to hear of it; the client may still be told why.
+    /// The hub does not know of it yet; the client may still get the reason.
     Lost(Loss, Option<Closing>),
     /// The client said goodbye, maybe with a code, and waits for the same.
     Left(Option<u16>),
+    /// It stops here, to go on in another process.
+    Parked,
 }
 
 impl End {
@@ -36,7 +39,7 @@ impl End {
             Self::Close(closing) if closing.code == CloseCode::SlowConsumer => {
                 Some(Loss::Disconnected)
             }
-            Self::Close(_) => None,
+            Self::Close(_) | Self::Parked => None,
             Self::Lost(loss, _) => Some(*loss),
             Self::Left(_) => Some(Loss::Disconnected),
         }
@@ -74,20 +77,29 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
         let code = match end {
             End::Close(closing) | End::Lost(_, Some(closing)) => Some(closing.code as u16),
             End::Left(code) => *code,
-            End::Lost(_, None) => None,
+            End::Lost(_, None) | End::Parked => None,
         };
         let peer = self.sent.map(|(peer, _)| tracing::field::display(peer));
         let (sent, received) = (self.socket.traffic.sent, self.socket.traffic.received);
         let seconds = self.admission.outbox.age().as_secs();
         let client = self.admission.client;
-        tracing::debug!(%client, peer, seconds, sent, received, code, "connection closed");
+        let client = shown(client);
+        tracing::debug!(
+            client,
+            peer,
+            seconds,
+            sent,
+            received,
+            code,
+            "connection closed"
+        );
     }
 
     /// Sends the close frame, and reads on until the client has answered it: dropping a socket
     /// with unread bytes resets the connection, and the client would never learn why.
     pub(super) async fn close(&mut self, end: End) {
         let (payload, patience, answered) = match end {
-            End::Lost(_, None) => return,
+            End::Lost(_, None) | End::Parked => return,
             End::Left(code) => {
                 let code = code.map_or(vec![], |code| code.to_be_bytes().to_vec());
                 (code, CLOSE_TIMEOUT, true)
@@ -115,7 +127,10 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
             poll_fn(|cx| self.socket.poll_shutdown(cx)).await
         };
         if timeout(patience, farewell).await.is_err() {
-            tracing::debug!(client = %self.admission.client, "left without a goodbye");
+            tracing::debug!(
+                client = shown(self.admission.client),
+                "left without a goodbye"
+            );
         }
     }
 

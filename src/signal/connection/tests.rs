@@ -15,10 +15,14 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+mod parking;
+
 /// Everything of a client in flight, as if the network were free.
 const WIDE: usize = 1 << 20;
 /// Less than any frame.
 const NARROW: usize = 64;
+
+impl Carrier for DuplexStream {}
 
 struct Callbox {
     driver: Arc<Driver>,
@@ -82,6 +86,7 @@ fn settings() -> ConnectionSettings {
         max_frame: 1 << 16,
         authorize: Arc::new(|_| Ok(Grant::open())),
         consult: None,
+        fetch_key: None,
     }
 }
 
@@ -193,7 +198,7 @@ async fn a_pipe_that_stands_still_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_kicked_while_it_does_not_read_hears_of_the_kick() {
+async fn who_is_kicked_while_it_does_not_read_gets_the_kick() {
     let callbox = Callbox::new(1 << 18);
     let (mut ann, _) = callbox.join(WIDE, "").await;
     let (mut ben, joined) = callbox.join(NARROW, "").await;
@@ -398,14 +403,15 @@ async fn a_dialect_speaks_for_its_client() {
     assert_eq!(ben.next().await, Message::text("joined"));
     let newcomer = ann.until("peer-joined").await;
     assert_eq!(newcomer["peer"]["dialect"], "tutorial");
-    ben.line("what others may hear").await;
+    ben.line("what others may read").await;
     let message = ann.until("message").await;
-    assert_eq!(message["content"], "what others may hear");
+    assert_eq!(message["content"], "what others may read");
     ann.say(json!({"type": "message", "content": 1})).await;
     assert_eq!(ben.next().await, Message::text("message"));
     let counted = callbox.driver.stats().of(DialectKind::Tutorial);
     assert_eq!(counted.connections.get(), 1);
-    assert_eq!((counted.received.get(), counted.sent.get()), (3, 3));
+    // All that it sent, and all that it received: its own greeting and echo, too.
+    assert_eq!((counted.received.get(), counted.sent.get()), (3, 5));
 }
 
 #[tokio::test(start_paused = true)]
@@ -462,4 +468,33 @@ async fn where_a_token_cannot_come_later_it_is_judged_at_once() {
             break;
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sends_much_waits_for_a_link_that_is_slower_than_the_rate() {
+    let callbox = Callbox::new(1 << 18);
+    // 60 kB each 400 ms: half of a megabit for each megabit of the rate.
+    let (mut slow, _) = callbox.join(1 << 12, "").await;
+    let (mut ann, _) = callbox.join(1 << 12, "").await;
+    let attack = async {
+        for n in 0..100 {
+            let content = "x".repeat(60_000);
+            ann.say(json!({"type": "message", "content": content, "id": n.to_string()}))
+                .await;
+            ann.until("ack").await;
+        }
+    };
+    let read = async {
+        for n in 0..100 {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            let message = slow.until("message").await;
+            assert_eq!(
+                message["content"].as_str().map(str::len),
+                Some(60_000),
+                "{n}"
+            );
+        }
+    };
+    tokio::join!(attack, read);
+    assert_eq!(callbox.driver.stats().slow_consumers.get(), 0);
 }

@@ -1,14 +1,15 @@
 //! What the operator sees and does.
 
 use super::moderation::{no_such_member, no_such_room};
-use super::{ConnId, Cx, Effect, Hub, Now};
+use super::{ConnId, Cx, Effect, Hub, Notice, Now, Party};
 use crate::protocol::{
-    Body, CloseCode, LeaveReason, PeerId, PeerView, RequestError, RoomPatch, RoomView,
-    ServerMessage,
+    Body, CloseCode, DialectKind, LeaveReason, PeerId, PeerView, Report, RequestError, RoomPatch,
+    RoomView, ServerMessage,
 };
 use crate::signal::room::Room;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -19,7 +20,28 @@ pub struct RoomInfo<'a> {
     #[serde(flatten)]
     pub room: RoomView<'a>,
     /// Its members, in the order in which they came.
-    pub members: Vec<PeerView<'a>>,
+    pub members: Vec<MemberInfo<'a>>,
+}
+
+/// A member, as the admin API shows it.
+#[derive(Debug, Serialize)]
+pub struct MemberInfo<'a> {
+    /// What the other members see.
+    #[serde(flatten)]
+    pub peer: PeerView<'a>,
+    /// What it reported last of a connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<DatedReport>,
+}
+
+/// A report and when it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DatedReport {
+    /// What the member said.
+    #[serde(flatten)]
+    pub report: Report,
+    /// Unix milliseconds.
+    pub ts: u64,
 }
 
 /// Where a session is.
@@ -37,10 +59,12 @@ pub struct PeerInfo {
 pub struct Standing {
     /// Its peer id, which it has before it has a session.
     pub peer: PeerId,
-    /// Its name, once it has a session.
+    /// Its name, once it has a session, or a name of another protocol.
     pub identity: Option<String>,
     /// Its room.
     pub room: Option<Arc<str>>,
+    /// The claims of the token that gave it the session, where somebody is to be shown them.
+    pub claims: Option<Arc<serde_json::Value>>,
 }
 
 impl Hub {
@@ -50,9 +74,32 @@ impl Hub {
         let session = self.sessions.get(peer);
         Some(Standing {
             peer,
-            identity: session.map(|session| session.name(peer).into_owned()),
+            identity: session.map_or_else(
+                || self.exchange_name(conn),
+                |session| Some(session.name(peer).into_owned()),
+            ),
             room: session.and_then(|session| session.room.clone()),
+            claims: match session {
+                Some(session) => session.claims.clone(),
+                None => self
+                    .exchange
+                    .members
+                    .get(&conn)
+                    .and_then(|m| m.claims.clone()),
+            },
         })
+    }
+
+    fn exchange_name(&self, conn: ConnId) -> Option<String> {
+        let member = self.exchange.members.get(&conn)?;
+        let name = member.identity.as_deref().or(member.name.as_deref());
+        name.map(str::to_owned)
+    }
+
+    /// Whether there is that connection, of that client and dialect.
+    pub fn has_connection(&self, conn: ConnId, client: IpAddr, dialect: DialectKind) -> bool {
+        let conn = self.conns.get(&conn);
+        conn.is_some_and(|conn| (conn.client, conn.dialect) == (client, dialect))
     }
 
     /// All rooms by name, each with its count of members.
@@ -73,7 +120,11 @@ impl Hub {
         let members = room
             .members()
             .iter()
-            .map(|member| self.peer_view(member))
+            .map(|member| MemberInfo {
+                peer: self.peer_view(member),
+                report: (self.sessions.get(member.peer))
+                    .and_then(|session| session.report.as_deref().copied()),
+            })
             .collect();
         Some(RoomInfo {
             room: room.counted_view(),
@@ -146,7 +197,8 @@ impl Hub {
     ) -> Result<usize, RequestError> {
         let cx = &mut Cx { now, effects };
         // Removed first: with nobody left to tell, a room of n costs n frames and not n².
-        let room = self.rooms.remove(room).ok_or_else(no_such_room)?;
+        let room = self.remove_room(room).ok_or_else(no_such_room)?;
+        self.note_room(&room.id);
         self.members -= room.members().len();
         for member in room.members() {
             let session = self
@@ -156,10 +208,19 @@ impl Hub {
             session.room = None;
         }
         for member in room.members() {
+            let Party { peer_id, identity } = self.party(member.peer);
+            self.notice(cx, || Notice::PeerLeft {
+                room: room.id.clone(),
+                peer_id,
+                identity,
+                reason: LeaveReason::RoomClosed,
+            });
             self.send_own_leave(cx, member.peer, LeaveReason::RoomClosed);
+            self.revoke_bearer(cx, member.peer);
             let (reason, code) = (LeaveReason::RoomClosed, CloseCode::RoomClosed);
             self.evict(cx, member.peer, reason, code, "room closed");
         }
+        self.notice_room_ended(cx, &room.id, room.created_at);
         Ok(room.members().len())
     }
 
@@ -182,6 +243,42 @@ impl Hub {
         Ok(())
     }
 
+    /// Ends the sessions and connections of clients that `is_denied`.
+    pub fn drop_clients(
+        &mut self,
+        now: Now,
+        is_denied: impl Fn(IpAddr) -> bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let cx = &mut Cx { now, effects };
+        let mut denied: Vec<_> = self.conns.iter().collect();
+        denied.retain(|(_, entry)| is_denied(entry.client));
+        let mut denied: Vec<_> = denied
+            .iter()
+            .map(|(id, entry)| (**id, entry.peer))
+            .collect();
+        denied.sort_unstable();
+        for (conn, peer) in denied {
+            let (code, text) = (CloseCode::Kicked, "refused by the operator");
+            match self.sessions.get(peer).is_some() {
+                true => self.evict(cx, peer, LeaveReason::Kicked, code, text),
+                false => self.close_for_abuse(cx, conn, code, text),
+            }
+        }
+    }
+
+    /// Removes those whom a token names so.
+    pub fn remove_identity(&mut self, now: Now, name: &str, effects: &mut Vec<Effect>) {
+        let peers: Vec<_> = self.names.bearers(name).collect();
+        for peer in peers {
+            let session = self.sessions.get(peer);
+            if session.is_some_and(|session| session.bearer.as_deref() == Some(name)) {
+                let reason = "removed by the operator";
+                self.remove_member(&mut Cx { now, effects }, peer, reason);
+            }
+        }
+    }
+
     /// Revokes a session's credentials, which it may renew; returns whether there is such a
     /// session with credentials.
     pub fn revoke(&mut self, user: &str, effects: &mut Vec<Effect>) -> bool {
@@ -200,6 +297,7 @@ impl Hub {
             revoked_until,
             network: session.network,
         });
+        self.note_session(peer);
         true
     }
 }

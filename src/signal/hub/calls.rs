@@ -1,15 +1,19 @@
 //! Direct calls: ringing, answering and ending, between sessions wherever they are.
 
+mod ringing;
+
 use super::requests::{Answer, Requester};
-use super::routing::Place;
+use super::routing;
 use super::session::Session;
 use super::timers::Timer;
-use super::{Cx, Hub};
+use super::{Cx, Hub, Notice, Party};
 use crate::protocol::{
-    Body, CallId, CallSignal, ErrorCode, MessageType, PeerId, RequestError, ServerMessage,
+    Body, CallId, CallSignal, DialectKind, ErrorCode, MessageType, PeerId, RequestError,
+    ServerMessage,
 };
 use rand::RngExt;
-use std::net::IpAddr;
+use ringing::Place;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a call rings, as the protocol promises.
@@ -17,20 +21,20 @@ const RING_TIME: Duration = Duration::from_secs(45);
 /// Calls that one session may be in, and as many that it may be placing: beyond any honest use. Each
 /// kind has slots of its own, so that a device at which many ring can still place and take calls.
 const CALLS_PER_SESSION: usize = 16;
-/// Calls that one session may ring with at one device: a second one where the first was forgotten.
-const RINGING_PER_PAIR: usize = 2;
-/// Calls that may ring at one device.
-const RINGING_PER_DEVICE: usize = 64;
-/// How many of those may be of callers from one network: the other half is for everybody else.
-const RINGING_PER_NETWORK: usize = RINGING_PER_DEVICE / 2;
 /// Devices of an identity that one call rings: bounds what one message sets off.
 const DEVICES_PER_CALL: usize = 32;
+/// Devices that are looked at for that.
+const DEVICES_LOOKED_AT: usize = 1_024;
 
 /// One call.
 #[derive(Debug)]
 pub(super) struct Call {
-    caller: PeerId,
-    stage: Stage,
+    pub(super) caller: PeerId,
+    pub(super) stage: Stage,
+    /// Who that is to the application.
+    pub(super) from: Party,
+    /// Whom the call asked for.
+    pub(super) to: Arc<str>,
 }
 
 /// Calls of one session by kind, those that ring at it aside.
@@ -41,11 +45,17 @@ struct Slots {
 }
 
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// These devices ring.
     Ringing { devices: Vec<PeerId>, ends: Instant },
     /// This one took it.
-    Answered { callee: PeerId },
+    Answered {
+        callee: PeerId,
+        /// Unix milliseconds.
+        since: u64,
+        /// Who that is to the application.
+        by: Party,
+    },
 }
 
 impl Hub {
@@ -69,22 +79,45 @@ impl Hub {
         {
             return Err(RequestError::slow_down(RING_TIME));
         }
-        let mut present = self.devices(requester.peer, to).peekable();
-        if present.peek().is_none() {
+        let network = session.network;
+        let (mut is_present, mut is_allowed) = (false, false);
+        let (mut devices, mut displaced) = (vec![], vec![]);
+        let near = self.devices(requester.peer, to).take(DEVICES_LOOKED_AT);
+        for device in near {
+            if !self.can_be_called(device) {
+                continue;
+            }
+            is_present = true;
+            if !self.may_reach(requester.peer, device) {
+                continue;
+            }
+            is_allowed = true;
+            match self.place_for(device, requester.peer, network) {
+                Place::Free => {}
+                Place::Of(call) => displaced.push((call, device)),
+                Place::None => continue,
+            }
+            devices.push(device);
+            if devices.len() == DEVICES_PER_CALL {
+                break;
+            }
+        }
+        if !is_present {
             return Err(RequestError::new(
                 ErrorCode::NoSuchPeer,
                 "nobody of that name is here",
             ));
         }
-        let network = session.network;
-        let free = |device: &PeerId| {
-            self.sessions
-                .get(*device)
-                .is_some_and(|session| self.may_ring(*device, session, requester.peer, network))
-        };
-        let devices: Vec<_> = present.filter(free).take(DEVICES_PER_CALL).collect();
+        if !is_allowed {
+            self.counters.refused_calls += 1;
+            let message = "the policy of this server does not allow this call";
+            return Err(RequestError::new(ErrorCode::Forbidden, message));
+        }
         if devices.is_empty() {
             return Err(RequestError::slow_down(RING_TIME));
+        }
+        for (call, device) in displaced {
+            self.displace(cx, call, device);
         }
 
         let id = CallId::from_bits(self.rng.random());
@@ -100,11 +133,19 @@ impl Hub {
             }
         }
         let stage = Stage::Ringing { devices, ends };
+        let (from, to): (_, Arc<str>) = (self.party(requester.peer), to.into());
+        self.notice(cx, || Notice::CallStarted {
+            call_id: id,
+            from: from.clone(),
+            to: to.clone(),
+        });
         self.calls.insert(
             id,
             Call {
                 caller: requester.peer,
                 stage,
+                from,
+                to,
             },
         );
         Ok(Answer::Reply(Body::new(
@@ -131,6 +172,8 @@ impl Hub {
             id,
             Stage::Answered {
                 callee: requester.peer,
+                since: cx.now.unix_ms,
+                by: self.party(requester.peer),
             },
         );
         for other in devices
@@ -166,7 +209,7 @@ impl Hub {
             let body = self.call_body(cx, MessageType::Reject, requester, id, reason, &signal.rest);
             self.sessions.send(cx.effects, caller, body);
         }
-        self.drop_device(id, requester.peer);
+        self.drop_device(cx, id, requester.peer);
         Ok(Answer::Ack)
     }
 
@@ -188,7 +231,8 @@ impl Hub {
             signal.reason.as_deref()
         };
         let body = self.call_body(cx, MessageType::Hangup, requester, id, reason, &signal.rest);
-        for party in self.close_call(id) {
+        let why = if cancels { "cancelled" } else { "hangup" };
+        for party in self.close_call(cx, id, why) {
             if party != requester.peer {
                 self.sessions.send(cx.effects, party, body.clone());
             }
@@ -207,7 +251,7 @@ impl Hub {
         };
         match &call.stage {
             Stage::Ringing { devices, .. } if call.caller != peer && devices.len() > 1 => {
-                self.drop_device(id, peer);
+                self.drop_device(cx, id, peer);
             }
             _ => self.finish_call(cx, id, "disconnected"),
         }
@@ -222,7 +266,7 @@ impl Hub {
     ) -> Option<CallId> {
         session.calls.iter().copied().find(|id| {
             self.calls.get(id).is_some_and(|call| match call.stage {
-                Stage::Answered { callee } => {
+                Stage::Answered { callee, .. } => {
                     (call.caller, callee) == (one, other) || (call.caller, callee) == (other, one)
                 }
                 Stage::Ringing { .. } => false,
@@ -241,7 +285,14 @@ impl Hub {
         rest: &str,
     ) -> Body {
         let reason = reason.map(|text| ("reason", text));
-        self.stamped(cx, kind, requester.peer, &Place::Call(id), reason, rest)
+        self.stamped(
+            cx,
+            kind,
+            requester.peer,
+            &routing::Place::Call(id),
+            reason,
+            rest,
+        )
     }
 
     /// How many calls of each kind a session has.
@@ -257,33 +308,23 @@ impl Hub {
         slots
     }
 
-    /// Whether one more call of `caller`, which is in `network`, may ring at `device`.
-    fn may_ring(&self, device: PeerId, session: &Session, caller: PeerId, network: IpAddr) -> bool {
-        let (mut all, mut of_pair, mut of_network) = (0, 0, 0);
-        for call in session.calls.iter().filter_map(|id| self.calls.get(id)) {
-            if call.caller == device || !matches!(call.stage, Stage::Ringing { .. }) {
-                continue;
-            }
-            let from = self.sessions.get(call.caller);
-            all += 1;
-            of_pair += usize::from(call.caller == caller);
-            of_network += usize::from(from.is_some_and(|from| from.network == network));
-        }
-        all < RINGING_PER_DEVICE && of_pair < RINGING_PER_PAIR && of_network < RINGING_PER_NETWORK
-    }
-
-    /// Whom a call to that peer id or identity rings.
+    /// Whom a call to that peer id or identity rings, those of one network by turns with the others.
     fn devices(&self, caller: PeerId, to: &str) -> impl Iterator<Item = PeerId> {
         let by_id = PeerId::parse(to).filter(|peer| self.sessions.get(*peer).is_some());
         let by_name = by_id
             .is_none()
-            .then(|| self.names.bearers(to))
+            .then(|| self.names.bearers_by_turns(to))
             .into_iter()
             .flatten();
         by_id
             .into_iter()
             .chain(by_name)
             .filter(move |device| *device != caller)
+    }
+
+    fn can_be_called(&self, peer: PeerId) -> bool {
+        let session = self.sessions.get(peer);
+        session.is_some_and(|session| session.shown.is_none_or(DialectKind::can_be_called))
     }
 
     /// The call, where the asker is one of its parties.
@@ -314,7 +355,7 @@ impl Hub {
     }
 
     /// Takes one device out of a ringing call; without devices the call is over.
-    fn drop_device(&mut self, id: CallId, device: PeerId) {
+    pub(super) fn drop_device(&mut self, cx: &mut Cx<'_>, id: CallId, device: PeerId) {
         let Some(Call {
             stage: Stage::Ringing { devices, .. },
             ..
@@ -326,34 +367,64 @@ impl Hub {
         let over = devices.is_empty();
         self.unlink(id, device);
         if over {
-            self.close_call(id);
+            self.close_call(cx, id, "rejected");
         }
     }
 
     /// Ends a call, telling everyone in it.
-    fn finish_call(&mut self, cx: &mut Cx<'_>, id: CallId, reason: &'static str) {
-        for party in self.close_call(id) {
+    pub(super) fn finish_call(&mut self, cx: &mut Cx<'_>, id: CallId, reason: &'static str) {
+        for party in self.close_call(cx, id, reason) {
             self.hang_up(cx, id, party, reason);
         }
     }
 
+    /// Everyone in a call, the caller first.
+    pub(super) fn parties(call: &Call) -> impl Iterator<Item = PeerId> {
+        let others = match &call.stage {
+            Stage::Ringing { devices, .. } => devices.as_slice(),
+            Stage::Answered { callee, .. } => std::slice::from_ref(callee),
+        };
+        std::iter::once(call.caller).chain(others.iter().copied())
+    }
+
     /// Removes a call; returns who was in it, the caller first.
-    fn close_call(&mut self, id: CallId) -> Vec<PeerId> {
-        let Some(call) = self.calls.remove(&id) else {
+    pub(super) fn close_call(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: CallId,
+        reason: &'static str,
+    ) -> Vec<PeerId> {
+        let Some((call, parties)) = self.remove_call(id) else {
             return Vec::new();
         };
-        let mut parties = vec![call.caller];
-        match call.stage {
-            Stage::Ringing { devices, ends } => {
-                self.timers.cancel(ends, Timer::RingEnds(id));
-                parties.extend(devices);
+        let (answered_by, seconds) = match call.stage {
+            Stage::Ringing { .. } => (None, 0),
+            Stage::Answered { since, by, .. } => {
+                (Some(by), cx.now.unix_ms.saturating_sub(since) / 1000)
             }
-            Stage::Answered { callee } => parties.push(callee),
+        };
+        self.notice(cx, || Notice::CallEnded {
+            call_id: id,
+            from: call.from,
+            to: call.to,
+            answered_by,
+            seconds,
+            reason,
+        });
+        parties
+    }
+
+    /// Removes a call without a word; returns who was in it as well.
+    pub(super) fn remove_call(&mut self, id: CallId) -> Option<(Call, Vec<PeerId>)> {
+        let call = self.calls.remove(&id)?;
+        if let Stage::Ringing { ends, .. } = call.stage {
+            self.timers.cancel(ends, Timer::RingEnds(id));
         }
+        let parties: Vec<PeerId> = Self::parties(&call).collect();
         for party in &parties {
             self.unlink(id, *party);
         }
-        parties
+        Some((call, parties))
     }
 
     fn stop_ringing(&mut self, id: CallId, next: Stage) {
@@ -366,7 +437,13 @@ impl Hub {
     }
 
     /// Tells one party that the call is over for it, on the server's own account.
-    fn hang_up(&mut self, cx: &mut Cx<'_>, id: CallId, party: PeerId, reason: &'static str) {
+    pub(super) fn hang_up(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: CallId,
+        party: PeerId,
+        reason: &'static str,
+    ) {
         self.unlink(id, party);
         let hangup = ServerMessage::Hangup {
             call_id: id,

@@ -48,7 +48,7 @@ impl Hub {
                 let message = "the id differs from the identity in the token";
                 return refused(ErrorCode::Forbidden, message);
             }
-            // Whoever has a token of that identity is that identity.
+            // A client with a token of that identity is that identity.
             (Takeover::Shared, Some(_)) => 0,
             (Takeover::Shared, None) if !member.chooses_identity => {
                 return refused(ErrorCode::Forbidden, "the token has no `sub`");
@@ -160,7 +160,7 @@ impl Hub {
         &mut self,
         cx: &mut Cx<'_>,
         requester: &Requester,
-        to: &str,
+        to: Arc<str>,
         message: Arc<Addressed>,
         parks: bool,
     ) -> Result<(), RequestError> {
@@ -169,19 +169,28 @@ impl Hub {
             let message = "the connection has no name";
             return Err(RequestError::new(ErrorCode::NotInRoom, message));
         };
-        if !is_name(to) {
+        if !is_name(&to) {
             return Ok(());
         }
-        let entry = &self.conns[&conn];
-        let name: Name = (entry.dialect, to.into());
-        if let Some(holder) = self.exchange.registry.holder(&name) {
-            self.send_event(cx, holder, Event::Addressed { from, message });
-            return Ok(());
+        let name: Name = (self.conns[&conn].dialect, to);
+        let holder = self.exchange.registry.holder(&name);
+        let may = self.may_send(requester, || message.cost()).is_ok()
+            && self.may_reach_name(requester, &from, &name.1, holder);
+        match holder {
+            Some(holder) if may => {
+                self.send_event(cx, holder, Event::Addressed { from, message });
+                return Ok(());
+            }
+            _ if !parks => return Ok(()),
+            _ if !may => {
+                // As if nobody had the name.
+                let (name, own) = (name.1, from);
+                self.tell(cx, conn, ExchangeReply::Absent { name, own });
+                return Ok(());
+            }
+            _ => {}
         }
-        if !parks {
-            return Ok(());
-        }
-        let sender = (conn, network_of(entry.client));
+        let sender = (conn, network_of(self.conns[&conn].client));
         let now = cx.now.instant;
         let parked = &mut self.exchange.parked;
         match parked.park(now, &name, sender, Arc::clone(&from), message) {

@@ -1,5 +1,5 @@
-//! Notices when the wall clock is set: credentials are dated by it, and clients hold ones that are
-//! dead, or soon will be.
+//! Notices when the wall clock is set: credentials and tokens are dated by it. Clients hold credentials
+//! that are dead, or soon will be, and tokens end at another time than it seemed.
 
 use super::timers::Timer;
 use super::{Cx, Hub, Now};
@@ -17,8 +17,8 @@ const SPREAD: Duration = Duration::from_micros(100);
 /// Both clocks at the last look, and when the next one is due.
 #[derive(Debug, Default)]
 pub(super) struct Clocks {
-    last: Option<(Instant, u64)>,
-    due: Option<Instant>,
+    pub(super) last: Option<(Instant, u64)>,
+    pub(super) due: Option<Instant>,
 }
 
 impl Clocks {
@@ -34,7 +34,8 @@ impl Clocks {
 }
 
 impl Hub {
-    /// Compares the clocks; after a step every session's credentials are renewed shortly.
+    /// Compares the clocks; after a step every session's credentials are renewed shortly, and what ends
+    /// with its token does so by the new time.
     pub(super) fn look_at_clock(&mut self, now: Now) {
         if self.clocks.stepped(now) {
             self.counters.clock_steps += 1;
@@ -43,7 +44,37 @@ impl Hub {
                 self.set_refresh(peer, at);
                 at += SPREAD;
             }
+            let members = self.exchange.members.iter_mut();
+            let mut minted: Vec<_> = members
+                .filter_map(|(conn, member)| Some((*conn, member.minted.as_mut()?)))
+                .collect();
+            minted.sort_unstable_by_key(|(conn, _)| *conn);
+            for (conn, (_, refresh)) in minted {
+                self.timers.cancel(*refresh, Timer::RefreshMember(conn));
+                *refresh = at;
+                self.timers.set(at, Timer::RefreshMember(conn));
+                at += SPREAD;
+            }
+            let sessions = self.sessions.iter();
+            let ends: Vec<_> = sessions
+                .filter_map(|(peer, session)| Some((peer, session.ends?.0)))
+                .collect();
+            for (peer, ends) in ends {
+                self.end_with_token(now, peer, ends);
+            }
+            let members = self.exchange.members.iter();
+            let ends: Vec<_> = members
+                .filter_map(|(conn, member)| Some((*conn, member.ends?.0)))
+                .collect();
+            for (conn, ends) in ends {
+                self.end_member_with_token(now, conn, ends);
+            }
         }
+    }
+
+    /// Whether anybody may have credentials, which the wall clock dates.
+    pub(super) fn has_dated(&self) -> bool {
+        self.sessions.len() > 0 || !self.exchange.members.is_empty()
     }
 
     /// Has the clocks looked at from now on, while there are sessions.
@@ -58,7 +89,9 @@ impl Hub {
     /// The look itself is at the beginning of every input.
     pub(super) fn clock_looked_at(&mut self, cx: &Cx<'_>) {
         self.clocks.due = None;
-        self.watch_clock(cx);
+        if self.has_dated() {
+            self.watch_clock(cx);
+        }
     }
 
     /// Nobody is left whose credentials matter.

@@ -56,6 +56,7 @@ impl Hub {
             session.minted = session.minted.max(Some(servers.expires_at));
             let refresh = cx.now.instant + Duration::from_secs(servers.ttl.max(1)) * 3 / 4;
             self.set_refresh(peer, refresh);
+            self.note_session(peer);
             self.watch_clock(cx);
         }
         Ice { servers, policy }

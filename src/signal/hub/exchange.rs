@@ -3,20 +3,22 @@
 //! Such a connection has no session: nothing is kept for it, and all it holds goes with it.
 
 use super::interface::{ConnId, Effect, Event};
+use super::invites::void;
 use super::parked::Parked;
 use super::rate::{Bucket, Verdict};
 use super::registry::{Name, Registry};
 use super::requests::{Answer, Requester};
+use super::session::Conn;
 use super::timers::Timer;
-use super::topics::Topics;
-use super::{Cx, Hub};
-use crate::auth::{Grant, RoomScope};
+use super::topics::{Subscriber, Topics};
+use super::{Cx, Hub, Now};
+use crate::auth::{Grant, Role, RoomScope};
 use crate::network::network_of;
 use crate::protocol::{
-    CloseCode, Denied, DialectKind, ErrorCode, ExchangeReply, ExchangeRequest, MAX_TOPIC, PeerId,
-    Publication, RequestError, Wish,
+    CloseCode, Denied, DialectKind, ErrorCode, ExchangeReply, ExchangeRequest, MAX_TOPIC,
+    MessageType, PeerId, Publication, RequestError, Wish,
 };
-use std::collections::HashMap;
+use crate::signal::id_map::IdMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +31,7 @@ const DELIVERIES_PER_MESSAGE: u32 = 20;
 /// Everything of dialects with topics and names.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
-    pub(super) members: HashMap<ConnId, Member>,
+    pub(super) members: IdMap<ConnId, Member>,
     pub(super) topics: Topics,
     pub(super) registry: Registry,
     pub(super) parked: Parked,
@@ -38,23 +40,47 @@ pub(super) struct Exchange {
 /// A connection that presented its rights.
 #[derive(Debug)]
 pub(super) struct Member {
-    rooms: RoomScope,
-    network: IpAddr,
+    pub(super) rooms: RoomScope,
+    pub(super) network: IpAddr,
     pub(super) may_call: bool,
     pub(super) identity: Option<Arc<str>>,
     pub(super) chooses_identity: bool,
+    /// The role that its token gives.
+    pub(super) role: Option<Role>,
+    /// The `team` claim of its token.
+    pub(super) team: Option<Arc<str>>,
+    /// The claims of its token, where the operator's backend is asked.
+    pub(super) claims: Option<Arc<serde_json::Value>>,
+    /// Whether it came by an invitation, which is for its room and for no topic beside it.
+    pub(super) is_invited: bool,
+    /// Whether its token lets it subscribe.
+    pub(super) may_subscribe: bool,
     /// What others reach it by; kept when the name is taken over, as the client may still speak.
     pub(super) name: Option<Arc<str>>,
     /// What it has, or had, in the registry.
     pub(super) holds: Option<Name>,
     /// What it waits for.
     pub(super) wants: Option<Name>,
-    will: Option<Arc<Publication>>,
-    deliveries: Bucket,
+    pub(super) will: Option<Arc<Publication>>,
+    pub(super) deliveries: Bucket,
     /// The highest expiry of its TURN credentials, and when they are to be renewed.
-    minted: Option<(u64, Instant)>,
+    pub(super) minted: Option<(u64, Instant)>,
     /// When its token ends, Unix seconds, and the timer for that.
-    ends: Option<(u64, Instant)>,
+    pub(super) ends: Option<(u64, Instant)>,
+}
+
+impl Exchange {
+    /// Whether a connection is somebody to others: by a topic, by a name, or as a client of MQTT, which
+    /// may do nothing but publish now and then.
+    pub(super) fn has_entered(&self, conn: ConnId, dialect: DialectKind) -> bool {
+        let Some(member) = self.members.get(&conn) else {
+            return false;
+        };
+        dialect == DialectKind::Mqtt
+            || member.holds.is_some()
+            || member.wants.is_some()
+            || self.topics.count_of(conn) > 0
+    }
 }
 
 impl Hub {
@@ -67,8 +93,14 @@ impl Hub {
     ) -> Result<Answer, RequestError> {
         let conn = requester.conn;
         if let ExchangeRequest::Open { .. } = request {
-            self.open_exchange(cx, conn, grant?);
-            self.tell(cx, conn, ExchangeReply::Opened);
+            match grant.and_then(|grant| self.open_exchange(cx, conn, grant)) {
+                Ok(()) => self.tell(cx, conn, ExchangeReply::Opened),
+                Err(refusal) => self.not_opened(cx, requester, refusal)?,
+            }
+            return Ok(Answer::Sent);
+        }
+        if let ExchangeRequest::Idle | ExchangeRequest::Alive = request {
+            // The limits have been charged for it, in every state of the connection.
             return Ok(Answer::Sent);
         }
         if !self.exchange.members.contains_key(&conn) {
@@ -76,12 +108,13 @@ impl Hub {
             return Err(RequestError::new(ErrorCode::Unauthorized, message));
         }
         match request {
-            ExchangeRequest::Open { .. } | ExchangeRequest::Idle => {}
+            ExchangeRequest::Open { .. } | ExchangeRequest::Idle | ExchangeRequest::Alive => {}
             ExchangeRequest::Subscribe { id, topics } => {
                 let codes = topics
                     .iter()
                     .map(|wish| self.subscribe_topic(requester, wish));
-                let codes = codes.collect();
+                let codes: Vec<_> = codes.collect();
+                self.note_refused(cx, conn, id, &codes);
                 self.answer(cx, conn, id, ExchangeReply::Subscribed { id, codes });
             }
             ExchangeRequest::Unsubscribe { id, topics } => {
@@ -91,7 +124,8 @@ impl Hub {
                 self.answer(cx, conn, id, ExchangeReply::Unsubscribed { id, found });
             }
             ExchangeRequest::Publish { id, publication } => {
-                let clients = self.publish(cx, conn, &publication);
+                let clients = self.publish(cx, requester, &publication);
+                self.counters.refused_publications += u64::from(clients.is_err());
                 self.answer(cx, conn, id, ExchangeReply::Published { id, clients });
             }
             ExchangeRequest::Will(will) => self.member(conn).will = will,
@@ -102,16 +136,24 @@ impl Hub {
             } => self.claim(cx, requester, name, proof, takeover)?,
             ExchangeRequest::Release => self.release_name(cx, conn),
             ExchangeRequest::Send { to, message, parks } => {
-                self.send_to_name(cx, requester, &to, message, parks)?;
+                self.send_to_name(cx, requester, to, message, parks)?;
             }
             ExchangeRequest::Ice => self.mint_for_member(cx, conn),
         }
         Ok(Answer::Sent)
     }
 
-    fn open_exchange(&mut self, cx: &Cx<'_>, conn: ConnId, grant: Grant) {
+    fn open_exchange(
+        &mut self,
+        cx: &Cx<'_>,
+        conn: ConnId,
+        grant: Grant,
+    ) -> Result<(), RequestError> {
+        if !self.holds(&grant, grant.rooms.exact()) {
+            return Err(void());
+        }
         let Some(entry) = self.conns.get_mut(&conn) else {
-            return;
+            return Ok(());
         };
         if let Some(deadline) = entry.deadline.take() {
             self.timers.cancel(deadline, Timer::JoinDeadline(conn));
@@ -122,6 +164,13 @@ impl Hub {
             may_call: grant.call,
             identity: grant.identity.map(Arc::from),
             chooses_identity: grant.chooses_identity,
+            role: grant
+                .role_for
+                .map_or(grant.role, |(_, elsewhere)| Some(elsewhere)),
+            team: grant.team.map(Arc::from),
+            claims: grant.claims,
+            is_invited: grant.invite.is_some(),
+            may_subscribe: grant.subscribe,
             name: None,
             holds: None,
             wants: None,
@@ -131,16 +180,34 @@ impl Hub {
             ends: None,
         });
         if let Some(ends) = grant.ends {
-            self.end_member_with_token(cx, conn, ends);
+            self.end_member_with_token(cx.now, conn, ends);
         }
+        Ok(())
+    }
+
+    /// Ends a connection that is not let in. Where its token is at fault, its request ends it.
+    fn not_opened(
+        &mut self,
+        cx: &mut Cx<'_>,
+        requester: &Requester,
+        refusal: RequestError,
+    ) -> Result<(), RequestError> {
+        let code = match refusal.code {
+            ErrorCode::Unauthorized | ErrorCode::TokenExpired => return Err(refusal),
+            ErrorCode::RateLimited => CloseCode::RateLimited,
+            _ => CloseCode::Unauthorized,
+        };
+        self.refuse(cx, requester.conn, &refusal, requester.id());
+        self.close_for_abuse(cx, requester.conn, code, "the connection is refused");
+        Ok(())
     }
 
     /// Sets the timer for the end of a connection's token.
-    fn end_member_with_token(&mut self, cx: &Cx<'_>, conn: ConnId, ends: u64) {
-        let left = ends.saturating_mul(1000).saturating_sub(cx.now.unix_ms);
+    pub(super) fn end_member_with_token(&mut self, now: Now, conn: ConnId, ends: u64) {
+        let left = ends.saturating_mul(1000).saturating_sub(now.unix_ms);
         // A timer beyond a year would only outlive the process.
         let left = Duration::from_millis(left).min(Duration::from_secs(365 * 24 * 3600));
-        let at = cx.now.instant + left;
+        let at = now.instant + left;
         let before = self.member(conn).ends.replace((ends, at));
         if let Some((_, before)) = before {
             self.timers.cancel(before, Timer::MemberEnds(conn));
@@ -152,7 +219,7 @@ impl Hub {
         let ends = self.member(conn).ends.map_or(0, |(ends, _)| ends);
         if cx.now.unix_ms / 1000 < ends {
             // The wall clock was set back.
-            return self.end_member_with_token(cx, conn, ends);
+            return self.end_member_with_token(cx.now, conn, ends);
         }
         let reason = "the connection ends with its token";
         let refusal = RequestError::new(ErrorCode::TokenExpired, reason);
@@ -165,7 +232,7 @@ impl Hub {
         if wish.topic.is_empty() || wish.topic.len() > MAX_TOPIC {
             return Err(Denied::Full);
         }
-        if !self.member(conn).rooms.allows(&wish.topic) {
+        if wish.is_refused || !self.may_subscribe_topic(requester, wish) {
             return Err(Denied::Forbidden);
         }
         let entry = &self.conns[&conn];
@@ -176,23 +243,81 @@ impl Hub {
         Ok(wish.options.qos)
     }
 
+    /// Counts subscriptions that were refused. Where the protocol has no words for it, the operator
+    /// is the only one who learns that there was no place.
+    fn note_refused(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        id: u16,
+        codes: &[Result<u8, Denied>],
+    ) {
+        let refused = codes.iter().filter(|code| code.is_err()).count();
+        self.counters.refused_subscriptions += refused as u64;
+        if id == 0 && codes.contains(&Err(Denied::Full)) {
+            let dialect = self.conns[&conn].dialect;
+            cx.effects.push(Effect::NoTopic { dialect });
+        }
+    }
+
+    fn may_subscribe_topic(&self, requester: &Requester, wish: &Wish) -> bool {
+        let member = &self.exchange.members[&requester.conn];
+        if !member.may_subscribe {
+            return false;
+        }
+        let Some(room) = wish.room.as_deref() else {
+            return !member.is_invited && member.rooms.allows(&wish.topic);
+        };
+        self.is_in_room(requester.conn, room) && member.rooms.allows(room)
+    }
+
+    /// Whether the session of a connection is in a room. What is at another node is known to the
+    /// dialect: it has seen `joined`.
+    fn is_in_room(&self, conn: ConnId, room: &str) -> bool {
+        self.conns.get(&conn).is_some_and(|entry| {
+            let session = self.sessions.get(entry.peer);
+            entry.elsewhere || session.is_some_and(|session| session.room.as_deref() == Some(room))
+        })
+    }
+
+    /// Whether a connection may publish, as far as its rights go.
+    fn may_publish(&self, conn: ConnId, publication: &Publication) -> bool {
+        let member = &self.exchange.members[&conn];
+        match &publication.room {
+            None => !member.is_invited && member.rooms.allows(&publication.topic),
+            // Who has subscribed the topic of a room is a member of the room.
+            Some(room) => {
+                let has_topic = self.exchange.topics.has(conn, &publication.topic);
+                member.rooms.allows(room) && (has_topic || self.is_in_room(conn, room))
+            }
+        }
+    }
+
     /// Sends to the subscribers of a topic; how many there are.
     fn publish(
         &mut self,
         cx: &mut Cx<'_>,
-        conn: ConnId,
+        requester: &Requester,
         publication: &Arc<Publication>,
     ) -> Result<u32, Denied> {
+        let conn = requester.conn;
         let realm = self.conns[&conn].dialect;
-        let member = self.member(conn);
-        if !member.rooms.allows(&publication.topic) {
+        if !self.may_publish(conn, publication) {
             return Err(Denied::Forbidden);
         }
-        let subscribers = self.exchange.topics.subscribers(realm, &publication.topic);
+        self.may_send(requester, || publication.payload.len())
+            .map_err(|_| Denied::Forbidden)?;
+        let Exchange {
+            members, topics, ..
+        } = &mut self.exchange;
+        let member = members.get_mut(&conn).expect("the connection is a member");
+        let subscribers = topics.subscribers(realm, &publication.topic);
         let clients = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
         let rate = self.settings.rate.saturating_mul(DELIVERIES_PER_MESSAGE);
-        let deliveries = &mut self.member(conn).deliveries;
-        match deliveries.charge_many(cx.now.instant, rate, clients) {
+        // All other nodes together cost as much as one subscriber here.
+        let costs = clients.saturating_add(self.cluster.is_some().into());
+        let charged = member.deliveries.charge_many(cx.now.instant, rate, costs);
+        match charged {
             Verdict::Pass => {}
             Verdict::Wait(_) => return Err(Denied::TooFast),
             Verdict::Abuse => {
@@ -200,37 +325,22 @@ impl Hub {
                 return Err(Denied::TooFast);
             }
         }
-        self.deliver(cx, realm, Some(conn), publication);
+        deliver(cx, &self.conns, subscribers, Some(conn), publication);
+        self.note_published(realm, publication);
         Ok(clients)
     }
 
-    fn deliver(
+    /// Delivers what was published at another node.
+    pub fn published_elsewhere(
         &mut self,
-        cx: &mut Cx<'_>,
+        now: Now,
         realm: DialectKind,
-        from: Option<ConnId>,
         publication: &Arc<Publication>,
+        effects: &mut Vec<Effect>,
     ) {
         let subscribers = self.exchange.topics.subscribers(realm, &publication.topic);
-        let clients = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
-        for subscriber in subscribers {
-            if subscriber.options.no_local && Some(subscriber.conn) == from {
-                continue;
-            }
-            let Some(entry) = self.conns.get(&subscriber.conn) else {
-                continue;
-            };
-            cx.effects.push(Effect::Send {
-                conn: subscriber.conn,
-                peer: entry.peer,
-                seq: None,
-                event: Event::Published {
-                    publication: Arc::clone(publication),
-                    clients,
-                    qos: publication.qos.min(subscriber.options.qos),
-                },
-            });
-        }
+        let cx = &mut Cx { now, effects };
+        deliver(cx, &self.conns, subscribers, None, publication);
     }
 
     /// Mints credentials for the connection's peer and sets the time of their renewal.
@@ -261,6 +371,8 @@ impl Hub {
         if !self.exchange.members.contains_key(&conn) {
             return;
         }
+        let will = self.member(conn).will.take();
+        let will = will.filter(|will| self.may_publish(conn, will));
         self.exchange.topics.remove(conn);
         if let Some(name) = self.member(conn).wants.take()
             && let Some(contest) = self.exchange.registry.withdraw(&name, conn)
@@ -285,11 +397,16 @@ impl Hub {
                 });
             }
         }
-        if let Some(will) = member.will
+        if let Some(will) = will
             && self.draining.is_none()
-            && member.rooms.allows(&will.topic)
+            && self
+                .may_say(member.role, MessageType::Message, || will.payload.len())
+                .is_ok()
         {
-            self.deliver(cx, DialectKind::Mqtt, None, &will);
+            let topics = &self.exchange.topics;
+            let subscribers = topics.subscribers(DialectKind::Mqtt, &will.topic);
+            deliver(cx, &self.conns, subscribers, None, &will);
+            self.note_published(DialectKind::Mqtt, &will);
         }
     }
 
@@ -318,5 +435,34 @@ impl Hub {
     pub(super) fn member(&mut self, conn: ConnId) -> &mut Member {
         let members = &mut self.exchange.members;
         members.get_mut(&conn).expect("the connection is a member")
+    }
+}
+
+/// Sends to the subscribers of a topic.
+fn deliver(
+    cx: &mut Cx<'_>,
+    conns: &IdMap<ConnId, Conn>,
+    subscribers: &[Subscriber],
+    from: Option<ConnId>,
+    publication: &Arc<Publication>,
+) {
+    let clients = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
+    for subscriber in subscribers {
+        if subscriber.options.no_local && Some(subscriber.conn) == from {
+            continue;
+        }
+        let Some(entry) = conns.get(&subscriber.conn) else {
+            continue;
+        };
+        cx.effects.push(Effect::Send {
+            conn: subscriber.conn,
+            peer: entry.peer,
+            seq: None,
+            event: Event::Published {
+                publication: Arc::clone(publication),
+                clients,
+                qos: publication.qos.min(subscriber.options.qos),
+            },
+        });
     }
 }

@@ -79,6 +79,10 @@ pub fn fuzz(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
+    // What is not a message reaches nobody, whatever the call's id is.
+    if parse(&text.replace("CALLID", &"A".repeat(22))).is_err() {
+        return;
+    }
     let ice = IceIssuer {
         stun_urls: vec![],
         turn_urls: vec![],
@@ -129,11 +133,15 @@ pub fn fuzz(bytes: &[u8]) {
 
 fn judge(sent: &str, frame: &str) {
     let Object(got) = serde_json::from_str(frame).expect("a frame is JSON");
+    let folded_names: Vec<String> = got.iter().map(|(name, _)| folded(name)).collect();
     let value = |name: &str| {
         let mut alike = got
             .iter()
-            .filter(|(other, _)| folded(other) == folded(name));
-        let first = alike.next().map(|(other, raw)| (other.as_str(), raw.get()));
+            .zip(&folded_names)
+            .filter(|(_, other)| **other == folded(name));
+        let first = alike
+            .next()
+            .map(|((other, raw), _)| (other.as_str(), raw.get()));
         assert!(alike.next().is_none(), "{name} stands twice: {frame}");
         first
     };
@@ -179,8 +187,12 @@ fn judge(sent: &str, frame: &str) {
     assert!(deepest(frame) <= MAX_DEPTH, "{frame}");
 }
 
-/// Case taken away by a longer way than the one under test.
+/// Case taken away by a longer way than the one under test, but for names in ASCII, of which that
+/// way makes the same.
 fn folded(name: &str) -> String {
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
     name.chars()
         .flat_map(char::to_uppercase)
         .flat_map(char::to_lowercase)

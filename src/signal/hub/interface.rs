@@ -1,10 +1,13 @@
 //! What the hub and its shell say to each other.
 
+use super::notice::Notice;
+use super::rules::Policy;
 use crate::auth::Grant;
 use crate::protocol::{
     Addressed, Body, ClientMessage, CloseCode, DialectKind, ExchangeReply, FrameError, FrameType,
     PeerId, Publication, Report, RequestError,
 };
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -94,7 +97,7 @@ pub enum Loss {
 
 /// What the hub has for a client. The client's connection puts it into the words of its protocol;
 /// whatever is large is shared by all receivers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// A frame of the native protocol, which other dialects read too.
     Native(Body),
@@ -164,6 +167,13 @@ pub enum Effect {
     },
     /// Counts how a connection between peers went.
     Report(Report),
+    /// Tells the application's backend and the operator; none where nobody listens.
+    Notice(Box<Notice>),
+    /// Tells the operator that a client found no place in a topic, of which its protocol cannot tell it.
+    NoTopic {
+        /// The protocol.
+        dialect: DialectKind,
+    },
     /// Reads nothing more from the socket until then: its client has sent others enough for now.
     Hold {
         /// Which.
@@ -207,9 +217,9 @@ pub struct Settings {
     pub max_rooms: usize,
     /// Sessions at most, those away included.
     pub max_sessions: usize,
-    /// Sessions of one network ([`network_of`](crate::network::network_of)) at most, those away included: connections are
-    /// counted by the shell, but a session outlives its connection.
-    pub sessions_per_network: usize,
+    /// Sessions of one network ([`NetworkCounts`](crate::network::NetworkCounts)) at most, those away
+    /// included: connections are counted by the shell, but a session outlives its connection.
+    pub sessions_per_network: u32,
     /// Direct calls at most, ringing or answered.
     pub max_calls: usize,
     /// What a second session of an identity in a room does.
@@ -238,6 +248,8 @@ pub struct Settings {
     pub byte_rate: u64,
     /// Bytes that it may send at once.
     pub byte_burst: u64,
+    /// What members may send, and whom they may call.
+    pub policy: Policy,
 }
 
 impl Default for Settings {
@@ -261,6 +273,7 @@ impl Default for Settings {
             invite_tokens: true,
             byte_rate: 256 * 1024,
             byte_burst: 128 * 1024,
+            policy: Policy::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! removed. They are kept with their room and end with it.
 
 use super::requests::{Answer, Requester};
-use super::{Cx, Hub};
+use super::{Cx, DatedReport, Hub, Notice, Party};
 use crate::auth::{Grant, Invitation, InviteKeys, Role, page_link};
 use crate::protocol::{
     Body, ErrorCode, InviteRequest, PeerId, Report, RequestError, ServerMessage,
@@ -29,7 +29,7 @@ impl Hub {
         let expires_at = now + asked.ttl;
         let link = |token| page_link(&self.settings.page, &room_id, token);
         if !self.settings.invite_tokens {
-            // In open mode whoever has the link may come in.
+            // In open mode everybody with the link may enter.
             let (token, url) = (None, &*link(None));
             let invited = ServerMessage::Invited {
                 token,
@@ -66,6 +66,7 @@ impl Hub {
                 uses: asked.uses,
             },
         );
+        self.note_room(&room_id);
         let invited = ServerMessage::Invited {
             token: Some(&token),
             url: &url,
@@ -89,10 +90,7 @@ impl Hub {
         let invite = self.rooms.get(room).and_then(|room| room.invites.get(id));
         match invite {
             Some(invite) if invite.uses != Some(0) => Ok(Some(invite)),
-            _ => Err(RequestError::new(
-                ErrorCode::Unauthorized,
-                "the invitation is void: it is used up, its host was removed, or the room has ended",
-            )),
+            _ => Err(void()),
         }
     }
 
@@ -109,6 +107,8 @@ impl Hub {
             && let Some(uses) = &mut invite.uses
         {
             *uses = uses.saturating_sub(1);
+            let id = room.id.clone();
+            self.note_room(&id);
         }
     }
 
@@ -116,6 +116,8 @@ impl Hub {
     pub(super) fn void_invitations(&mut self, room: &str, host: PeerId) {
         if let Some(room) = self.rooms.get_mut(room) {
             room.invites.retain(|_, invite| invite.by != host);
+            let id = room.id.clone();
+            self.note_room(&id);
         }
     }
 
@@ -125,8 +127,27 @@ impl Hub {
         requester: &Requester,
         report: Report,
     ) -> Result<Answer, RequestError> {
-        self.session(requester)?;
+        let room = self.session(requester)?.room.clone();
+        if let Some(session) = self.sessions.get_mut(requester.peer) {
+            let ts = cx.now.unix_ms;
+            session.report = Some(Box::new(DatedReport { report, ts }));
+        }
         cx.effects.push(Effect::Report(report));
+        let Party { peer_id, identity } = self.party(requester.peer);
+        self.notice(cx, || Notice::Report {
+            peer_id,
+            identity,
+            room,
+            report,
+        });
         Ok(Answer::Ack)
     }
+}
+
+/// Refuses an invitation that does not hold any more.
+pub(super) fn void() -> RequestError {
+    RequestError::new(
+        ErrorCode::Unauthorized,
+        "the invitation is void: it is used up, its host was removed, or the room has ended",
+    )
 }

@@ -1,20 +1,22 @@
 //! Coming and going: register, join, leave, and the end of a session for whatever reason.
 
-use super::moderation::no_relay;
+use super::metadata;
+use super::moderation::{cannot_be_filtered, no_relay};
 use super::requests::{Answer, Requester};
 use super::ring::Ring;
 use super::session::{Link, Session};
 use super::timers::Timer;
-use super::{Cx, Effect, Event, Hub};
+use super::{Cx, Effect, Event, Hub, Notice, Now};
 use crate::auth::{Grant, Role};
 use crate::network::network_of;
 use crate::protocol::{
     Body, CloseCode, ErrorCode, Join, LeaveReason, PeerId, RequestError, ResumeToken, RoomPatch,
-    ServerMessage,
+    ServerMessage, room_name,
 };
 use crate::signal::room::Room;
 use rand::RngExt;
 use serde_json::value::RawValue;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,11 +75,16 @@ impl Hub {
         grant: Result<Grant, RequestError>,
     ) -> Result<Answer, RequestError> {
         let grant = self.check_capacity(requester, grant)?;
-        if !grant.rooms.allows(&join.room_id) {
+        if !grant.rooms.allows(room_name(&join.room_id)) {
             return Err(RequestError::new(
                 ErrorCode::Forbidden,
                 "the token is not for this room",
             ));
+        }
+        let dialect = self.conns[&requester.conn].dialect;
+        let room = self.rooms.get(join.room_id.as_str());
+        if room.is_some_and(|room| room.relay_only) && !dialect.can_be_filtered() {
+            return Err(cannot_be_filtered());
         }
         let before = || {
             self.sessions
@@ -87,6 +94,7 @@ impl Hub {
                 .map(str::to_owned)
         };
         let mut grant = grant;
+        grant.role = grant.role_in(room_name(&join.room_id));
         let invite = self.invitation(&join.room_id, &grant)?;
         // No host gives more than it has: one without a token makes hosts of its own kind.
         let becomes_host =
@@ -106,20 +114,27 @@ impl Hub {
             &namesakes,
         )?;
         let rules_new_room = matches!(grant.role, None | Some(Role::Host));
+        let metadata = metadata::merged(join.metadata, grant.metadata.as_ref())?;
         let wants_relay = rules_new_room && join.create.relay_only == Some(true);
         if creates && wants_relay && !self.ice.has_relay() {
             return Err(no_relay());
         }
 
         let (older, left) = self.supersede(cx, requester.peer);
-        if let Some(room) = left.filter(|room| *room.id == *join.room_id) {
+        match left {
             // Its only member comes back to it.
-            self.rooms.insert(room.id.clone(), room);
+            Some(room) if *room.id == *join.room_id => {
+                self.insert_room(room);
+            }
+            Some(room) => self.notice_room_ended(cx, &room.id, room.created_at),
+            None => {}
         }
-        let room = self.add_member(cx, requester.peer, join.room_id, join.create, grant.role);
+        let network = network_of(self.conns[&requester.conn].client);
+        let newcomer = (requester.peer, network);
+        let room = self.add_member(cx, newcomer, join.room_id, join.create, grant.role);
         self.use_invitation(&room, &grant);
         if becomes_host && let Some(room) = self.rooms.get_mut(&room) {
-            // A newcomer is no room's last host.
+            // A newcomer is not the last host of a room.
             let _ = room.set_role(requester.peer, Role::Host);
         }
         // Seated first, so that the room outlives its only member's replacement.
@@ -132,12 +147,6 @@ impl Hub {
                 "replaced",
             );
         }
-        let metadata = join.metadata.or_else(|| {
-            grant
-                .metadata
-                .as_ref()
-                .and_then(|value| serde_json::value::to_raw_value(value).ok())
-        });
         let profile = Profile {
             identity,
             room: Some(room.clone()),
@@ -148,7 +157,7 @@ impl Hub {
 
         let member = self.rooms[&room]
             .member(requester.peer)
-            .expect("the newcomer is seated");
+            .expect("the newcomer is a member");
         let peer = self.peer_view(member);
         let identity = peer.identity.clone();
         let body = Body::new(
@@ -160,6 +169,7 @@ impl Hub {
             None,
         );
         self.broadcast(cx, &room, Some(requester.peer), &body);
+        self.notice_joined(cx, &room, requester.peer);
         Ok(Answer::Sent)
     }
 
@@ -185,13 +195,14 @@ impl Hub {
     }
 
     /// Ends a session and tells everyone concerned; the client itself is told by the caller.
-    /// Returns the room if it ends as well.
-    pub(super) fn end(
-        &mut self,
-        cx: &mut Cx<'_>,
-        peer: PeerId,
-        reason: LeaveReason,
-    ) -> Option<Room> {
+    pub(super) fn end(&mut self, cx: &mut Cx<'_>, peer: PeerId, reason: LeaveReason) {
+        if let Some(room) = self.end_session(cx, peer, reason) {
+            self.notice_room_ended(cx, &room.id, room.created_at);
+        }
+    }
+
+    /// As [`Self::end`]. Returns the room if it ends as well: the caller says so, or fills it again.
+    fn end_session(&mut self, cx: &mut Cx<'_>, peer: PeerId, reason: LeaveReason) -> Option<Room> {
         let session = self.close_session(peer)?;
         match session.link {
             Link::Online(conn) => {
@@ -231,6 +242,7 @@ impl Hub {
         text: &'static str,
     ) {
         let conn = self.sessions.get(peer).and_then(Session::conn);
+        self.note_ended(cx, peer, code);
         self.end(cx, peer, reason);
         if let Some(conn) = conn {
             self.remove_connection(conn);
@@ -249,16 +261,16 @@ impl Hub {
     fn supersede(&mut self, cx: &mut Cx<'_>, peer: PeerId) -> (Option<Session>, Option<Room>) {
         match self.sessions.get(peer) {
             Some(session) if session.room.is_some() => {
-                (None, self.end(cx, peer, LeaveReason::Left))
+                (None, self.end_session(cx, peer, LeaveReason::Left))
             }
             _ => (self.close_session(peer), None),
         }
     }
 
     /// Takes a session out of every index but its room's and its calls'.
-    fn close_session(&mut self, peer: PeerId) -> Option<Session> {
+    pub(super) fn close_session(&mut self, peer: PeerId) -> Option<Session> {
         let session = self.sessions.remove(peer)?;
-        if self.sessions.len() == 0 {
+        if !self.has_dated() {
             self.ignore_clock();
         }
         self.tokens.remove(&session.token.digest());
@@ -272,7 +284,7 @@ impl Hub {
             self.timers.cancel(away.until, Timer::WindowEnds(peer));
         }
         if let Some(name) = &session.identity {
-            self.names.remove(name, peer);
+            self.names.remove(name, session.network, peer);
         }
         Some(session)
     }
@@ -284,7 +296,7 @@ impl Hub {
         };
         if cx.now.unix_ms / 1000 < ends {
             // The wall clock was set back.
-            return self.end_with_token(cx, peer, ends);
+            return self.end_with_token(cx.now, peer, ends);
         }
         if let Some(conn) = self.sessions.get(peer).and_then(Session::conn) {
             let refusal =
@@ -295,14 +307,16 @@ impl Hub {
         self.evict(cx, peer, reason, code, "the session ends with its token");
     }
 
-    /// Sets the timer for the end of a session's token.
-    fn end_with_token(&mut self, cx: &Cx<'_>, peer: PeerId, ends: u64) {
-        let left = ends.saturating_mul(1000).saturating_sub(cx.now.unix_ms);
+    /// Sets the timer for the end of a session's token, in place of an earlier one.
+    pub(super) fn end_with_token(&mut self, now: Now, peer: PeerId, ends: u64) {
+        let left = ends.saturating_mul(1000).saturating_sub(now.unix_ms);
         // A timer beyond a year would only outlive the process.
         let left = Duration::from_millis(left).min(Duration::from_secs(365 * 24 * 3600));
-        let at = cx.now.instant + left;
+        let at = now.instant + left;
         if let Some(session) = self.sessions.get_mut(peer) {
-            session.ends = Some((ends, at));
+            if let Some((_, before)) = session.ends.replace((ends, at)) {
+                self.timers.cancel(before, Timer::TokenEnds(peer));
+            }
             self.timers.set(at, Timer::TokenEnds(peer));
         }
     }
@@ -315,6 +329,8 @@ impl Hub {
         profile: Profile,
         older: Option<Session>,
     ) {
+        let token = ResumeToken::from_bits(self.rng.random());
+        let token = self.located(token, profile.room.as_deref());
         let conn = self
             .conns
             .get_mut(&requester.conn)
@@ -324,13 +340,13 @@ impl Hub {
                 .cancel(deadline, Timer::JoinDeadline(requester.conn));
         }
         conn.sessions += 1;
-        let token = ResumeToken::from_bits(self.rng.random());
         let (calls, minted, revoked_until) = match older {
             Some(older) => (older.calls, older.minted, older.revoked_until),
             None => (Vec::new(), None, conn.revoked_until),
         };
         if let Some(name) = &profile.identity {
-            self.names.insert(name.clone(), requester.peer);
+            let network = network_of(conn.client);
+            self.names.insert(name.clone(), network, requester.peer);
         }
         self.tokens.insert(token.digest(), requester.peer);
         self.sessions.insert(
@@ -341,11 +357,13 @@ impl Hub {
                 shown: conn.shown,
                 network: network_of(conn.client),
                 identity: profile.identity,
-                named_by_token: grant.identity.is_some(),
+                bearer: grant.http_name().map(Arc::from),
                 room: profile.room,
                 may_call: grant.call,
                 may_list_rooms: grant.list_rooms,
                 may_subscribe: grant.subscribe,
+                team: grant.team.as_deref().map(Arc::from),
+                claims: grant.claims.clone(),
                 state: None,
                 metadata: profile.metadata,
                 token,
@@ -355,37 +373,44 @@ impl Hub {
                 ends: None,
                 refresh: None,
                 calls,
+                report: None,
             },
         );
         if let Some(ends) = grant.ends {
-            self.end_with_token(cx, requester.peer, ends);
+            self.end_with_token(cx.now, requester.peer, ends);
         }
     }
 
-    /// Seats a newcomer, in a new room if there is none. What the newcomer wishes for a new room
+    /// Adds a newcomer, to a new room if there is none. What the newcomer wishes for a new room
     /// counts where it becomes its host.
     fn add_member(
         &mut self,
-        cx: &Cx<'_>,
-        peer: PeerId,
+        cx: &mut Cx<'_>,
+        (peer, network): (PeerId, IpAddr),
         name: String,
         create: RoomPatch,
         token_role: Option<Role>,
     ) -> Arc<str> {
-        let mut room = match self.rooms.remove(name.as_str()) {
+        let mut room = match self.remove_room(&name) {
             Some(room) => room,
             None => {
-                let mut room = Room::new(name.into(), self.settings.max_peers, cx.now.unix_ms);
+                let max_peers = self.settings.max_peers;
+                let mut room = Room::new(name.into(), max_peers, cx.now.unix_ms, network);
                 if matches!(token_role, None | Some(Role::Host)) {
                     self.apply(&mut room, create);
                 }
+                self.notice(cx, || Notice::RoomStarted {
+                    room: room.id.clone(),
+                });
                 room
             }
         };
         room.add(peer, token_role, cx.now.unix_ms);
         self.members += 1;
         let name = room.id.clone();
-        self.rooms.insert(name.clone(), room);
+        self.insert_room(room);
+        self.note_room(&name);
+        self.note_member(&name, peer);
         name
     }
 
@@ -397,11 +422,20 @@ impl Hub {
         session: &Session,
         reason: LeaveReason,
     ) -> Option<Room> {
+        self.note_room(name);
+        self.note_member(name, peer);
         let room = self.rooms.get_mut(name).expect("a session's room exists");
         let heir = room.remove(peer);
         self.members -= 1;
-        if room.members().is_empty() {
-            return self.rooms.remove(name);
+        let is_empty = room.members().is_empty();
+        self.notice(cx, || Notice::PeerLeft {
+            room: name.clone(),
+            peer_id: peer,
+            identity: session.shared_name(peer),
+            reason,
+        });
+        if is_empty {
+            return self.remove_room(name);
         }
         let left = ServerMessage::PeerLeft {
             peer_id: peer,
@@ -410,6 +444,7 @@ impl Hub {
         };
         self.broadcast(cx, name, None, &Body::new(&left, None));
         if let Some(heir) = heir {
+            self.note_member(name, heir);
             self.broadcast_peer_state(cx, heir, None);
         }
         None

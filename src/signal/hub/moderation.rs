@@ -5,10 +5,10 @@ use super::routing::Place;
 use super::{Cx, Effect, Hub};
 use crate::auth::{Grant, Role};
 use crate::protocol::{
-    Body, CloseCode, ErrorCode, LeaveReason, MAX_METADATA, Media, PeerId, RequestError, RoomPatch,
-    ServerMessage,
+    Body, CloseCode, ErrorCode, LeaveReason, MAX_METADATA, MAX_METADATA_DEPTH, Media, PeerId,
+    RequestError, RoomPatch, ServerMessage, is_deeper_than, is_foreign_room,
 };
-use crate::signal::room::{PasswordHash, Room};
+use crate::signal::room::{Member, PasswordHash, Room};
 use rand::RngExt;
 use serde_json::value::to_raw_value;
 use serde_json::{Map, Value, json};
@@ -25,6 +25,9 @@ impl Hub {
         patch: Map<String, Value>,
     ) -> Result<Answer, RequestError> {
         self.session(requester)?;
+        self.may_send(requester, || {
+            serde_json::to_string(&patch).map_or(0, |text| text.len())
+        })?;
         let session = self
             .sessions
             .get_mut(requester.peer)
@@ -39,7 +42,12 @@ impl Hub {
             let message = format!("the merged state has at most {MAX_METADATA} bytes");
             return Err(RequestError::new(ErrorCode::TooLarge, message));
         }
+        if is_deeper_than(raw.get(), MAX_METADATA_DEPTH) {
+            let message = format!("`state` nests at most {MAX_METADATA_DEPTH} levels deep");
+            return Err(RequestError::new(ErrorCode::InvalidMessage, message));
+        }
         session.state = (!state.is_empty()).then_some(raw);
+        self.note_session(requester.peer);
         self.broadcast_peer_state(cx, requester.peer, Some(requester.peer));
         Ok(Answer::Ack)
     }
@@ -55,6 +63,7 @@ impl Hub {
     ) -> Result<Answer, RequestError> {
         match to {
             Some(to) if to != requester.peer.to_string() => {
+                self.may_send(requester, || rest.len())?;
                 let (room, target) = self.member_under_host(requester, &to)?;
                 let place = Place::Room(room);
                 let body = self.stamped(cx, requester.kind, requester.peer, &place, None, rest);
@@ -108,6 +117,7 @@ impl Hub {
         if role != Role::Host {
             self.void_invitations(&room_id, peer);
         }
+        self.note_member(&room_id, peer);
         self.broadcast_peer_state(cx, peer, None);
         Ok(Answer::Ack)
     }
@@ -157,20 +167,40 @@ impl Hub {
                 "rooms are not listed",
             ));
         }
-        let mut bytes = 0;
-        let rooms: Vec<_> = self
-            .rooms
-            .values()
+        let mut here = (self.rooms.values())
+            .filter(|room| !is_foreign_room(&room.id))
             .map(Room::counted_view)
-            .take_while(|room| {
-                // 200 bytes hold the fields of fixed size with their names.
-                bytes += 200 + room.room_id.len() + room.metadata.map_or(0, |m| m.get().len());
-                bytes <= MAX_ROOM_LIST
-            })
-            .collect();
-        let truncated = rooms.len() < self.rooms.len();
+            .peekable();
+        let others = self.other_rooms();
+        let mut there = (others.into_iter())
+            .flat_map(|others| &others.rooms)
+            .map(|room| room.view())
+            .peekable();
+        let (mut rooms, mut bytes, mut is_cut) = (vec![], 0, false);
+        loop {
+            let is_there = match (here.peek(), there.peek()) {
+                (Some(here), Some(there)) => there.room_id < here.room_id,
+                (here, _) => here.is_none(),
+            };
+            let Some(room) = (if is_there { there.next() } else { here.next() }) else {
+                break;
+            };
+            // 200 bytes hold the fields of fixed size with their names.
+            bytes += 200 + room.room_id.len() + room.metadata.map_or(0, |m| m.get().len());
+            if bytes > MAX_ROOM_LIST {
+                is_cut = true;
+                break;
+            }
+            rooms.push(room);
+        }
+        let truncated = is_cut || others.is_some_and(|others| others.truncated);
+        let partial = others.map_or(&[][..], |others| &others.partial);
         Ok(Answer::Reply(Body::new(
-            &ServerMessage::Rooms { rooms, truncated },
+            &ServerMessage::Rooms {
+                rooms,
+                truncated,
+                partial,
+            },
             requester.id(),
         )))
     }
@@ -179,17 +209,7 @@ impl Hub {
     pub(super) fn remove_member(&mut self, cx: &mut Cx<'_>, peer: PeerId, reason: &str) {
         let kicked = Body::new(&ServerMessage::Kicked { reason }, None);
         self.sessions.send(cx.effects, peer, kicked);
-        let session = self
-            .sessions
-            .get(peer)
-            .filter(|session| session.named_by_token);
-        if let Some(session) = session
-            && let Some(identity) = session.identity.clone()
-        {
-            let network = session.network;
-            let revoked = Effect::RevokeIdentity { identity, network };
-            cx.effects.push(revoked);
-        }
+        self.revoke_bearer(cx, peer);
         if let Some(room) = self
             .sessions
             .get(peer)
@@ -200,7 +220,18 @@ impl Hub {
         self.evict(cx, peer, LeaveReason::Kicked, CloseCode::Kicked, "kicked");
     }
 
-    /// Changes a room and tells its members but `except`; tells whether all of them need to be
+    /// Revokes what the bearer of a session's token took over HTTP.
+    pub(super) fn revoke_bearer(&self, cx: &mut Cx<'_>, peer: PeerId) {
+        if let Some(session) = self.sessions.get(peer)
+            && let Some(identity) = session.bearer.clone()
+        {
+            let network = session.network;
+            let revoked = Effect::RevokeIdentity { identity, network };
+            cx.effects.push(revoked);
+        }
+    }
+
+    /// Changes a room and tells its members but `except`; returns whether all of them need to be
     /// told of another ICE policy.
     pub(super) fn patch(
         &mut self,
@@ -212,12 +243,23 @@ impl Hub {
         if patch.relay_only == Some(true) && !self.ice.has_relay() {
             return Err(no_relay());
         }
-        let mut room = self.rooms.remove(name).ok_or_else(no_such_room)?;
+        let is_unseen = |member: &Member| {
+            let session = self.sessions.get(member.peer);
+            session.is_some_and(|session| !session.dialect.can_be_filtered())
+        };
+        let has_unseen = |room: &Room| room.members().iter().any(is_unseen);
+        if patch.relay_only == Some(true)
+            && (is_foreign_room(name) || self.rooms.get(name).is_some_and(has_unseen))
+        {
+            return Err(cannot_be_filtered());
+        }
+        let mut room = self.remove_room(name).ok_or_else(no_such_room)?;
         let relay_only = room.relay_only;
         self.apply(&mut room, patch);
         let repolicy = room.relay_only != relay_only;
         let body = Body::new(&ServerMessage::RoomUpdated { room: room.view() }, None);
-        self.rooms.insert(room.id.clone(), room);
+        self.note_room(&room.id);
+        self.insert_room(room);
         self.broadcast(cx, name, except, &body);
         Ok(repolicy)
     }
@@ -281,6 +323,12 @@ impl Hub {
 
 pub(super) fn no_relay() -> RequestError {
     RequestError::new(ErrorCode::NoRelay, "the server has no relay")
+}
+
+pub(super) fn cannot_be_filtered() -> RequestError {
+    let message =
+        "what clients of this protocol say to each other cannot be kept from showing addresses";
+    RequestError::new(ErrorCode::Forbidden, message)
 }
 
 pub(super) fn no_such_room() -> RequestError {

@@ -5,9 +5,9 @@
 
 use super::interface::ConnId;
 use super::registry::Name;
+use crate::network::NetworkCounts;
 use crate::protocol::{Addressed, Denied};
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,8 +18,10 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 const QUEUE_MESSAGES: usize = 256;
 /// Bytes in one queue.
 const QUEUE_BYTES: usize = 64 << 10;
-/// Bytes of one network's messages.
-const NETWORK_BYTES: usize = 1 << 20;
+/// Absent names that one sender may wait for.
+const SENDER_NAMES: usize = 256;
+/// Bytes of one network's messages ([`NetworkCounts`]).
+const NETWORK_BYTES: u64 = 1 << 20;
 /// Bytes in all queues.
 const TOTAL_BYTES: usize = 8 << 20;
 /// Bytes that a message and its share of a queue take up beside its payload and names.
@@ -29,22 +31,24 @@ const OVERHEAD: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Parked {
     queues: HashMap<Name, Queue>,
-    networks: HashMap<IpAddr, usize>,
+    /// In how many queues a sender has messages.
+    senders: HashMap<ConnId, usize>,
+    networks: NetworkCounts,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Queue {
-    until: Instant,
+pub(super) struct Queue {
+    pub(super) until: Instant,
     bytes: usize,
-    messages: Vec<Message>,
+    pub(super) messages: Vec<Message>,
 }
 
 /// A message that waits.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) sender: ConnId,
-    network: IpAddr,
+    pub(super) network: IpAddr,
     /// The sender's name.
     pub(super) from: Arc<str>,
     pub(super) message: Arc<Addressed>,
@@ -73,21 +77,26 @@ impl Parked {
             message,
         };
         let cost = message.cost() + name.1.len();
-        let (queued, bytes) = self
-            .queues
-            .get(name)
-            .map_or((0, 0), |queue| (queue.messages.len(), queue.bytes));
-        let of_network = self.networks.get(&network).copied().unwrap_or(0);
-        if queued >= QUEUE_MESSAGES
+        let queue = self.queues.get(name);
+        let (queued, bytes) = queue.map_or((0, 0), |queue| (queue.messages.len(), queue.bytes));
+        let is_known = queue.is_some_and(|queue| {
+            let mut senders = queue.messages.iter().map(|message| message.sender);
+            senders.any(|known| known == sender)
+        });
+        let names = self.senders.get(&sender).copied().unwrap_or(0);
+        if !is_known && names >= SENDER_NAMES
+            || queued >= QUEUE_MESSAGES
             // One message of the largest size has to fit.
             || queued > 0 && bytes + cost > QUEUE_BYTES
-            || of_network + cost > NETWORK_BYTES
             || self.bytes + cost > TOTAL_BYTES
+            || !self.networks.take_many(network, cost as u64, NETWORK_BYTES, TOTAL_BYTES as u64 / 2)
         {
             return Err(Denied::Full);
         }
-        *self.networks.entry(network).or_insert(0) += cost;
         self.bytes += cost;
+        if !is_known {
+            self.senders.insert(sender, names + 1);
+        }
         let is_new = !self.queues.contains_key(name);
         let queue = self.queues.entry(name.clone()).or_insert_with(|| Queue {
             until: now + TIMEOUT,
@@ -102,17 +111,26 @@ impl Parked {
     /// Takes a queue out, with the time at which it would have ended.
     pub(super) fn take(&mut self, name: &Name) -> Option<(Instant, Vec<Message>)> {
         let queue = self.queues.remove(name)?;
-        for message in &queue.messages {
-            let cost = message.cost() + name.1.len();
-            self.bytes -= cost;
-            if let Entry::Occupied(mut bytes) = self.networks.entry(message.network) {
-                *bytes.get_mut() -= cost;
-                if *bytes.get() == 0 {
-                    bytes.remove();
+        let senders: BTreeSet<_> = queue.messages.iter().map(|m| m.sender).collect();
+        for sender in senders {
+            if let Some(names) = self.senders.get_mut(&sender) {
+                *names -= 1;
+                if *names == 0 {
+                    self.senders.remove(&sender);
                 }
             }
         }
+        for message in &queue.messages {
+            let cost = message.cost() + name.1.len();
+            self.bytes -= cost;
+            self.networks.give_back_many(message.network, cost as u64);
+        }
         Some((queue.until, queue.messages))
+    }
+
+    /// Every queue.
+    pub(super) fn queues(&self) -> impl Iterator<Item = (&Name, &Queue)> {
+        self.queues.iter()
     }
 
     /// Bytes that wait.
@@ -132,9 +150,36 @@ mod tests {
 
     fn message(bytes: usize) -> Arc<Addressed> {
         Arc::new(Addressed {
-            kind: "OFFER",
+            kind: "OFFER".into(),
             payload: Some("x".repeat(bytes).into()),
         })
+    }
+
+    #[test]
+    fn one_sender_waits_for_a_few_hundred_names() {
+        let now = Instant::now();
+        let mut parked = Parked::default();
+        let park = |parked: &mut Parked, to: &str, sender| {
+            let sender = (ConnId(sender), IpAddr::from([192, 0, 2, 1]));
+            parked.park(now, &name(to), sender, "ann".into(), message(1))
+        };
+        for n in 0..SENDER_NAMES {
+            assert!(park(&mut parked, &format!("n{n}"), 1).is_ok());
+        }
+        assert_eq!(park(&mut parked, "more", 1), Err(Denied::Full));
+        assert_eq!(
+            park(&mut parked, "n0", 1),
+            Ok(None),
+            "it waits for that one"
+        );
+        assert!(park(&mut parked, "more", 2).is_ok(), "of the same network");
+        parked.take(&name("n0"));
+        assert!(park(&mut parked, "more", 1).is_ok());
+        for n in 1..SENDER_NAMES {
+            parked.take(&name(&format!("n{n}")));
+        }
+        parked.take(&name("more"));
+        assert!(parked.senders.is_empty() && parked.bytes() == 0);
     }
 
     #[test]
@@ -151,7 +196,7 @@ mod tests {
         let (_, messages) = parked.take(&name("bob")).unwrap();
         let sizes: Vec<_> = messages.iter().map(|m| m.message.cost()).collect();
         assert_eq!(sizes, [60_000, 10]);
-        assert_eq!((parked.bytes(), parked.networks.len()), (0, 0));
+        assert!(parked.bytes() == 0 && parked.networks.is_empty());
         // Many small ones fill a queue, many queues fill a network's share, and all together.
         for _ in 0..100 {
             park(&mut parked, "bob", 1, 1).unwrap();
@@ -163,7 +208,7 @@ mod tests {
         while park(&mut parked, &format!("n{filled}"), 60_000, 1).is_ok() {
             filled += 1;
         }
-        assert_eq!(filled, NETWORK_BYTES / 60_400);
+        assert_eq!(filled, NETWORK_BYTES as usize / 60_400);
         assert!(park(&mut parked, "other", 60_000, 2).is_ok());
         for network in 3..=100 {
             let mut n = 0;

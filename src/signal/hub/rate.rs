@@ -1,5 +1,7 @@
 //! Rates: token buckets as one instant each (the generic cell rate algorithm).
 
+use crate::network::networks_of;
+use crate::rate::{cost, pay};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +11,8 @@ use std::time::{Duration, Instant};
 const BURST: Duration = Duration::from_secs(10);
 /// How far ahead makes it abuse: as much again, sent in spite of `rate-limited`.
 const ABUSE: Duration = Duration::from_secs(20);
-/// One wrong password in this time for one network and room: 14,400 guesses a day.
+/// One wrong password in this time for one network and room: 14,400 guesses a day. A /56 makes eight
+/// times as many, a /48 sixty-four times.
 const ATTEMPT_INTERVAL: Duration = Duration::from_secs(6);
 /// Ten wrong passwords pass at once: people mistype, and share addresses.
 const ATTEMPT_BURST: Duration = Duration::from_secs(60);
@@ -22,7 +25,7 @@ const MAX_ATTEMPTS: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Bucket {
     /// When the client would be back within its rate.
-    paid_until: Option<Instant>,
+    pub(super) paid_until: Option<Instant>,
 }
 
 /// What becomes of one message.
@@ -44,8 +47,8 @@ impl Bucket {
         if rate == 0 || count == 0 {
             return Verdict::Pass;
         }
-        let interval = Duration::from_secs(1) / rate * count;
-        let paid_until = self.paid_until.map_or(now, |paid| paid.max(now)) + interval;
+        let interval = cost(count.into(), rate.into());
+        let paid_until = pay(self.paid_until, now, interval);
         self.paid_until = Some(paid_until);
         match paid_until - now {
             ahead if ahead <= BURST => Verdict::Pass,
@@ -59,7 +62,7 @@ impl Bucket {
 #[derive(Debug, Default)]
 pub(super) struct ByteBucket {
     /// When the client would be back within its rate.
-    paid_until: Option<Instant>,
+    pub(super) paid_until: Option<Instant>,
 }
 
 impl ByteBucket {
@@ -75,19 +78,85 @@ impl ByteBucket {
         if rate == 0 {
             return None;
         }
-        let time = |bytes: u64| {
-            let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
-            Duration::from_nanos(nanos.try_into().unwrap_or(u64::MAX))
-        };
-        let paid_until = self.paid_until.map_or(now, |paid| paid.max(now)) + time(bytes as u64);
+        let paid_until = pay(self.paid_until, now, cost(bytes as u64, rate));
         self.paid_until = Some(paid_until);
-        let wait = (paid_until - now).checked_sub(time(burst))?;
+        let wait = (paid_until - now).checked_sub(cost(burst, rate))?;
         (!wait.is_zero()).then(|| now + wait)
     }
 }
 
-/// Who guesses at which room.
-pub(super) type Guesser = (IpAddr, Arc<str>);
+/// Networks that one connection is sent something by, and that are watched at once. One more takes the
+/// place of the one closest to its rate.
+const MAX_SENDERS: usize = 16;
+
+/// What one connection is sent, by the network of who sends it: no network may fill what waits for a
+/// connection, with however many connections of its own.
+#[derive(Debug, Default)]
+pub(super) struct Inflow(pub(super) Vec<(IpAddr, Instant)>);
+
+impl Inflow {
+    /// How many networks it has at most.
+    pub(super) const MAX: usize = MAX_SENDERS;
+
+    /// Charges bytes of a network as [`ByteBucket::charge`] does.
+    pub(super) fn charge(
+        &mut self,
+        now: Instant,
+        network: IpAddr,
+        bytes: usize,
+        rate: u64,
+        burst: u64,
+    ) -> Option<Instant> {
+        let known = self.0.iter().position(|(known, _)| *known == network);
+        let index = known.unwrap_or_else(|| {
+            if self.0.len() >= MAX_SENDERS {
+                self.0.retain(|(_, until)| *until > now);
+            }
+            if self.0.len() >= MAX_SENDERS {
+                let first = (0..self.0.len()).min_by_key(|index| self.0[*index].1);
+                self.0.swap_remove(first.unwrap_or_default());
+            }
+            self.0.push((network, now));
+            self.0.len() - 1
+        });
+        let paid_until = Some(self.0[index].1);
+        let mut bucket = ByteBucket { paid_until };
+        let until = bucket.charge(now, bytes, rate, burst);
+        self.0[index].1 = bucket.paid_until.unwrap_or(now);
+        until
+    }
+
+    /// Has a network be ahead of its rate by `over` at least.
+    pub(super) fn press(&mut self, now: Instant, network: IpAddr, over: Duration) {
+        if let Some((_, until)) = self.0.iter_mut().find(|(known, _)| *known == network) {
+            *until = (*until).max(now + over);
+        }
+    }
+
+    /// How long a network has to wait before it is within `burst` again.
+    pub(super) fn wait(&self, now: Instant, network: IpAddr, rate: u64, burst: u64) -> Duration {
+        let known = self.0.iter().find(|(known, _)| *known == network);
+        let ahead = known.map_or(Duration::ZERO, |(_, until)| {
+            until.saturating_duration_since(now)
+        });
+        ahead.saturating_sub(cost(burst, rate))
+    }
+}
+
+/// The widest network that a client is counted in.
+pub(super) fn widest_network(client: IpAddr) -> IpAddr {
+    let last = networks_of(client).last();
+    last.map_or(client, |((network, _), _)| network)
+}
+
+/// Who guesses at which room: a network by its address and length.
+pub(super) type Guesser = ((IpAddr, u8), Arc<str>);
+
+/// The guessers that a client of `network` is one of, each with how many times the rate of the first
+/// it has.
+pub(super) fn guessers(client: IpAddr, room: &Arc<str>) -> impl Iterator<Item = (Guesser, u32)> {
+    networks_of(client).map(|(network, times)| ((network, Arc::clone(room)), times))
+}
 
 /// Wrong passwords of late.
 #[derive(Debug, Default)]
@@ -108,23 +177,28 @@ pub(super) struct Charge {
 }
 
 impl Attempts {
-    /// Tells whether `guesser` may try a password.
+    /// Whether `guesser` may try a password, at `times` the rate.
     ///
     /// # Errors
     /// How long it has to wait.
-    pub(super) fn check(&self, now: Instant, guesser: &Guesser) -> Result<(), Duration> {
+    pub(super) fn check(
+        &self,
+        now: Instant,
+        guesser: &Guesser,
+        times: u32,
+    ) -> Result<(), Duration> {
         let Some(paid_until) = self.paid_until.get(guesser) else {
             return Ok(());
         };
-        let ahead = paid_until.saturating_duration_since(now) + ATTEMPT_INTERVAL;
+        let ahead = paid_until.saturating_duration_since(now) + ATTEMPT_INTERVAL / times;
         match ahead.checked_sub(ATTEMPT_BURST) {
             Some(wait) if !wait.is_zero() => Err(wait),
             _ => Ok(()),
         }
     }
 
-    /// Charges a wrong password.
-    pub(super) fn charge(&mut self, now: Instant, guesser: Guesser) -> Charge {
+    /// Charges a wrong password, at `times` the rate.
+    pub(super) fn charge(&mut self, now: Instant, guesser: Guesser, times: u32) -> Charge {
         let before = self.paid_until.get(&guesser).copied();
         let instead_of = match before {
             Some(before) => Some((before, guesser.clone())),
@@ -134,7 +208,7 @@ impl Attempts {
         if let Some((_, replaced)) = &instead_of {
             self.expire(replaced);
         }
-        let until = before.map_or(now, |paid| paid.max(now)) + ATTEMPT_INTERVAL;
+        let until = pay(before, now, ATTEMPT_INTERVAL / times);
         self.order.insert((until, guesser.clone()));
         self.paid_until.insert(guesser, until);
         Charge { until, instead_of }
@@ -144,6 +218,23 @@ impl Attempts {
         if let Some((guesser, until)) = self.paid_until.remove_entry(guesser) {
             self.order.remove(&(until, guesser));
         }
+    }
+
+    /// Every guesser with the time at which it is forgiven.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Guesser, Instant)> {
+        self.paid_until
+            .iter()
+            .map(|(guesser, until)| (guesser, *until))
+    }
+
+    /// Enters a guesser as it was; returns whether it is new and there was room.
+    pub(super) fn insert(&mut self, guesser: Guesser, until: Instant) -> bool {
+        if self.len() >= MAX_ATTEMPTS || self.paid_until.contains_key(&guesser) {
+            return false;
+        }
+        self.order.insert((until, guesser.clone()));
+        self.paid_until.insert(guesser, until);
+        true
     }
 
     pub(super) fn len(&self) -> usize {
@@ -193,40 +284,87 @@ mod tests {
     }
 
     #[test]
+    fn each_network_has_a_share_of_a_connection() {
+        let now = Instant::now();
+        let mut inflow = Inflow::default();
+        let network = |n: u8| IpAddr::from([192, 0, 2, n]);
+        assert_eq!(inflow.charge(now, network(1), 500, 1000, 500), None);
+        let until = Some(now + Duration::from_millis(100));
+        assert_eq!(inflow.charge(now, network(1), 100, 1000, 500), until);
+        assert_eq!(inflow.charge(now, network(2), 500, 1000, 500), None);
+        let wait = |inflow: &Inflow, n| inflow.wait(now, network(n), 1000, 500);
+        assert_eq!(wait(&inflow, 1), Duration::from_millis(100));
+        assert_eq!(wait(&inflow, 2), Duration::ZERO);
+        for n in 3..100 {
+            assert_eq!(inflow.charge(now, network(n), 1, 1000, 500), None);
+        }
+        assert_eq!(inflow.0.len(), MAX_SENDERS);
+        assert_eq!(
+            wait(&inflow, 1),
+            Duration::from_millis(100),
+            "the worst stays"
+        );
+        assert_eq!(
+            widest_network("2001:db8:1:2::3".parse().unwrap()).to_string(),
+            "2001:db8:1::"
+        );
+    }
+
+    #[test]
     fn ten_wrong_passwords_then_one_in_six_seconds() {
         let now = Instant::now();
         let mut attempts = Attempts::default();
-        let guesser: Guesser = (IpAddr::from([192, 0, 2, 1]), "room".into());
+        let guesser: Guesser = ((IpAddr::from([192, 0, 2, 1]), 64), "room".into());
         for _ in 0..10 {
-            assert_eq!(attempts.check(now, &guesser), Ok(()));
-            attempts.charge(now, guesser.clone());
+            assert_eq!(attempts.check(now, &guesser, 1), Ok(()));
+            attempts.charge(now, guesser.clone(), 1);
         }
-        assert_eq!(attempts.check(now, &guesser), Err(ATTEMPT_INTERVAL));
-        assert_eq!(attempts.check(now + ATTEMPT_INTERVAL, &guesser), Ok(()));
-        assert_eq!(attempts.check(now, &(guesser.0, "other".into())), Ok(()));
+        assert_eq!(attempts.check(now, &guesser, 1), Err(ATTEMPT_INTERVAL));
+        assert_eq!(attempts.check(now + ATTEMPT_INTERVAL, &guesser, 1), Ok(()));
+        assert_eq!(attempts.check(now, &(guesser.0, "other".into()), 1), Ok(()));
     }
 
     #[test]
     fn a_full_table_of_guessers_forgets_the_mildest_and_keeps_nobody_out() {
         let now = Instant::now();
         let mut attempts = Attempts::default();
-        let from = |n: u32| -> Guesser { (IpAddr::from(n.to_be_bytes()), "room".into()) };
+        let from = |n: u32| -> Guesser { ((IpAddr::from(n.to_be_bytes()), 64), "room".into()) };
         for _ in 0..10 {
-            attempts.charge(now, from(0));
+            attempts.charge(now, from(0), 1);
         }
         for n in 1..MAX_ATTEMPTS as u32 {
-            assert_eq!(attempts.charge(now, from(n)).instead_of, None);
+            assert_eq!(attempts.charge(now, from(n), 1).instead_of, None);
         }
         let new = from(MAX_ATTEMPTS as u32);
-        assert_eq!(attempts.check(now, &new), Ok(()));
-        let forgotten = attempts.charge(now, new.clone()).instead_of;
+        assert_eq!(attempts.check(now, &new, 1), Ok(()));
+        let forgotten = attempts.charge(now, new.clone(), 1).instead_of;
         assert_eq!(forgotten, Some((now + ATTEMPT_INTERVAL, from(1))));
-        assert!(attempts.check(now, &from(0)).is_err(), "the worst stays");
-        let again = attempts.charge(now, new.clone()).instead_of;
+        assert!(attempts.check(now, &from(0), 1).is_err(), "the worst stays");
+        let again = attempts.charge(now, new.clone(), 1).instead_of;
         assert_eq!(again, Some((now + ATTEMPT_INTERVAL, new)));
         assert_eq!(
             (attempts.len(), attempts.order.len()),
             (MAX_ATTEMPTS, MAX_ATTEMPTS)
         );
+    }
+
+    #[test]
+    fn a_wider_network_guesses_at_a_bounded_rate_too() {
+        let now = Instant::now();
+        let mut attempts = Attempts::default();
+        let room: Arc<str> = "room".into();
+        let mut guesses = 0;
+        // Each guess comes from another /64 of one /56.
+        for n in 0..256 {
+            let client = IpAddr::from([0x2001, 0xdb8, 0, n, 0, 0, 0, 1]);
+            let mut known = guessers(client, &room);
+            if known.all(|(guesser, times)| attempts.check(now, &guesser, times).is_ok()) {
+                guesses += 1;
+                for (guesser, times) in guessers(client, &room) {
+                    attempts.charge(now, guesser, times);
+                }
+            }
+        }
+        assert_eq!(guesses, 80);
     }
 }

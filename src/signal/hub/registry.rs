@@ -20,10 +20,10 @@ pub(super) struct Registry {
 }
 
 #[derive(Debug)]
-struct Holder {
-    conn: ConnId,
-    proof: u128,
-    contest: Option<Contest>,
+pub(super) struct Holder {
+    pub(super) conn: ConnId,
+    pub(super) proof: u128,
+    pub(super) contest: Option<Contest>,
 }
 
 /// A newcomer that waits for the holder's sign of life.
@@ -118,6 +118,16 @@ impl Registry {
     pub(super) fn withdraw(&mut self, name: &Name, newcomer: ConnId) -> Option<Contest> {
         let contest = &mut self.names.get_mut(name)?.contest;
         contest.take_if(|contest| contest.newcomer == newcomer)
+    }
+
+    /// Every name with who has it.
+    pub(super) fn holders(&self) -> impl Iterator<Item = (&Name, &Holder)> {
+        self.names.iter()
+    }
+
+    /// Enters a name as it was; returns whether it was free.
+    pub(super) fn insert(&mut self, name: Name, holder: Holder) -> bool {
+        self.names.insert(name, holder).is_none()
     }
 
     /// How many names are taken.

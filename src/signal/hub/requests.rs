@@ -5,15 +5,15 @@ use super::response_cache::{About, Remembered};
 use super::{ConnId, Cx, Effect, Hub, millis};
 use crate::auth::Grant;
 use crate::protocol::{
-    Body, ClientMessage, CloseCode, DialectKind, ErrorCode, FrameError, MessageType, PeerId,
+    Body, ClientMessage, CloseCode, ErrorCode, ExchangeRequest, FrameError, MessageType, PeerId,
     Request, RequestError, Resumption, ServerMessage,
 };
 
 /// Malformed frames in a row that close a connection, as the protocol promises.
 const MAX_MALFORMED: u8 = 10;
 
-/// Frames that a connection may send without ever having a session: a wrong password some times, an
-/// unknown dialect for a while. Silence has its own deadline.
+/// Frames that a connection of any dialect may send without ever having a session, a topic or a
+/// name: a wrong password some times, an unknown type for a while. Silence is not bounded by it.
 const MAX_OUTSIDE: u32 = 200;
 
 /// Who sent a request and how to answer it.
@@ -74,13 +74,20 @@ impl Hub {
             return;
         };
         let now = cx.now.instant;
-        if let Some(lobby) = &entry.lobby {
+        let asks = asks_for(&message);
+        if let Some(lobby) = &entry.lobby
+            && asks == Asks::Something
+        {
             self.lobbies.leave(lobby, conn);
         }
-        // Foreign clients of topics and names never have a session, and silent pages take none yet.
-        let is_outside =
-            entry.dialect == DialectKind::Native && self.sessions.get(entry.peer).is_none();
-        entry.outside = if is_outside { entry.outside + 1 } else { 0 };
+        let has_entered = entry.elsewhere
+            || self.sessions.get(entry.peer).is_some()
+            || self.exchange.has_entered(conn, entry.dialect);
+        entry.outside = match (has_entered, asks) {
+            (true, _) => 0,
+            (false, Asks::NothingWhenDue) => entry.outside,
+            (false, _) => entry.outside + 1,
+        };
         if entry.outside > MAX_OUTSIDE {
             let why = "too many messages without a session";
             self.refuse(
@@ -96,6 +103,17 @@ impl Hub {
                 entry.candidates.charge(now, self.settings.candidate_rate)
             }
             _ => entry.frames.charge(now, self.settings.rate),
+        };
+        if let (Verdict::Pass, Ok(message)) = (&verdict, &message)
+            && let Some(wait) = self.presses(now, conn, &message.request)
+        {
+            let id = message.id.as_deref();
+            self.refuse(cx, conn, &RequestError::slow_down(wait), id);
+            let until = now + wait;
+            return cx.effects.push(Effect::Hold { conn, until });
+        }
+        let Some(entry) = self.conns.get_mut(&conn) else {
+            return;
         };
         match (verdict, message) {
             (Verdict::Abuse, _) => {
@@ -146,8 +164,14 @@ impl Hub {
                     kind,
                 };
                 let before = cx.effects.len();
+                let traced = self.watch.has_traces().then(|| {
+                    let session = self.sessions.get(requester.peer);
+                    session.and_then(|session| session.room.clone())
+                });
                 self.request(cx, &requester, request, grant);
-                self.charge_bytes(cx, &requester, before);
+                if let Some(room) = traced {
+                    self.trace_message(cx, &requester, room, before);
+                }
             }
         }
     }
@@ -184,7 +208,9 @@ impl Hub {
                     refusal.code,
                     ErrorCode::Unauthorized | ErrorCode::TokenExpired
                 );
-                if bad_token && self.sessions.get(requester.peer).is_none() {
+                let elsewhere =
+                    (self.conns.get(&requester.conn)).is_some_and(|conn| conn.elsewhere);
+                if bad_token && !elsewhere && self.sessions.get(requester.peer).is_none() {
                     self.close_for_abuse(
                         cx,
                         requester.conn,
@@ -193,32 +219,6 @@ impl Hub {
                     );
                 }
             }
-        }
-    }
-
-    /// Charges the asker for what another one got of its request, of which there are `before`
-    /// earlier effects. Of all receivers one counts: what each of them has to take.
-    fn charge_bytes(&mut self, cx: &mut Cx<'_>, requester: &Requester, before: usize) {
-        let sent = cx.effects.get(before..).unwrap_or_default().iter();
-        let mut to_others = sent
-            .filter_map(|effect| match effect {
-                Effect::Send { peer, event, .. } if *peer != requester.peer => Some((*peer, event)),
-                _ => None,
-            })
-            .peekable();
-        let Some((receiver, _)) = to_others.peek().copied() else {
-            return;
-        };
-        let bytes = to_others
-            .filter(|(peer, _)| *peer == receiver)
-            .map(|(_, event)| event.cost())
-            .sum();
-        let (rate, burst) = (self.settings.byte_rate, self.settings.byte_burst);
-        if let Some(conn) = self.conns.get_mut(&requester.conn)
-            && let Some(until) = conn.bytes.charge(cx.now.instant, bytes, rate, burst)
-        {
-            let conn = requester.conn;
-            cx.effects.push(Effect::Hold { conn, until });
         }
     }
 
@@ -253,7 +253,12 @@ impl Hub {
             Request::Kick { peer_id, reason } => self.kick(cx, requester, &peer_id, reason),
             Request::Room(patch) => self.change_room(cx, requester, *patch),
             Request::Grant { peer_id, role } => self.grant(cx, requester, &peer_id, role),
-            Request::Exchange(request) => self.exchange(cx, requester, request, grant),
+            Request::Exchange(request) => {
+                if matches!(request, ExchangeRequest::Ice) {
+                    self.watch_clock(cx);
+                }
+                self.exchange(cx, requester, request, grant)
+            }
             Request::Invite(invite) => self.invite(cx, requester, invite),
             Request::Report(report) => self.report(cx, requester, report),
             Request::Ping { t } => {
@@ -263,9 +268,12 @@ impl Hub {
         }
     }
 
-    /// Answers a request sent twice as it was answered the first time; tells whether it did.
+    /// Answers a request sent twice as it was answered the first time; returns whether it did.
     fn answered_before(&mut self, cx: &mut Cx<'_>, requester: &Requester) -> bool {
-        let (Some(id), Some(conn)) = (requester.id(), self.conns.get(&requester.conn)) else {
+        let Some(id) = requester.id() else {
+            return false;
+        };
+        let Some(conn) = self.conns.get(&requester.conn) else {
             return false;
         };
         let again = match conn.responses.get(id) {
@@ -377,6 +385,23 @@ impl Hub {
         let body = Body::new(&message, id);
         self.send_to_connection(cx, conn, body.clone());
         body
+    }
+}
+
+/// What a frame asks for, as far as waiting in silence goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    Something,
+    Nothing,
+    /// The protocol of its client calls for it while the client waits.
+    NothingWhenDue,
+}
+
+fn asks_for(message: &Result<ClientMessage, FrameError>) -> Asks {
+    match message.as_ref().map(|message| &message.request) {
+        Ok(Request::Exchange(ExchangeRequest::Idle)) => Asks::Nothing,
+        Ok(Request::Exchange(ExchangeRequest::Alive)) => Asks::NothingWhenDue,
+        _ => Asks::Something,
     }
 }
 

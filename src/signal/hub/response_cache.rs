@@ -1,8 +1,8 @@
 //! What was answered to the last requests, so that one sent twice takes effect once.
 
 use crate::protocol::{Body, MessageType, Resumption};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Requests remembered, as the protocol promises.
 const REMEMBERED: usize = 64;
@@ -11,7 +11,7 @@ const REMEMBERED: usize = 64;
 const KEPT_TEXT: usize = 256;
 
 /// The answer to a request seen before.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Remembered {
     /// A plain `ack`.
     Ack,
@@ -24,7 +24,7 @@ pub(super) enum Remembered {
 }
 
 /// What a reply told of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct About {
     /// The type of the request.
     pub(super) kind: MessageType,
@@ -66,6 +66,16 @@ impl ResponseCache {
         self.push(id, reply);
     }
 
+    /// What is remembered, the oldest first.
+    pub(super) fn entries(&self) -> Vec<(u64, Remembered)> {
+        self.0.iter().cloned().collect()
+    }
+
+    /// Remembers what another process did; `None` where that is more than is ever remembered.
+    pub(super) fn from_entries(entries: Vec<(u64, Remembered)>) -> Option<Self> {
+        (entries.len() <= REMEMBERED).then(|| Self(entries.into()))
+    }
+
     fn push(&mut self, id: &str, reply: Remembered) {
         let hash = hash(id);
         self.0.retain(|(other, _)| *other != hash);
@@ -76,10 +86,11 @@ impl ResponseCache {
     }
 }
 
+/// FNV-1a: the same in every build, as a successor of this process looks up what is remembered here.
 fn hash(id: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    id.hash(&mut hasher);
-    hasher.finish()
+    id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]
@@ -96,6 +107,12 @@ mod tests {
         assert_eq!(responses.get("0"), None);
         assert_eq!(responses.get("1"), Some(&Remembered::Ack));
         assert_eq!(responses.get("64"), Some(&Remembered::Ack));
+    }
+
+    #[test]
+    fn the_hash_is_the_same_in_every_build() {
+        assert_eq!(hash(""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(hash("foobar"), 0x8594_4171_f739_67e8);
     }
 
     #[test]

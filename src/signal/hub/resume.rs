@@ -10,6 +10,7 @@ use crate::protocol::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use std::mem;
+use std::net::IpAddr;
 
 impl Hub {
     /// A connection is gone; its session, if any, waits for another.
@@ -19,8 +20,12 @@ impl Hub {
             return;
         };
         let peer = conn.peer;
+        self.withhold_will(cx.now.instant, id, conn.client);
         self.exchange_left(cx, id, peer);
-        let Some(session) = self.sessions.get_mut(peer) else {
+        if !self.has_dated() {
+            self.ignore_clock();
+        }
+        let Some(session) = self.sessions.get(peer) else {
             return;
         };
         // While the box drains, calls outlive their signaling, whatever dialect it speaks.
@@ -28,6 +33,15 @@ impl Hub {
             self.end(cx, peer, reason);
             return;
         }
+        self.set_away(cx, peer, conn, reason);
+        self.broadcast_peer_state(cx, peer, Some(peer));
+    }
+
+    /// Has a session wait for another connection.
+    pub(super) fn set_away(&mut self, cx: &Cx<'_>, peer: PeerId, conn: Conn, reason: LeaveReason) {
+        let Some(session) = self.sessions.get_mut(peer) else {
+            return;
+        };
         let until = cx.now.instant + self.settings.resume_window;
         session.link = Link::Away(Box::new(Away {
             until,
@@ -36,7 +50,6 @@ impl Hub {
         }));
         self.away += 1;
         self.timers.set(until, Timer::WindowEnds(peer));
-        self.broadcast_peer_state(cx, peer, Some(peer));
     }
 
     pub(super) fn resume(
@@ -50,17 +63,25 @@ impl Hub {
         if self.sessions.get(requester.peer).is_some() {
             return Err(failed("this connection has a session"));
         }
-        let peer = ResumeToken::parse(token.expose_secret())
-            .and_then(|token| self.tokens.get(&token.digest()).copied())
-            .ok_or_else(|| failed("the session is gone"))?;
+        let token = ResumeToken::parse(token.expose_secret()).map(|token| token.digest());
+        let Some(peer) = token.and_then(|token| self.tokens.get(&token).copied()) else {
+            let ended = token.and_then(|token| self.ended_by(cx, token));
+            let (code, reason) = ended.ok_or_else(|| failed("the session is gone"))?;
+            let conn = requester.conn;
+            cx.effects.push(Effect::Close { conn, code, reason });
+            self.lost(cx, conn, LeaveReason::Disconnected);
+            return Ok(Answer::Sent);
+        };
         let session = self
             .sessions
             .get_mut(peer)
             .expect("a token belongs to a session");
+        let was_lost = session.ring.find(seq);
         let (frames, gap) = session
             .ring
             .since(seq)
             .ok_or_else(|| failed("`seq` was never sent"))?;
+        let gap = gap || was_lost;
 
         let (was_away, lost) = match mem::replace(&mut session.link, Link::Online(requester.conn)) {
             Link::Online(old) => {
@@ -90,9 +111,10 @@ impl Hub {
             malformed: 0,
             ..lost
         };
-        self.sessions.relocate(peer, network_of(conn.client));
+        self.relocate(peer, network_of(conn.client));
         self.conns.insert(requester.conn, conn);
         self.sessions.confirm(peer, seq);
+        self.note_session(peer);
         self.counters.resumes += 1;
         self.counters.gaps += u64::from(gap);
 
@@ -116,6 +138,16 @@ impl Hub {
             self.broadcast_peer_state(cx, peer, Some(peer));
         }
         Ok(Answer::Sent)
+    }
+
+    /// Counts a session on another network, as its client has moved.
+    fn relocate(&mut self, peer: PeerId, network: IpAddr) {
+        let session = self.sessions.get(peer);
+        if let Some((name, before)) = session.and_then(|s| Some((s.identity.clone()?, s.network))) {
+            self.names.remove(&name, before, peer);
+            self.names.insert(name, network, peer);
+        }
+        self.sessions.relocate(peer, network);
     }
 
     /// While the server drains, calls live on without their signaling until the grace ends.

@@ -1,4 +1,4 @@
-//! Messages from peer to peer: who hears them, and what the server stamps on them.
+//! Messages from peer to peer: who receives them, and what the server stamps on them.
 
 use super::requests::{Answer, Requester};
 use super::{Cx, Hub};
@@ -44,6 +44,7 @@ impl Hub {
             }
             _ => {}
         }
+        self.may_send(requester, || message.size())?;
         let relay_only = self.policy(requester.peer) == TransportPolicy::Relay;
         let payload = match &message.payload {
             Payload::Opaque => None,

@@ -1,14 +1,17 @@
 //! The tables of connections and sessions, and the one way to send to a session.
 
+use super::admin::DatedReport;
 use super::interface::{ConnId, Effect, Event, Settings};
-use super::rate::{Bucket, ByteBucket};
+use super::rate::{Bucket, ByteBucket, Inflow};
 use super::response_cache::ResponseCache;
 use super::ring::Ring;
+use super::ring_shares::RingShares;
+use crate::auth::Grant;
+use crate::network::NetworkCounts;
 use crate::protocol::{Body, CallId, DialectKind, LeaveReason, PeerId, Presence, ResumeToken};
+use crate::signal::id_map::IdMap;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,6 +26,8 @@ pub(super) struct Conn {
     pub(super) shown: Option<DialectKind>,
     /// Where it waits for a call as long as it says nothing.
     pub(super) lobby: Option<Arc<str>>,
+    /// What it may there, where the backend was asked.
+    pub(super) waits_as: Option<Box<Grant>>,
     /// The highest expiry of credentials that were revoked from this peer id.
     pub(super) revoked_until: Option<u64>,
     /// When it must have a session.
@@ -34,9 +39,39 @@ pub(super) struct Conn {
     pub(super) frames: Bucket,
     pub(super) candidates: Bucket,
     pub(super) bytes: ByteBucket,
+    /// What others send it.
+    pub(super) inflow: Inflow,
     pub(super) responses: ResponseCache,
-    /// Sessions begun on it, or on those it resumes: tells in which one a request was answered.
+    /// How many sessions began on this connection and on those that it resumes. A cached response is
+    /// valid in the session in which it was given.
     pub(super) sessions: u32,
+    /// Its session is at another node.
+    pub(super) elsewhere: bool,
+}
+
+impl Conn {
+    /// A connection that has done nothing yet and that nothing is demanded of.
+    pub(super) fn new(peer: PeerId, client: IpAddr, dialect: DialectKind) -> Self {
+        Self {
+            peer,
+            client,
+            dialect,
+            shown: dialect.shown(),
+            lobby: None,
+            waits_as: None,
+            revoked_until: None,
+            deadline: None,
+            outside: 0,
+            malformed: 0,
+            frames: Bucket::default(),
+            candidates: Bucket::default(),
+            bytes: ByteBucket::default(),
+            inflow: Inflow::default(),
+            responses: ResponseCache::default(),
+            sessions: 0,
+            elsewhere: false,
+        }
+    }
 }
 
 /// Someone with a name: registered, or in a room.
@@ -50,12 +85,16 @@ pub(super) struct Session {
     pub(super) network: IpAddr,
     /// `None`: the peer id serves as name.
     pub(super) identity: Option<Arc<str>>,
-    /// A token gave the name: credentials over HTTP are for the same one.
-    pub(super) named_by_token: bool,
+    /// For whom its token takes credentials over HTTP.
+    pub(super) bearer: Option<Arc<str>>,
     pub(super) room: Option<Arc<str>>,
     pub(super) may_call: bool,
     pub(super) may_list_rooms: bool,
     pub(super) may_subscribe: bool,
+    /// The `team` claim of the token.
+    pub(super) team: Option<Arc<str>>,
+    /// The claims of the token, where the operator's backend is asked.
+    pub(super) claims: Option<Arc<serde_json::Value>>,
     pub(super) state: Option<Box<RawValue>>,
     pub(super) metadata: Option<Box<RawValue>>,
     pub(super) token: ResumeToken,
@@ -70,6 +109,8 @@ pub(super) struct Session {
     pub(super) refresh: Option<Instant>,
     /// Calls it rings in, is rung by, or is in.
     pub(super) calls: Vec<CallId>,
+    /// What it reported last of a connection, for the operator.
+    pub(super) report: Option<Box<DatedReport>>,
 }
 
 /// How a session is reached.
@@ -83,7 +124,7 @@ pub(super) enum Link {
 #[derive(Debug)]
 pub(super) struct Away {
     pub(super) until: Instant,
-    /// What the others hear if it does not come back.
+    /// The reason that the others get if it does not come back.
     pub(super) reason: LeaveReason,
     /// The lost connection: requests answered on it stay answered, and rates used up on it stay
     /// used up.
@@ -97,6 +138,12 @@ impl Session {
             Some(identity) => Cow::Borrowed(identity),
             None => Cow::Owned(peer.to_string()),
         }
+    }
+
+    /// The same, to keep.
+    pub(super) fn shared_name(&self, peer: PeerId) -> Arc<str> {
+        let own = || peer.to_string().into();
+        self.identity.clone().unwrap_or_else(own)
     }
 
     pub(super) fn presence(&self) -> Presence {
@@ -117,9 +164,11 @@ impl Session {
 /// All sessions, where they are from, and the bytes that their rings hold.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    map: HashMap<PeerId, Session>,
-    /// How many each network has; no more entries than sessions.
-    networks: HashMap<IpAddr, usize>,
+    map: IdMap<PeerId, Session>,
+    /// How many each network has; no more entries than three for a session.
+    networks: NetworkCounts,
+    /// What the rings of each hold; `None` where one network may have every session.
+    shares: Option<RingShares>,
     ring_limit: usize,
     ring_total_limit: usize,
     ring_bytes: usize,
@@ -130,8 +179,9 @@ pub(super) struct Sessions {
 impl Sessions {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
-            map: HashMap::new(),
-            networks: HashMap::new(),
+            map: IdMap::default(),
+            networks: NetworkCounts::default(),
+            shares: RingShares::new(settings.sessions_per_network),
             ring_limit: settings.ring,
             ring_total_limit: settings.ring_total,
             ring_bytes: 0,
@@ -185,22 +235,23 @@ impl Sessions {
     }
 
     /// Adds a session, or puts it in the place of an older one.
-    pub(super) fn insert(&mut self, peer: PeerId, session: Session) {
+    pub(super) fn insert(&mut self, peer: PeerId, mut session: Session) {
         self.remove(peer);
+        let share = (self.shares.as_mut()).map(|shares| shares.of(session.network));
+        session.ring.charge_to(share);
         self.ring_bytes += session.ring.bytes();
-        *self.networks.entry(session.network).or_insert(0) += 1;
+        self.networks.add(session.network, 1);
         self.map.insert(peer, session);
     }
 
     pub(super) fn remove(&mut self, peer: PeerId) -> Option<Session> {
-        let session = self.map.remove(&peer)?;
-        self.ring_bytes -= session.ring.bytes();
-        if let Entry::Occupied(mut count) = self.networks.entry(session.network) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
+        let mut session = self.map.remove(&peer)?;
+        session.ring.charge_to(None);
+        if let Some(shares) = &mut self.shares {
+            shares.forget(session.network);
         }
+        self.ring_bytes -= session.ring.bytes();
+        self.networks.give_back(session.network);
         Some(session)
     }
 
@@ -211,9 +262,10 @@ impl Sessions {
         }
     }
 
-    /// How many sessions a network has.
-    pub(super) fn of_network(&self, network: IpAddr) -> usize {
-        self.networks.get(&network).copied().unwrap_or(0)
+    /// Whether a network has as many sessions as it may.
+    pub(super) fn is_network_full(&self, network: IpAddr, settings: &Settings) -> bool {
+        let total = u32::try_from(settings.max_sessions).unwrap_or(u32::MAX);
+        (self.networks).is_full(network, settings.sessions_per_network, total)
     }
 
     pub(super) fn get(&self, peer: PeerId) -> Option<&Session> {
@@ -233,6 +285,20 @@ impl Sessions {
         let mut peers: Vec<_> = renewed.map(|(peer, _)| *peer).collect();
         peers.sort_unstable();
         peers
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (PeerId, &Session)> {
+        self.map.iter().map(|(peer, session)| (*peer, session))
+    }
+
+    /// Takes all sessions out.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = (PeerId, Session)> {
+        self.networks = NetworkCounts::default();
+        if let Some(shares) = &mut self.shares {
+            shares.clear();
+        }
+        self.ring_bytes = 0;
+        self.map.drain()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -15,6 +15,14 @@ pub struct Counters {
     pub withheld_candidates: u64,
     /// Times that the wall clock was set.
     pub clock_steps: u64,
+    /// Messages that `policy.messages` refused.
+    pub refused_messages: u64,
+    /// Calls that `policy.calls` refused.
+    pub refused_calls: u64,
+    /// Subscriptions of topics that were refused, for want of a place or of a right.
+    pub refused_subscriptions: u64,
+    /// Publications that were refused, because there were too many or for want of a right.
+    pub refused_publications: u64,
 }
 
 impl Default for Counters {
@@ -26,6 +34,10 @@ impl Default for Counters {
             gaps: 0,
             withheld_candidates: 0,
             clock_steps: 0,
+            refused_messages: 0,
+            refused_calls: 0,
+            refused_subscriptions: 0,
+            refused_publications: 0,
         }
     }
 }
@@ -39,6 +51,16 @@ impl Counters {
     /// Errors sent by code, malformed frames included.
     pub fn refused(&self) -> impl Iterator<Item = (ErrorCode, u64)> {
         ErrorCode::ALL.iter().copied().zip(self.refused)
+    }
+
+    /// Goes on from what another process counted of a type.
+    pub(super) fn set_received(&mut self, kind: MessageType, count: u64) {
+        self.received[kind as usize] = count;
+    }
+
+    /// Goes on from what another process counted of a code.
+    pub(super) fn set_refused(&mut self, code: ErrorCode, count: u64) {
+        self.refused[code as usize] = count;
     }
 
     pub(super) fn count_received(&mut self, kind: MessageType) {

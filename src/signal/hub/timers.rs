@@ -36,8 +36,8 @@ pub(super) enum Timer {
     GraceEnds,
 }
 
-/// The queue. Whoever sets a timer remembers the instant, to cancel it.
-#[derive(Debug, Default)]
+/// The queue. The owner of a timer remembers its instant, to cancel it.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Timers(BTreeSet<(Instant, Timer)>);
 
 impl Timers {
@@ -58,6 +58,11 @@ impl Timers {
             return None;
         }
         self.0.pop_first().map(|(_, timer)| timer)
+    }
+
+    /// Takes over all timers of another queue.
+    pub(super) fn append(&mut self, other: &mut Self) {
+        self.0.append(&mut other.0);
     }
 
     pub(super) fn len(&self) -> usize {

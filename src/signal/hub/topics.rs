@@ -4,8 +4,9 @@
 //! the network of the subscriber and in all. What is over a limit is refused and changes nothing.
 
 use super::interface::ConnId;
+use crate::network::NetworkCounts;
 use crate::protocol::{Denied, DialectKind, SubscriptionOptions};
-use std::collections::hash_map::Entry;
+use crate::signal::id_map::IdMap;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use std::sync::Arc;
 pub(super) const MAX_TOPICS: usize = 1_000;
 /// Bytes that a subscription takes up beside its topic: its places in two tables.
 const OVERHEAD: usize = 128;
-/// Bytes of subscriptions of one network: 20,000 topics with usual names.
-const NETWORK_BYTES: usize = 4 << 20;
+/// Bytes of subscriptions of one network ([`NetworkCounts`]): 20,000 topics with usual names.
+const NETWORK_BYTES: u64 = 4 << 20;
 /// Bytes of subscriptions in all.
 const TOTAL_BYTES: usize = 256 << 20;
 
@@ -24,8 +25,8 @@ const TOTAL_BYTES: usize = 256 << 20;
 pub(super) struct Topics {
     /// Subscribers by topic, for each dialect: one dialect's topics are not another's.
     realms: BTreeMap<DialectKind, HashMap<Arc<str>, Vec<Subscriber>>>,
-    holdings: HashMap<ConnId, Holding>,
-    networks: HashMap<IpAddr, usize>,
+    holdings: IdMap<ConnId, Holding>,
+    networks: NetworkCounts,
     bytes: usize,
     subscriptions: usize,
 }
@@ -47,6 +48,22 @@ struct Holding {
 }
 
 impl Topics {
+    /// How many topics a connection has subscribed.
+    pub(super) fn count_of(&self, conn: ConnId) -> usize {
+        self.holdings
+            .get(&conn)
+            .map_or(0, |holding| holding.topics.len())
+    }
+
+    /// Whether a connection has subscribed a topic.
+    pub(super) fn has(&self, conn: ConnId, topic: &str) -> bool {
+        let held = |holding: &Holding| {
+            let found = holding.topics.binary_search_by(|held| (**held).cmp(topic));
+            found.is_ok()
+        };
+        self.holdings.get(&conn).is_some_and(held)
+    }
+
     /// Subscribes, or changes how; `max` subscribers of the topic at most.
     pub(super) fn subscribe(
         &mut self,
@@ -74,11 +91,12 @@ impl Topics {
             Err(place) => place,
         };
         let cost = topic.len() + OVERHEAD;
-        let of_network = self.networks.get(&network).copied().unwrap_or(0);
         if held >= MAX_TOPICS
             || known.is_some_and(|(_, subscribers)| subscribers.len() >= max)
-            || of_network + cost > NETWORK_BYTES
             || self.bytes + cost > TOTAL_BYTES
+            || !self
+                .networks
+                .take_many(network, cost as u64, NETWORK_BYTES, TOTAL_BYTES as u64 / 2)
         {
             return Err(Denied::Full);
         }
@@ -90,13 +108,12 @@ impl Topics {
         if let Err(place) = topics.binary_search(&topic) {
             topics.insert(place, topic);
         }
-        *self.networks.entry(network).or_insert(0) += cost;
         self.bytes += cost;
         self.subscriptions += 1;
         Ok(())
     }
 
-    /// Ends a subscription; tells whether there was one.
+    /// Ends a subscription; returns whether there was one.
     pub(super) fn unsubscribe(&mut self, conn: ConnId, topic: &str) -> bool {
         let Some(holding) = self.holdings.get_mut(&conn) else {
             return false;
@@ -136,12 +153,7 @@ impl Topics {
         let cost = topic.len() + OVERHEAD;
         self.bytes -= cost;
         self.subscriptions -= 1;
-        if let Entry::Occupied(mut bytes) = self.networks.entry(network) {
-            *bytes.get_mut() -= cost;
-            if *bytes.get() == 0 {
-                bytes.remove();
-            }
-        }
+        self.networks.give_back_many(network, cost as u64);
     }
 
     /// The subscribers of a topic.
@@ -150,6 +162,19 @@ impl Topics {
         topics
             .and_then(|topics| topics.get(topic))
             .map_or(&[], Vec::as_slice)
+    }
+
+    /// What a connection has subscribed, in the order of the topics.
+    pub(super) fn of(&self, conn: ConnId) -> Vec<(Arc<str>, SubscriptionOptions)> {
+        let Some(holding) = self.holdings.get(&conn) else {
+            return vec![];
+        };
+        let options = |topic: &Arc<str>| {
+            let subscribers = self.subscribers(holding.realm, topic);
+            let place = place(subscribers, conn).ok()?;
+            Some((Arc::clone(topic), subscribers[place].options))
+        };
+        holding.topics.iter().filter_map(options).collect()
     }
 
     /// How many topics there are.
@@ -270,7 +295,7 @@ mod tests {
                 prop_assert_eq!(topics.subscriptions(), model.len());
                 let bytes: usize = model.iter().map(|(topic, _)| topic.len() + OVERHEAD).sum();
                 prop_assert_eq!(topics.bytes, bytes);
-                prop_assert_eq!(topics.networks.get(&HERE).copied().unwrap_or(0), bytes);
+                prop_assert_eq!(topics.networks.held(HERE), bytes as u64);
                 for n in 0..6 {
                     let topic = format!("topic {n}");
                     let all: Vec<_> = model

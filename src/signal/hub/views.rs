@@ -8,6 +8,7 @@ use crate::protocol::{
     StateView,
 };
 use crate::signal::room::{Member, Room};
+use std::sync::Arc;
 
 /// Bytes of peers in one frame: with what stands beside them, a list stays below the largest frame
 /// that clients send, 64 KiB by default.
@@ -122,11 +123,28 @@ impl Hub {
         peer: PeerId,
         except: Option<PeerId>,
     ) {
-        let Ok(room) = self.room_of(peer) else { return };
-        let (Some(member), room) = (room.member(peer), room.id.clone()) else {
+        if let Some((room, body)) = self.peer_state(peer) {
+            self.broadcast(cx, &room, except, &body);
+        }
+    }
+
+    /// The same, to those members only who are online.
+    pub(super) fn tell_online_of(&mut self, cx: &mut Cx<'_>, peer: PeerId) {
+        let Some((room, body)) = self.peer_state(peer) else {
             return;
         };
-        let view = self.peer_view(member);
+        for member in self.rooms[&room].others(peer) {
+            let is_online = (self.sessions.get(member.peer)).is_some_and(|s| s.conn().is_some());
+            if is_online {
+                self.sessions.send(cx.effects, member.peer, body.clone());
+            }
+        }
+    }
+
+    /// What the room of a peer is told of it, and which room that is.
+    fn peer_state(&self, peer: PeerId) -> Option<(Arc<str>, Body)> {
+        let room = self.room_of(peer).ok()?;
+        let view = self.peer_view(room.member(peer)?);
         let message = ServerMessage::PeerState {
             peer_id: peer,
             identity: view.identity,
@@ -134,8 +152,7 @@ impl Hub {
             state: view.state,
             connection: view.connection,
         };
-        let body = Body::new(&message, None);
-        self.broadcast(cx, &room, except, &body);
+        Some((room.id.clone(), Body::new(&message, None)))
     }
 
     /// Tells a session that it is itself out, where nobody stays to tell the others.

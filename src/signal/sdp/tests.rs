@@ -114,6 +114,27 @@ fn no_address_survives_and_the_relayed_candidates_do() {
 }
 
 #[test]
+fn no_candidate_hides_among_the_formats_of_a_section() {
+    for (line, filtered) in [
+        (
+            "m=audio 5000 UDP/TLS/RTP/SAVPF 111 candidate:1 1 udp 1 203.0.113.77 5000 typ host",
+            "m=audio 9 UDP/TLS/RTP/SAVPF 111 1 udp 1 5000 typ host",
+        ),
+        ("m=video 0 RTP/AVP 2001:db8::7 96", "m=video 0 RTP/AVP 96"),
+        (
+            "m=video 9 RTP/AVP 203.0.113.7% %203.0.113.7 203.0.113.7/24 96",
+            "m=video 9 RTP/AVP 96",
+        ),
+        (
+            "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
+            "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
+        ),
+    ] {
+        assert_eq!(filter(line), filtered);
+    }
+}
+
+#[test]
 fn everything_else_stays_in_its_order() {
     let filtered = filter(CHROMIUM);
     assert!(filtered.ends_with("a=mid:1\r\n"));

@@ -95,6 +95,23 @@ fn a_refused_token_and_a_missing_one_are_told_apart() {
         with_token.signaling(&refused, at, "h").finding,
         "token-refused"
     );
+    let named = |code: &str, message: &str| {
+        let fault = Fault::Signaling(code.into(), message.into());
+        with_token.signaling(&fault, at, "h").finding
+    };
+    assert_eq!(
+        named("unauthorized", "the token is not a JWT"),
+        "token-malformed"
+    );
+    assert_eq!(
+        named("token-expired", "the token expired 9 s ago"),
+        "token-expired"
+    );
+    assert_eq!(
+        named("forbidden", "the token opens other rooms"),
+        "token-refused"
+    );
+    assert_eq!(named("bad-password", "the password is wrong"), "signaling");
     let upgrade = Fault::Http(400, String::new());
     assert_eq!(
         seen().signaling(&upgrade, at, "h").finding,

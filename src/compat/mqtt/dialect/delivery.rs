@@ -5,14 +5,16 @@ use super::super::writer::{self, Ack};
 use super::Mqtt;
 use crate::protocol::{CloseCode, Denied, Publication};
 use crate::signal::Output;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// Messages that wait for acknowledgements of others, and their bytes.
-const MAX_WAITING: (usize, usize) = (1_000, 256 << 10);
+/// Messages that wait for acknowledgements of others, and their bytes. With the will that is 32 KiB a
+/// connection, and 32 MiB for the 1,000 connections of a network.
+const MAX_WAITING: (usize, usize) = (1_000, 28 << 10);
 
 /// Messages of QoS 1 to the client.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Outbound {
     last_id: u16,
     in_flight: BTreeSet<u16>,
@@ -82,9 +84,35 @@ impl Mqtt {
         writer::acknowledge(&mut bytes, self.version, ack, id, reason);
         out.binary(&bytes);
     }
+
+    /// Answers a SUBSCRIBE: `granted` fills the codes that are open.
+    pub(super) fn subscribed(
+        &self,
+        id: u16,
+        codes: Vec<Option<Result<u8, Reason>>>,
+        granted: Vec<Result<u8, Reason>>,
+        out: &mut Output<'_>,
+    ) {
+        let mut granted = granted.into_iter();
+        let mut next = || granted.next().unwrap_or(Err(Reason::QuotaExceeded));
+        let codes: Vec<_> = codes
+            .into_iter()
+            .map(|c| c.unwrap_or_else(&mut next))
+            .collect();
+        let mut bytes = vec![];
+        writer::subscribed(&mut bytes, self.version, id, &codes);
+        out.binary(&bytes);
+    }
 }
 
 impl Outbound {
+    /// Whether another process may have written it: few are in flight, and the bytes are those that
+    /// wait.
+    pub(super) fn is_sound(&self, most_in_flight: usize) -> bool {
+        let bytes: usize = self.waiting.iter().map(|waiting| waiting.cost()).sum();
+        self.in_flight.len() <= most_in_flight && self.bytes == bytes
+    }
+
     /// An id that is not in flight; fewer are in flight than there are.
     fn next_id(&mut self) -> u16 {
         loop {
@@ -96,12 +124,17 @@ impl Outbound {
     }
 }
 
-pub(super) fn publication(publish: &Publish<'_>) -> Arc<Publication> {
+pub(super) fn publication(
+    publish: &Publish<'_>,
+    room: Option<&str>,
+    payload: &[u8],
+) -> Arc<Publication> {
     Arc::new(Publication {
         topic: publish.topic.into(),
         properties: publish.properties.into(),
-        payload: publish.payload.into(),
+        payload: payload.into(),
         qos: publish.qos.min(1),
+        room: room.map(Arc::from),
     })
 }
 

@@ -8,9 +8,12 @@ use std::io::{self, Write};
 const PAYLOAD: usize = 256 << 10;
 /// Bytes beyond [`PAYLOAD`] for replies. A client that does not read even those is cut off.
 const REPLIES: usize = 64 << 10;
-/// Bytes that wait in all outboxes of one worker together; further payload is dropped, however
-/// little waits for its client.
+/// Bytes that wait in all outboxes of one worker together; beyond them further payload is dropped for
+/// every client for which more than [`FAIR_SHARE`] waits.
 const WORKER: usize = 64 << 20;
+/// What may wait for any client, whatever waits for others: those that do not read take nothing of those
+/// that do.
+const FAIR_SHARE: usize = 16 << 10;
 /// Buffers kept for the next output, and how large each may be.
 const SPARE_BUFFERS: usize = 64;
 const SPARE_BYTES: usize = 64 << 10;
@@ -72,9 +75,12 @@ impl Outbox {
         is_reply: bool,
     ) -> bool {
         let length = parts[0].len() + parts[1].len() + padding;
-        let limit = if is_reply { PAYLOAD + REPLIES } else { PAYLOAD };
-        let crowded = !is_reply && pool.waiting + length > WORKER;
-        if crowded || self.waiting() + length > limit {
+        let limit = match is_reply {
+            true => PAYLOAD + REPLIES,
+            false if pool.waiting + length > WORKER => FAIR_SHARE,
+            false => PAYLOAD,
+        };
+        if self.waiting() + length > limit {
             self.overrun |= is_reply;
             return false;
         }
@@ -92,7 +98,7 @@ impl Outbox {
         true
     }
 
-    /// Tells whether even a reply found no room.
+    /// Whether even a reply found no room.
     pub(super) fn is_overrun(&self) -> bool {
         self.overrun
     }
@@ -143,6 +149,20 @@ impl Outbox {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The outbox that an earlier process left `bytes` in.
+    pub(super) fn of(bytes: Vec<u8>, pool: &mut Pool) -> Self {
+        pool.waiting += bytes.len();
+        Self {
+            bytes,
+            ..Self::default()
+        }
+    }
+
+    /// What is still to be written.
+    pub(super) fn unwritten(&self) -> &[u8] {
+        &self.bytes[self.written..]
     }
 
     /// Bytes that are still to be written.
@@ -238,18 +258,25 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_slow_readers_share_one_bound() {
+    fn slow_readers_share_one_bound_and_leave_something_to_others() {
         let mut pool = Pool::default();
         let mut outboxes: Vec<Outbox> = (0..1000).map(|_| Outbox::default()).collect();
-        let payload = [0; 64 << 10];
-        for _ in 0..4 {
-            for outbox in &mut outboxes {
-                outbox.push(&mut pool, [&payload, &[]], 0, false);
-            }
+        let payload = [0; 1200];
+        for outbox in &mut outboxes {
+            while outbox.push(&mut pool, [&payload, &[]], 0, false) {}
         }
         let waiting = |outboxes: &[Outbox]| outboxes.iter().map(Outbox::waiting).sum::<usize>();
-        assert_eq!((waiting(&outboxes), pool.waiting), (WORKER, WORKER));
+        assert_eq!(waiting(&outboxes), pool.waiting);
+        let most = WORKER + outboxes.len() * FAIR_SHARE;
+        assert!(pool.waiting >= WORKER && pool.waiting <= most);
+        // A client that reads finds room for what its socket does not take at once.
+        let mut other = Outbox::default();
+        for _ in 0..13 {
+            assert!(other.push(&mut pool, [&payload, &[]], 0, false));
+        }
+        assert!(!other.push(&mut pool, [&payload, &[]], 0, false));
         assert!(outboxes[999].push(&mut pool, [b"reply", &[]], 0, true));
+        outboxes.push(other);
         outboxes.drain(..).for_each(|outbox| pool.put(outbox));
         assert_eq!(pool.waiting, 0);
     }

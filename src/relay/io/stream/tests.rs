@@ -213,9 +213,9 @@ fn the_last_replies_are_given_before_the_end() {
     world.streams.push(&five_tuple, b"so be it", b"", 0, true);
     world.streams.remove(key);
     assert_eq!(world.streams.pool.waiting(), 0);
-    let mut heard = String::new();
-    client.read_to_string(&mut heard).unwrap();
-    assert_eq!(heard, "so be it");
+    let mut received = String::new();
+    client.read_to_string(&mut received).unwrap();
+    assert_eq!(received, "so be it");
 }
 
 #[test]
@@ -230,12 +230,12 @@ fn what_found_no_room_is_written_when_there_is_some() {
         assert_eq!(world.streams.flush(&mut stats), None);
     }
     client.set_nonblocking(true).unwrap();
-    let (mut heard, mut told) = (0, 0);
+    let (mut received, mut told) = (0, 0);
     let mut buffer = vec![0; 1 << 16];
     let deadline = Instant::now() + Duration::from_secs(10);
-    while heard < sent {
+    while received < sent {
         match client.read(&mut buffer) {
-            Ok(read) => heard += read,
+            Ok(read) => received += read,
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
         }
         if world.is_told_of_room() {
@@ -243,7 +243,7 @@ fn what_found_no_room_is_written_when_there_is_some() {
             world.streams.writable(key);
             assert_eq!(world.streams.flush(&mut stats), None);
         }
-        assert!(Instant::now() < deadline, "{heard} of {sent} bytes");
+        assert!(Instant::now() < deadline, "{received} of {sent} bytes");
     }
     assert!(told > 0);
 }

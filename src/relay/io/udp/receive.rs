@@ -216,7 +216,7 @@ impl ExactSizeIterator for Batch<'_, '_> {
     }
 }
 
-/// One received message: a datagram, or a train of them of one sender.
+/// One received message: a datagram, or several of one sender that GRO has joined.
 pub(in crate::relay) struct Received<'a> {
     pub(in crate::relay) from: SocketAddr,
     /// The address that was asked, where the socket tells it.

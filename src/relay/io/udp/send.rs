@@ -51,7 +51,7 @@ impl Sender {
         }
     }
 
-    /// Tells whether messages of several datagrams are sent at all.
+    /// Whether messages of several datagrams are sent at all.
     pub(in crate::relay) fn gso(&self) -> bool {
         self.gso
     }

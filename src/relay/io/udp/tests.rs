@@ -125,13 +125,13 @@ fn a_wildcard_tells_which_address_was_asked_and_answers_from_it() {
         let slices = [IoSlice::new(b"answer")];
         Sender::new(PLAIN).send(socket.as_fd(), &[answer], &slices, &mut stats);
         let mut buffer = [0; 16];
-        // A connected socket hears its peer only.
+        // A connected socket receives its peer only.
         assert_eq!(client.recv(&mut buffer).unwrap(), 6, "{wildcard}");
     }
 }
 
 #[test]
-fn a_train_that_no_path_takes_whole_is_sent_one_by_one() {
+fn a_batch_that_no_path_takes_whole_is_sent_one_by_one() {
     let mut stats = IoStats::default();
     let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -222,11 +222,11 @@ fn an_icmp_error_names_the_peer_and_costs_no_other_datagram() {
 }
 
 #[test]
-fn appetite_grows_with_news_in_successive_turns() {
+fn the_receive_limit_grows_with_datagrams_in_successive_turns() {
     let address = "127.0.0.1:0".parse().unwrap();
     let relay = RelaySocket::bind(address, PLAIN).unwrap();
-    let appetites: Vec<usize> = [5, 6, 7, 9].map(|turn| relay.recv_limit(turn)).into();
-    assert_eq!(appetites, [1, BATCH, BATCH, 1]);
+    let limits: Vec<usize> = [5, 6, 7, 9].map(|turn| relay.recv_limit(turn)).into();
+    assert_eq!(limits, [1, BATCH, BATCH, 1]);
 }
 
 #[test]

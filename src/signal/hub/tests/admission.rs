@@ -19,7 +19,10 @@ fn tokens_decide_over_name_role_room_and_lists() {
         ..Grant::open()
     };
     let conn = world.open();
-    let join = |room: &str| json!({"type": "join", "roomId": room, "identity": "claimed"});
+    let join = |room: &str| {
+        json!({"type": "join", "roomId": room, "identity": "claimed",
+            "metadata": {"from": "client", "own": 1}})
+    };
     assert_eq!(
         world.ask_as(conn, join("other"), Ok(grant.clone()))["code"],
         "forbidden"
@@ -34,7 +37,11 @@ fn tokens_decide_over_name_role_room_and_lists() {
         "team-1"
     );
     let (other, seen) = world.join("team-1", "other");
-    assert_eq!(seen["peers"][0]["metadata"], json!({"from": "token"}));
+    assert_eq!(
+        seen["peers"][0]["metadata"],
+        json!({"from": "token", "own": 1}),
+        "the token's keys go before the client's"
+    );
     assert_eq!(seen["role"], "host", "there was none");
     assert_eq!(
         world.ask(other, json!({"type": "rooms"}))["code"],
@@ -81,6 +88,51 @@ fn a_bad_token_is_told_and_closed_but_a_session_lives_on() {
     let answer = world.ask_as(conn, join, refusal(ErrorCode::Unauthorized));
     assert_eq!(answer["code"], "unauthorized");
     assert!(world.is_open(conn));
+    world.empties();
+}
+
+#[test]
+fn rooms_count_against_the_network_of_who_made_them() {
+    let mut world = World::with(
+        Settings {
+            max_rooms: 12,
+            sessions_per_network: 4,
+            ..Settings::default()
+        },
+        ice(true),
+    );
+    let mut made = 0;
+    // A member of another network keeps a room when its maker leaves for the next one.
+    for n in 0..6 {
+        let join = json!({"type": "join", "roomId": format!("r{n}")});
+        let maker = world.open_from("192.0.2.1");
+        let answer = world.ask(maker, join.clone());
+        made += usize::from(answer["type"] == "joined");
+        assert!(n < 4 || answer["code"] == "rate-limited", "{answer}");
+        let keeper = world.open_from(&format!("198.51.100.{n}"));
+        world.ask(keeper, join);
+        if world.is_open(maker) {
+            world.ask(maker, json!({"type": "leave"}));
+        }
+    }
+    assert_eq!(made, 4);
+    // Networks of one /48 make half of all.
+    let mut world = World::with(
+        Settings {
+            max_rooms: 12,
+            sessions_per_network: 4,
+            ..Settings::default()
+        },
+        ice(true),
+    );
+    for n in 0..12 {
+        let conn = world.open_from(&format!("2001:db8:0:{n:x}00::1"));
+        let answer = world.ask(conn, json!({"type": "join", "roomId": format!("w{n}")}));
+        assert_eq!(answer["type"] == "joined", n < 6, "{answer}");
+    }
+    let other = world.open_from("203.0.113.1");
+    let joined = world.ask(other, json!({"type": "join", "roomId": "mine"}));
+    assert_eq!(joined["type"], "joined");
     world.empties();
 }
 
@@ -202,14 +254,19 @@ fn away_sessions_go_on_counting_against_their_network() {
     let moved = world.open_from("192.0.2.9");
     let resume = json!({"type": "resume", "resumeToken": last["resumeToken"], "seq": 1});
     assert_eq!(world.ask(moved, resume)["type"], "resumed");
-    assert_eq!(world.ask(conn, join(3))["type"], "joined");
+    assert_eq!(world.ask(conn, join(0))["type"], "joined");
     assert_eq!(
-        world.ask(conn, join(4))["type"],
+        world.ask(conn, join(1))["type"],
         "joined",
         "it has one already"
     );
     world.pass(Duration::from_secs(30));
-    assert!(world.hub.sessions.of_network("2001:db8::".parse().unwrap()) == 1);
+    let of_one = Settings {
+        sessions_per_network: 1,
+        ..Settings::default()
+    };
+    let network = "2001:db8::".parse().unwrap();
+    assert!(world.hub.sessions.is_network_full(network, &of_one));
     world.empties();
 }
 
@@ -409,6 +466,16 @@ fn a_session_that_ends_with_its_token_is_told_and_closed() {
     world.pass(Duration::from_secs(500));
     assert!(world.is_open(conn));
     world.pass(Duration::from_secs(200));
+    assert_eq!(world.closed[&conn], 4001);
+
+    // A clock that is set forward, past the end of the token, ends the session: it began at a wrong time.
+    let conn = world.open();
+    let grant = until(&world, 3 * 24 * 3600);
+    world.ask_as(conn, register, grant);
+    world.pass(Duration::from_secs(60));
+    assert!(world.is_open(conn));
+    world.now.unix_ms += 4 * 24 * 3600 * 1000;
+    world.pass(Duration::from_secs(11));
     assert_eq!(world.closed[&conn], 4001);
     world.empties();
 }

@@ -266,6 +266,80 @@ fn nobody_can_be_blocked_by_calls_that_ring() {
 }
 
 #[test]
+fn a_call_from_elsewhere_takes_a_place_of_the_network_that_has_most() {
+    let mut world = World::new();
+    let call = |to: &str| json!({"type": "call", "to": to});
+    let (ben, _) = world.register("ben");
+    let from = |world: &mut World, client: &str, name: &str| {
+        let conn = world.open_from(client);
+        world.ask(conn, json!({"type": "register", "identity": name}));
+        conn
+    };
+    // Two networks fill all places, by two calls of each client.
+    let mut callers = vec![];
+    for client in ["198.51.100.1", "198.51.100.2"] {
+        for n in 0..16 {
+            let conn = from(&mut world, client, &format!("{client} {n}"));
+            for _ in 0..2 {
+                assert_eq!(world.ask(conn, call("ben"))["type"], "calling");
+            }
+            callers.push(conn);
+        }
+    }
+    world.clear();
+    let friend = from(&mut world, "203.0.113.1", "friend");
+    let calling = world.ask(friend, call("ben"));
+    assert_eq!(calling["type"], "calling");
+    assert_eq!(world.types(ben), ["hangup", "call"]);
+    let told: Vec<_> = (callers.iter())
+        .flat_map(|conn| world.take(*conn))
+        .map(|told| (told["type"].clone(), told["reason"].clone()))
+        .collect();
+    assert_eq!(told, [(json!("hangup"), json!("timeout"))]);
+    // The two have no more by it, and others never lose theirs to them.
+    for client in ["198.51.100.1", "198.51.100.2"] {
+        let conn = from(&mut world, client, "again");
+        for _ in 0..4 {
+            world.ask(conn, call("ben"));
+        }
+    }
+    for n in 2..60 {
+        let conn = from(&mut world, &format!("203.0.113.{n}"), "other");
+        let answer = world.ask(conn, call("ben"));
+        assert_eq!(answer["type"], "calling", "{n}: {answer}");
+    }
+    let accept = json!({"type": "accept", "callId": calling["callId"]});
+    assert_eq!(world.ask(ben, accept)["type"], "ack");
+    world.empties();
+}
+
+#[test]
+fn namesakes_of_one_network_do_not_hide_a_person() {
+    let mut world = World::new();
+    for _ in 0..200 {
+        world.register("ben");
+    }
+    let ben = world.open_from("203.0.113.1");
+    world.ask(ben, json!({"type": "register", "identity": "ben"}));
+    for n in 0..20 {
+        let (caller, _) = world.register(&format!("ann {n}"));
+        world.ask(caller, json!({"type": "call", "to": "ben"}));
+        assert_eq!(world.types(ben), ["call"], "{n}");
+    }
+    // A person that has moved to another network is found there.
+    let token = world.ask(ben, json!({"type": "join", "roomId": "r"}))["resumeToken"].clone();
+    world.cut(ben);
+    let moved = world.open_from("203.0.113.2");
+    let resume = json!({"type": "resume", "resumeToken": token, "seq": 1});
+    assert_eq!(world.ask(moved, resume)["type"], "resumed");
+    world.clear();
+    let (caller, _) = world.register("late");
+    world.ask(caller, json!({"type": "call", "to": "ben"}));
+    assert_eq!(world.types(moved), ["call"]);
+    world.empties();
+}
+
+#[test]
 fn pending_calls_are_capped() {
     let mut world = World::new();
     let (a, _) = world.register("ann");
@@ -319,4 +393,31 @@ fn a_call_waits_for_a_device_that_is_away() {
     assert!(resumed.get("roomId").is_none());
     assert_eq!(world.types(conn), ["call"]);
     world.empties();
+}
+
+/// What a client of one protocol has in rooms of its own is nothing to others, its name included.
+#[test]
+fn no_call_rings_where_no_client_could_answer_it() {
+    let mut world = World::new();
+    let (caller, _) = world.register("eve");
+    let called = |world: &mut World, to: &str| {
+        let answer = world.ask(caller, json!({"type": "call", "to": to}));
+        answer["code"].as_str().map(str::to_owned)
+    };
+    for dialect in [DialectKind::SocketIo, DialectKind::Mqtt] {
+        let conn = world.open_as("192.0.2.9", dialect);
+        let joined = world.ask(
+            conn,
+            json!({"type": "join", "roomId": "r", "identity": "ann"}),
+        );
+        let peer = joined["peerId"].as_str().unwrap().to_owned();
+        for to in ["ann", &peer] {
+            assert_eq!(called(&mut world, to).as_deref(), Some("no-such-peer"));
+        }
+        assert!(world.take(conn).is_empty());
+    }
+    let tutorial = world.open_as("192.0.2.9", DialectKind::Tutorial);
+    world.ask(tutorial, json!({"type": "register", "identity": "ann"}));
+    assert_eq!(called(&mut world, "ann"), None);
+    assert_eq!(world.types(tutorial), ["call"], "and there alone");
 }

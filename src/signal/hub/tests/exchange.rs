@@ -8,11 +8,16 @@ use crate::protocol::{
     Request, SubscriptionOptions, Takeover, Wish,
 };
 
-fn ask(world: &mut World, conn: u64, request: ExchangeRequest) {
+pub(super) const OPEN: ExchangeRequest = ExchangeRequest::Open {
+    token: None,
+    name: None,
+};
+
+pub(super) fn ask(world: &mut World, conn: u64, request: ExchangeRequest) {
     ask_as(world, conn, request, Ok(Grant::open()));
 }
 
-fn ask_as(
+pub(super) fn ask_as(
     world: &mut World,
     conn: u64,
     request: ExchangeRequest,
@@ -36,22 +41,35 @@ fn ask_as(
     });
 }
 
-fn enter(world: &mut World, dialect: DialectKind) -> u64 {
+pub(super) fn enter(world: &mut World, dialect: DialectKind) -> u64 {
     enter_from(world, "192.0.2.1", dialect)
 }
 
 fn enter_from(world: &mut World, client: &str, dialect: DialectKind) -> u64 {
     let conn = world.open_as(client, dialect);
-    ask(world, conn, ExchangeRequest::Open { token: None });
+    ask(world, conn, OPEN);
     assert_eq!(responses(world, conn), [ExchangeReply::Opened]);
     conn
 }
 
-fn events(world: &mut World, conn: u64) -> Vec<Event> {
+#[test]
+fn a_token_that_forbids_to_subscribe_holds_for_topics() {
+    let mut world = World::new();
+    let conn = world.open_as("192.0.2.1", DialectKind::YWebrtc);
+    let grant = Grant {
+        subscribe: false,
+        ..Grant::open()
+    };
+    ask_as(&mut world, conn, OPEN, Ok(grant));
+    events(&mut world, conn);
+    assert_eq!(subscribe(&mut world, conn, "t"), Err(Denied::Forbidden));
+}
+
+pub(super) fn events(world: &mut World, conn: u64) -> Vec<Event> {
     world.exchanged.remove(&conn).unwrap_or_default()
 }
 
-fn responses(world: &mut World, conn: u64) -> Vec<ExchangeReply> {
+pub(super) fn responses(world: &mut World, conn: u64) -> Vec<ExchangeReply> {
     let reply = |event| match event {
         Event::Exchange(reply) => Some(*reply),
         _ => None,
@@ -59,10 +77,12 @@ fn responses(world: &mut World, conn: u64) -> Vec<ExchangeReply> {
     events(world, conn).into_iter().filter_map(reply).collect()
 }
 
-fn subscribe(world: &mut World, conn: u64, topic: &str) -> Result<u8, Denied> {
+pub(super) fn subscribe(world: &mut World, conn: u64, topic: &str) -> Result<u8, Denied> {
     let topics = vec![Wish {
         topic: topic.into(),
         options: SubscriptionOptions::default(),
+        room: None,
+        is_refused: false,
     }];
     ask(world, conn, ExchangeRequest::Subscribe { id: 1, topics });
     match &responses(world, conn)[..] {
@@ -71,16 +91,22 @@ fn subscribe(world: &mut World, conn: u64, topic: &str) -> Result<u8, Denied> {
     }
 }
 
-fn publication(topic: &str, payload: &str) -> Arc<Publication> {
+pub(super) fn publication(topic: &str, payload: &str) -> Arc<Publication> {
     Arc::new(Publication {
         topic: topic.into(),
         properties: [].into(),
         payload: payload.as_bytes().into(),
         qos: 0,
+        room: None,
     })
 }
 
-fn publish(world: &mut World, conn: u64, topic: &str, payload: &str) -> Result<u32, Denied> {
+pub(super) fn publish(
+    world: &mut World,
+    conn: u64,
+    topic: &str,
+    payload: &str,
+) -> Result<u32, Denied> {
     let publication = publication(topic, payload);
     ask(world, conn, ExchangeRequest::Publish { id: 2, publication });
     let answer = world.exchanged.get_mut(&conn).and_then(Vec::pop);
@@ -94,7 +120,7 @@ fn publish(world: &mut World, conn: u64, topic: &str, payload: &str) -> Result<u
 }
 
 /// What a connection got from topics.
-fn heard(world: &mut World, conn: u64) -> Vec<(String, u32)> {
+pub(super) fn received(world: &mut World, conn: u64) -> Vec<(String, u32)> {
     let text = |event| match event {
         Event::Published {
             publication,
@@ -109,7 +135,7 @@ fn heard(world: &mut World, conn: u64) -> Vec<(String, u32)> {
     events(world, conn).into_iter().filter_map(text).collect()
 }
 
-fn claim(world: &mut World, conn: u64, name: &str, proof: u128) {
+pub(super) fn claim(world: &mut World, conn: u64, name: &str, proof: u128) {
     let name = name.to_owned();
     let takeover = Takeover::Shared;
     ask(
@@ -123,17 +149,17 @@ fn claim(world: &mut World, conn: u64, name: &str, proof: u128) {
     );
 }
 
-fn send(world: &mut World, conn: u64, to: &str, payload: &str) {
+pub(super) fn send(world: &mut World, conn: u64, to: &str, payload: &str) {
     let message = Arc::new(Addressed {
-        kind: "OFFER",
+        kind: "OFFER".into(),
         payload: Some(payload.into()),
     });
-    let (to, parks) = (to.to_owned(), true);
+    let (to, parks) = (to.into(), true);
     ask(world, conn, ExchangeRequest::Send { to, message, parks });
 }
 
 /// What a connection got at its name: from whom, and what.
-fn got(world: &mut World, conn: u64) -> Vec<(String, String)> {
+pub(super) fn got(world: &mut World, conn: u64) -> Vec<(String, String)> {
     let text = |event| match event {
         Event::Addressed { from, message } => Some((
             from.to_string(),
@@ -144,8 +170,26 @@ fn got(world: &mut World, conn: u64) -> Vec<(String, String)> {
     events(world, conn).into_iter().filter_map(text).collect()
 }
 
-fn claimed(name: &str) -> ExchangeReply {
+pub(super) fn claimed(name: &str) -> ExchangeReply {
     ExchangeReply::Claimed { name: name.into() }
+}
+
+#[test]
+fn a_step_of_the_wall_clock_renews_the_credentials_of_members() {
+    let mut world = World::new();
+    let conn = enter(&mut world, DialectKind::Mqtt);
+    ask(&mut world, conn, ExchangeRequest::Ice);
+    events(&mut world, conn);
+    world.pass(Duration::from_secs(15));
+    assert!(events(&mut world, conn).is_empty());
+    world.now.unix_ms += 3_600_000;
+    world.pass(Duration::from_secs(15));
+    let renewed = responses(&mut world, conn);
+    assert!(
+        matches!(renewed[..], [ExchangeReply::Ice(_)]),
+        "{renewed:?}"
+    );
+    world.empties();
 }
 
 #[test]
@@ -158,9 +202,9 @@ fn a_publication_reaches_the_subscribers_of_its_topic_and_dialect() {
         assert_eq!(subscribe(&mut world, conn, "doc"), Ok(0));
     }
     assert_eq!(publish(&mut world, a, "doc", "hello"), Ok(2));
-    assert_eq!(heard(&mut world, a), [("hello".to_owned(), 2)]);
-    assert_eq!(heard(&mut world, b), [("hello".to_owned(), 2)]);
-    assert_eq!(heard(&mut world, stranger), []);
+    assert_eq!(received(&mut world, a), [("hello".to_owned(), 2)]);
+    assert_eq!(received(&mut world, b), [("hello".to_owned(), 2)]);
+    assert_eq!(received(&mut world, stranger), []);
     assert_eq!(publish(&mut world, a, "other", "hello"), Ok(0));
     let topics = vec!["doc".into(), "never".into()];
     ask(
@@ -191,12 +235,7 @@ fn nothing_is_done_before_rights_are_presented() {
     assert_eq!(world.closed.get(&a), Some(&4001));
     let b = world.open_as("192.0.2.1", DialectKind::YWebrtc);
     let refusal = RequestError::new(ErrorCode::Unauthorized, "a token is needed");
-    ask_as(
-        &mut world,
-        b,
-        ExchangeRequest::Open { token: None },
-        Err(refusal),
-    );
+    ask_as(&mut world, b, OPEN, Err(refusal));
     assert_eq!(world.closed.get(&b), Some(&4001));
     let silent = world.open_as("192.0.2.1", DialectKind::Mqtt);
     world.pass(Duration::from_secs(60));
@@ -211,12 +250,7 @@ fn a_token_opens_its_own_topics_only() {
         rooms: RoomScope::Matching(vec![RoomPattern::Glob("team-*".into())]),
         ..Grant::open()
     };
-    ask_as(
-        &mut world,
-        a,
-        ExchangeRequest::Open { token: None },
-        Ok(grant),
-    );
+    ask_as(&mut world, a, OPEN, Ok(grant));
     events(&mut world, a);
     assert_eq!(subscribe(&mut world, a, "other"), Err(Denied::Forbidden));
     assert_eq!(subscribe(&mut world, a, "team-1"), Ok(0));
@@ -346,12 +380,7 @@ fn a_tokens_identity_is_the_name_and_its_proof() {
     };
     let enter = |world: &mut World, grant| {
         let conn = world.open_as("192.0.2.1", DialectKind::PeerJs);
-        ask_as(
-            world,
-            conn,
-            ExchangeRequest::Open { token: None },
-            Ok(grant),
-        );
+        ask_as(world, conn, OPEN, Ok(grant));
         events(world, conn);
         conn
     };
@@ -402,7 +431,7 @@ fn private_names_are_taken_over_within_a_network_and_wills_are_published() {
     assert_eq!(world.closed.get(&old), Some(&4004));
     assert!(!world.closed.contains_key(&elsewhere));
     assert_eq!(
-        heard(&mut world, elsewhere),
+        received(&mut world, elsewhere),
         [("sensor is gone".to_owned(), 1)]
     );
 }
@@ -436,15 +465,25 @@ fn a_connection_ends_with_its_token_where_that_is_asked_for() {
         ends: Some(world.now.unix_ms / 1000 + 60),
         ..Grant::open()
     };
-    ask_as(
-        &mut world,
-        conn,
-        ExchangeRequest::Open { token: None },
-        Ok(grant),
-    );
+    ask_as(&mut world, conn, OPEN, Ok(grant));
     world.pass(Duration::from_secs(59));
     assert!(world.is_open(conn));
     world.pass(Duration::from_secs(2));
+    assert_eq!(world.closed.get(&conn), Some(&4001));
+    assert_eq!(world.hub.gauges().timers, 0);
+
+    // By the wall clock: it was wrong when the connection began.
+    let conn = world.open_as("192.0.2.1", DialectKind::PeerJs);
+    let grant = Grant {
+        ends: Some(world.now.unix_ms / 1000 + 3 * 24 * 3600),
+        ..Grant::open()
+    };
+    ask_as(&mut world, conn, OPEN, Ok(grant));
+    ask_as(&mut world, conn, ExchangeRequest::Ice, Ok(Grant::open()));
+    world.pass(Duration::from_secs(60));
+    assert!(world.is_open(conn));
+    world.now.unix_ms += 4 * 24 * 3600 * 1000;
+    world.pass(Duration::from_secs(11));
     assert_eq!(world.closed.get(&conn), Some(&4001));
     assert_eq!(world.hub.gauges().timers, 0);
 }

@@ -12,7 +12,10 @@ pub(crate) struct World {
     pub(crate) revoked: Vec<(String, u64)>,
     pub(crate) closed: BTreeMap<u64, u16>,
     pub(crate) held: BTreeMap<u64, Instant>,
+    /// Subscriptions that found no place, as the operator is told.
+    pub(crate) without_topic: usize,
     pub(crate) reports: usize,
+    pub(crate) notices: Vec<Notice>,
     open: BTreeSet<u64>,
     inboxes: BTreeMap<u64, VecDeque<Value>>,
     /// What dialects with topics and names got.
@@ -52,6 +55,8 @@ impl World {
             closed: BTreeMap::new(),
             held: BTreeMap::new(),
             reports: 0,
+            without_topic: 0,
+            notices: vec![],
             open: BTreeSet::new(),
             inboxes: BTreeMap::new(),
             exchanged: BTreeMap::new(),
@@ -103,6 +108,8 @@ impl World {
                     self.closed.insert(conn, code as u16);
                 }
                 Effect::Report(_) => self.reports += 1,
+                Effect::NoTopic { .. } => self.without_topic += 1,
+                Effect::Notice(notice) => self.notices.push(*notice),
                 Effect::Hold { conn, until } => {
                     self.held.insert(conn.0, until);
                 }
@@ -299,6 +306,6 @@ impl World {
                 ..Gauges::default()
             }
         );
-        assert!(self.hub.tokens.is_empty());
+        assert!(self.hub.tokens.is_empty() && self.hub.rooms_of.is_empty());
     }
 }

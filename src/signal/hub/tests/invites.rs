@@ -204,4 +204,23 @@ fn reports_are_counted_and_nonsense_is_refused() {
     assert_eq!(world.ask(outside, whole)["code"], "not-in-room");
     assert!(world.take(b).is_empty(), "nobody else gets it");
     assert_eq!(world.reports, 2);
+    // The operator sees the last one of each member; a member that told nothing has none.
+    let told = json!({"path": "failed", "ts": world.now.unix_ms});
+    let look = |world: &World| {
+        let seen = serde_json::to_string(&world.hub.room("r")).unwrap();
+        let seen: Value = serde_json::from_str(&seen).unwrap();
+        assert_eq!(seen["members"][0]["report"], told);
+        assert_eq!(seen["members"][1].get("report"), None);
+    };
+    look(&world);
+    // Members do not.
+    let listed = world.ask(b, json!({"type": "list"}));
+    assert!(listed["peers"][0]["peerId"].is_string(), "{listed}");
+    assert_eq!(listed["peers"][0].get("report"), None, "{listed}");
+    // A new process knows it too.
+    let snapshot = serde_json::to_string(&world.hub.snapshot(world.now)).unwrap();
+    let snapshot = serde_json::from_str(&snapshot).unwrap();
+    let settings = world.hub.settings.clone();
+    world.hub = Hub::restore(world.now, snapshot, settings, ice(true), [3; 32]).unwrap();
+    look(&world);
 }

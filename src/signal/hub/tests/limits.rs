@@ -2,8 +2,8 @@
 
 use super::harness::{World, ice};
 use super::*;
-use crate::protocol::FrameType;
-use serde_json::json;
+use crate::protocol::{ExchangeRequest, FrameType};
+use serde_json::{Value, json};
 
 #[test]
 fn a_flood_is_told_to_wait_and_then_closed() {
@@ -124,7 +124,7 @@ fn an_idle_session_is_small() {
         world.confirm(conn, answer["seq"].as_u64().unwrap());
     }
     assert_eq!(world.hub.gauges().ring_bytes, 0);
-    assert!(size_of::<Conn>() + size_of::<session::Session>() < 500);
+    assert!(size_of::<Conn>() + size_of::<session::Session>() <= 560);
     world.empties();
 }
 
@@ -217,6 +217,86 @@ fn who_never_enters_a_session_may_say_little() {
     }
 }
 
+/// Bytes of messages, as JSON.
+fn bytes_of(messages: &[Value]) -> usize {
+    messages.iter().map(|m| m.to_string().len()).sum()
+}
+
+#[test]
+fn no_pattern_of_one_network_fills_what_waits_for_another() {
+    let big = json!({"type": "message", "content": "x".repeat(60_000)});
+    let profile = json!({"x": "x".repeat(8_000)});
+    let join = |room: &str| json!({"type": "join", "roomId": room, "metadata": profile});
+    // Rooms by turns: who leaves sends little, and who comes much.
+    let by_turns = |world: &mut World| {
+        let (a, _) = world.join("b", "accomplice");
+        for _ in 0..240 {
+            world.send(a, join("b"));
+            world.send(a, join("r"));
+        }
+    };
+    let one_after_another = |world: &mut World| {
+        for _ in 0..8 {
+            let a = world.open();
+            world.send(a, join("r"));
+            world.send(a, big.clone());
+            world.send(a, big.clone());
+            world.cut(a);
+        }
+    };
+    let at_once = |world: &mut World| {
+        let conns: Vec<_> = (0..4).map(|_| world.open()).collect();
+        conns.iter().for_each(|a| world.send(*a, join("r")));
+        conns.iter().for_each(|a| world.send(*a, big.clone()));
+        conns.iter().for_each(|a| world.send(*a, big.clone()));
+    };
+    let presence = |world: &mut World| {
+        let mut a = world.open();
+        let joined = world.ask(a, join("r"));
+        world.send(a, json!({"type": "state", "state": profile}));
+        for _ in 0..150 {
+            world.cut(a);
+            a = world.open();
+            let token = &joined["resumeToken"];
+            world.send(a, json!({"type": "resume", "resumeToken": token, "seq": 1}));
+        }
+    };
+    let patterns: [&dyn Fn(&mut World); 4] = [&by_turns, &one_after_another, &at_once, &presence];
+    for (index, pattern) in patterns.iter().enumerate() {
+        let mut world = World::new();
+        let victim = world.open_from("198.51.100.1");
+        world.ask(victim, json!({"type": "join", "roomId": "r"}));
+        world.take(victim);
+        pattern(&mut world);
+        let got = bytes_of(&world.take(victim));
+        assert!((100_000..230_000).contains(&got), "pattern {index}: {got}");
+        // Others are sent something all the same, and the network is again after a while.
+        let other = world.open_from("203.0.113.1");
+        let joined = world.ask(other, join("r"));
+        assert_eq!(joined["type"], "joined");
+        world.pass(Duration::from_secs(2));
+        let late = world.open();
+        assert_eq!(world.ask(late, join("r"))["type"], "joined");
+        world.empties();
+    }
+}
+
+#[test]
+fn a_class_behind_one_address_negotiates_with_who_was_there() {
+    let mut world = World::new();
+    let (first, joined) = world.join("r", "first");
+    let to = joined["peerId"].as_str().unwrap().to_owned();
+    let pupils: Vec<_> = (0..28)
+        .map(|n| world.join("r", &format!("pupil {n}")).0)
+        .collect();
+    world.take(first);
+    let offer = json!({"type": "offer", "sdp": "v".repeat(5_000), "to": to});
+    for pupil in &pupils {
+        assert_eq!(world.ask(*pupil, offer.clone())["type"], "ack");
+    }
+    assert_eq!(world.take(first).len(), pupils.len());
+}
+
 #[test]
 fn who_sends_others_much_waits_and_resuming_is_no_way_around() {
     let mut world = World::new();
@@ -240,6 +320,8 @@ fn who_sends_others_much_waits_and_resuming_is_no_way_around() {
     let a = world.open();
     let resume = json!({"type": "resume", "resumeToken": joined["resumeToken"], "seq": 1});
     world.ask(a, resume);
+    assert_eq!(world.ask(a, big.clone())["code"], "rate-limited");
+    world.pass(waits);
     world.send(a, big.clone());
     assert!(world.held[&a] > until);
     // Other ways to send bytes to others count as well, and what goes to oneself does not.
@@ -249,6 +331,7 @@ fn who_sends_others_much_waits_and_resuming_is_no_way_around() {
         json!({"type": "room", "metadata": "x".repeat(8_000)}),
     ] {
         let conn = if request["type"] == "room" { b } else { a };
+        world.pass(Duration::from_secs(2));
         let before = world.held.get(&conn).copied();
         for _ in 0..20 {
             world.send(conn, request.clone());
@@ -275,6 +358,7 @@ fn long_lists_come_in_parts_below_a_frame() {
     let mut world = World::with(settings, super::harness::ice(true));
     let metadata = "x".repeat(8 * 1024 - 2);
     for _ in 0..30 {
+        world.pass(Duration::from_millis(50));
         let conn = world.open();
         let join = json!({"type": "join", "roomId": "r", "metadata": metadata});
         world.ask(conn, join);
@@ -331,4 +415,57 @@ fn long_lists_come_in_parts_below_a_frame() {
     world.send(small, json!({"type": "list", "id": "l"}));
     let frames = world.take(small);
     assert!(frames.len() == 1 && frames[0].get("more").is_none());
+}
+
+#[test]
+fn nobody_of_any_dialect_talks_for_ever_without_entering() {
+    use super::exchange::{OPEN, ask, claim, enter, subscribe};
+    let settings = Settings {
+        rate: 0,
+        ..Settings::default()
+    };
+    let mut world = World::with(settings, super::harness::ice(true));
+    let idle = || ExchangeRequest::Idle;
+    let dialects = [
+        DialectKind::Tutorial,
+        DialectKind::SocketIo,
+        DialectKind::PeerJs,
+        DialectKind::YWebrtc,
+        DialectKind::Trystero,
+    ];
+    for dialect in dialects {
+        let conn = world.open_as("192.0.2.1", dialect);
+        if dialect != DialectKind::Tutorial {
+            ask(&mut world, conn, OPEN);
+        }
+        // The answers to the server's own pings are no more than silence.
+        for _ in 0..300 {
+            ask(&mut world, conn, ExchangeRequest::Alive);
+        }
+        assert!(world.is_open(conn), "{dialect:?}");
+        for _ in 0..201 {
+            ask(&mut world, conn, idle());
+        }
+        assert_eq!(world.closed.get(&conn), Some(&4001), "{dialect:?}");
+        // Requests that are refused are no way in.
+        let conn = world.open_as("192.0.2.1", dialect);
+        for _ in 0..201 {
+            world.send_text(conn, r#"{"type":"heartbeat"}"#, Ok(Grant::open()));
+        }
+        assert_eq!(world.closed.get(&conn), Some(&4001), "{dialect:?}");
+    }
+    // Who has a topic, a name, or a session, or speaks MQTT, goes on.
+    let subscriber = enter(&mut world, DialectKind::YWebrtc);
+    subscribe(&mut world, subscriber, "doc").unwrap();
+    let named = enter(&mut world, DialectKind::PeerJs);
+    claim(&mut world, named, "ann", 1);
+    let publisher = enter(&mut world, DialectKind::Mqtt);
+    let member = world.open_as("192.0.2.1", DialectKind::Tutorial);
+    world.send(member, json!({"type": "join", "roomId": "r"}));
+    for conn in [subscriber, named, publisher, member] {
+        for _ in 0..300 {
+            ask(&mut world, conn, idle());
+        }
+        assert!(world.is_open(conn), "{conn}");
+    }
 }

@@ -242,9 +242,15 @@ fn a_kick_takes_the_credentials_that_the_same_token_took_over_http() {
         ..Grant::open()
     };
     let join = json!({"type": "join", "roomId": "r", "identity": "eve"});
+    // An invitation, and a token without a name.
+    let nameless = Grant {
+        bearer: Some("digest".into()),
+        ..Grant::open()
+    };
     for (grant, kick, expected) in [
         (by_token.clone(), true, vec!["mallory"]),
         (by_token, false, vec![]),
+        (nameless.clone(), true, vec!["digest"]),
         (Grant::open(), true, vec![]),
     ] {
         let conn = world.open();
@@ -265,5 +271,15 @@ fn a_kick_takes_the_credentials_that_the_same_token_took_over_http() {
             expected
         );
     }
+    let conn = world.open();
+    world.ask_as(conn, join, Ok(nameless));
+    world.revoked.clear();
+    let mut effects = vec![];
+    (world.hub)
+        .close_room(world.now, "r", &mut effects)
+        .unwrap();
+    world.deliver(effects);
+    let digest = ("digest".to_owned(), 0);
+    assert!(world.revoked.contains(&digest), "the room was closed");
     world.empties();
 }

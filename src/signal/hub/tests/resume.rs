@@ -2,6 +2,7 @@
 
 use super::harness::{World, ice};
 use super::*;
+use crate::protocol::ResumeToken;
 use serde_json::{Value, json};
 
 fn resume(world: &mut World, joined: &Value, seq: u64) -> (u64, Value) {
@@ -139,6 +140,7 @@ fn rings_are_bounded_one_by_one_and_in_all() {
     let settings = Settings {
         ring: 2000,
         ring_total: 3000,
+        sessions_per_network: u32::MAX,
         ..Settings::default()
     };
     let mut world = World::with(settings, ice(true));
@@ -156,6 +158,51 @@ fn rings_are_bounded_one_by_one_and_in_all() {
     let got = contents(&world.take(b));
     assert!(!got.is_empty() && got.len() < 20);
     assert_eq!(got.last().unwrap().1, 99);
+    world.empties();
+}
+
+#[test]
+fn no_network_takes_the_resume_of_others() {
+    let settings = Settings {
+        ring: 2000,
+        ring_total: 80_000,
+        ..Settings::default()
+    };
+    let mut world = World::with(settings, ice(true));
+    let enter = |world: &mut World, from: &str, room: String| {
+        let conn = world.open_as(from, DialectKind::Native);
+        (
+            conn,
+            world.ask(conn, json!({"type": "join", "roomId": room})),
+        )
+    };
+    for n in 0..60 {
+        let room = format!("r{n}");
+        let from = format!("2001:db8:0:{n:x}::1");
+        let (talks, _) = enter(&mut world, &from, room.clone());
+        let (silent, _) = enter(&mut world, &from, room);
+        world.cut(silent);
+        for _ in 0..4 {
+            world.send(
+                talks,
+                json!({"type": "message", "content": "x".repeat(700)}),
+            );
+        }
+    }
+    let held = world.hub.gauges().ring_bytes;
+    assert!(held > 30_000 && held <= 40_000, "{held}");
+
+    let (friend, _) = enter(&mut world, "192.0.2.50", "v".into());
+    let (lost, joined) = enter(&mut world, "192.0.2.51", "v".into());
+    world.cut(lost);
+    for n in 0..8 {
+        world.send(friend, json!({"type": "message", "content": n}));
+    }
+    let (_, resumed) = resume(&mut world, &joined, 1);
+    assert_eq!(
+        (&resumed["replayed"], &resumed["gap"]),
+        (&json!(8), &json!(false))
+    );
     world.empties();
 }
 
@@ -265,6 +312,89 @@ fn bad_resumes_fail_and_harm_nobody() {
 }
 
 #[test]
+fn who_was_ended_while_away_is_told_so_and_stays_out() {
+    let mut world = World::new();
+    let (host, _) = world.join("r", "ann");
+    let (kicked, kicked_joined) = world.join("r", "ben");
+    let (silent, silent_joined) = world.join("r", "cy");
+    world.cut(kicked);
+    for joined in [&kicked_joined, &silent_joined] {
+        let kick = json!({"type": "kick", "peerId": joined["peerId"], "reason": "spam"});
+        assert_eq!(world.ask(host, kick)["type"], "ack");
+    }
+    // The close never reached the second one: its connection was dead already.
+    assert_eq!(world.closed.get(&silent), Some(&4002));
+    for joined in [&kicked_joined, &silent_joined] {
+        let conn = world.open();
+        world.clear();
+        world.send(conn, resume_of(joined));
+        assert_eq!(world.types(conn), [""; 0]);
+        assert_eq!(world.closed.get(&conn), Some(&4002));
+    }
+    // A replaced one would replace its replacement, and so on.
+    world.hub.settings.unique_identity = UniqueIdentity::Replace;
+    let (old, old_joined) = world.join("other", "dora");
+    world.cut(old);
+    let (new, _) = world.join("other", "dora");
+    let conn = world.open();
+    world.send(conn, resume_of(&old_joined));
+    assert_eq!(world.closed.get(&conn), Some(&4004));
+    assert!(world.is_open(new));
+    // A room that the operator closed is not made anew.
+    let (member, joined) = world.join("closed", "eve");
+    world.cut(member);
+    let mut effects = Vec::new();
+    assert!(
+        world
+            .hub
+            .close_room(world.now, "closed", &mut effects)
+            .is_ok()
+    );
+    let conn = world.open();
+    world.send(conn, resume_of(&joined));
+    assert_eq!(world.closed.get(&conn), Some(&4007));
+    // A new process knows it too.
+    let snapshot = serde_json::to_string(&world.hub.snapshot(world.now)).unwrap();
+    let snapshot = serde_json::from_str(&snapshot).unwrap();
+    let settings = world.hub.settings.clone();
+    world.hub = Hub::restore(world.now, snapshot, settings, ice(true), [3; 32]).unwrap();
+    let conn = world.open();
+    world.send(conn, resume_of(&kicked_joined));
+    assert_eq!(world.closed.get(&conn), Some(&4002));
+    // Another node says it too; a session that lives here is none of its business.
+    let (member, joined) = world.join("there", "fay");
+    world.cut(member);
+    let token = ResumeToken::parse(joined["resumeToken"].as_str().unwrap());
+    let living = EndedSession {
+        token: token.unwrap().digest(),
+        network: [198, 51, 100, 7].into(),
+        code: CloseCode::Kicked,
+    };
+    world.hub.ended_elsewhere(world.now, living);
+    let (_, answer) = resume(&mut world, &joined, 1);
+    assert_eq!(answer["type"], "resumed");
+    let mut other = World::new();
+    other.hub.ended_elsewhere(other.now, living);
+    let conn = other.open();
+    other.send(conn, resume_of(&joined));
+    assert_eq!(other.closed.get(&conn), Some(&4002));
+    // It is over with the window, as everything else that could be resumed.
+    world.pass(Duration::from_secs(30));
+    let (_, answer) = resume(&mut world, &kicked_joined, 1);
+    assert_eq!(answer["code"], "resume-failed");
+    // Who left by itself, or joined anew, is told what it was told before.
+    let (leaver, left) = world.join("r", "finn");
+    world.ask(leaver, json!({"type": "leave"}));
+    let (_, answer) = resume(&mut world, &left, 1);
+    assert_eq!(answer["code"], "resume-failed");
+    world.empties();
+}
+
+fn resume_of(joined: &Value) -> Value {
+    json!({"type": "resume", "id": "r", "resumeToken": joined["resumeToken"], "seq": 1})
+}
+
+#[test]
 fn an_away_host_has_not_left() {
     let mut world = World::new();
     let (a, joined) = world.join("r", "ann");
@@ -329,7 +459,7 @@ fn a_clock_that_is_set_renews_everybodys_credentials() {
         world.pass(Duration::from_secs(60));
         assert!(
             world.take(a).is_empty() && world.take(b).is_empty(),
-            "a drift is no step"
+            "a drift is not a step"
         );
         world.now.unix_ms = match forward {
             true => world.now.unix_ms + day,

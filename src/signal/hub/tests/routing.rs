@@ -1,4 +1,4 @@
-//! Who hears what, with which stamps, and once.
+//! Who receives what, with which stamps, and once.
 
 use super::harness::World;
 use super::*;

@@ -90,7 +90,7 @@ struct Client {
     sent: u64,
     unanswered: VecDeque<(String, String)>,
     /// Of each peer in the room: the last message's number; absent: any may come.
-    heard: BTreeMap<String, u64>,
+    received: BTreeMap<String, u64>,
     delivered: u64,
 }
 
@@ -334,13 +334,13 @@ impl Net {
                 client.in_session = true;
                 client.sent = 0;
                 client.unanswered.clear();
-                client.heard.clear();
+                client.received.clear();
             }
             "resumed" => {
                 client.in_session = true;
                 client.gap = frame["gap"] == true;
                 if client.gap {
-                    client.heard.clear();
+                    client.received.clear();
                 }
                 for (_, text) in client.unanswered.clone() {
                     self.up(conn, Up::Text(text));
@@ -365,13 +365,13 @@ impl Net {
                 assert_eq!(frame["from"], content["by"]);
                 let from = frame["from"].as_str().unwrap().to_owned();
                 let n = content["n"].as_u64().unwrap();
-                if let Some(last) = client.heard.insert(from, n) {
+                if let Some(last) = client.received.insert(from, n) {
                     assert_eq!(n, last + 1, "lost or repeated");
                 }
                 client.delivered += 1;
             }
             "peer-left" => {
-                client.heard.remove(frame["peerId"].as_str().unwrap());
+                client.received.remove(frame["peerId"].as_str().unwrap());
             }
             _ => {}
         }
@@ -409,17 +409,20 @@ impl Net {
                     }
                 }
                 Effect::Send { .. } | Effect::Revoke { .. } | Effect::RevokeIdentity { .. } => {}
-                Effect::Hold { .. } | Effect::Report(_) => {}
+                Effect::Hold { .. }
+                | Effect::Report(_)
+                | Effect::Notice(_)
+                | Effect::NoTopic { .. } => {}
             }
         }
     }
 
-    /// After the quiet: whoever heard of a peer has heard all it sent.
+    /// After the quiet: a client that received anything of a peer has received all that it sent.
     fn check_all_arrived(&self) {
         for client in &self.clients {
             assert!(client.in_session && client.unanswered.is_empty());
             for other in &self.clients {
-                if let Some(last) = client.heard.get(&other.peer) {
+                if let Some(last) = client.received.get(&other.peer) {
                     assert_eq!(*last, other.sent);
                 }
             }
