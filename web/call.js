@@ -3,17 +3,23 @@
  * peer and shared screen, and buttons to what a person does.
  */
 
-import { join as enterRoom } from '../sdk/v1/callbox.js';
-import { addRow, clearChat, heard, notify, recall, remembered, showChat, startChat, tell } from './chat.js';
+import { join as enterRoom, warmUp } from '../sdk/v1/callbox.js';
+import { clearChat, notify, recall, received, remembered, sayEvent, showChat, startChat } from './chat.js';
 import { wireDialogs } from './dialogs.js';
-import { fileSize, has, localise, t } from './i18n.js';
+import { emptySoon, sweep } from './disk.js';
+import { wireFiles } from './files.js';
+import { has, localise, t } from './i18n.js';
 import { Media } from './media.js';
-import { $, localAddress, makeElement, token } from './page.js';
+import { $, insecureText, token } from './page.js';
+import { wireRecording } from './recording.js';
 import { startSettings } from './settings.js';
 import { drawAvatar, Tile, useSpeaker } from './stage.js';
 
 const VIDEO_BUDGETS = { low: 600_000, normal: 4_000_000, high: 10_000_000 };
-const RELOADED = 'callbox.inCall';
+/** What brings a page that is loaded again back into its call, for this tab alone: `{room, password, passphrase}`. */
+const IN_CALL = 'callbox.inCall';
+/** The reason that everybody is removed with where the host ends the call: each page says it in its own language. */
+const ENDED_FOR_ALL = 'ended-for-all';
 
 const media = new Media(mediaChanged);
 /** peer → `{tile, screens: Map<stream, Tile>}` */
@@ -23,14 +29,23 @@ let camera = null; // the publication of microphone and camera
 let screen = null; // the publication of a shared screen
 let ownTile = null;
 let ownScreen = null;
-let recording = null;
 let joining = null;
+/** Whether people log in by name and password. */
+let logsIn = false;
 let sharedState = '';
+/** What the host gave as a reason when it removed this person. */
+let removedFor;
 let wakeLock = null;
+/** Whether the warning that is shown is about a screen that could not be shared. */
+let screenRefused = false;
+/** Who is not reached over any path. */
+const unreached = new Set();
 /** The sentences above the page and above the join button: functions, so that a language switch redraws them. */
 const sentences = { warning: null, 'join-note': null };
 
-const dialogs = wireDialogs({ room: () => room, nameOf, tell, notify, endForAll });
+const dialogs = wireDialogs({ room: () => room, nameOf, notify, endForAll });
+const files = wireFiles({ room: () => room, nameOf });
+const recording = wireRecording({ room: () => room, changed: drawControls });
 const settings = startSettings({ media, changed: applySettings, explain });
 start();
 
@@ -45,10 +60,10 @@ function start() {
   $('relay-toggle').addEventListener('click', () => setRelayOnly(!$('relay-only').checked));
   for (const button of document.querySelectorAll('[data-toggle]')) button.addEventListener('click', () => toggle(button.dataset.toggle));
   $('share-screen').hidden = !Media.canShareScreen;
-  $('share-screen').addEventListener('click', () => media.toggleScreen());
+  $('share-screen').addEventListener('click', shareScreen);
   $('show-password').addEventListener('click', () => reveal('password'));
   $('hand').addEventListener('click', raiseHand);
-  $('record').addEventListener('click', record);
+  $('record').addEventListener('click', recording.toggle);
   $('record').hidden = !globalThis.MediaRecorder;
   $('copy-link').addEventListener('click', copyLink);
   $('copy-invite').addEventListener('click', copyLink);
@@ -57,10 +72,12 @@ function start() {
   $('more-toggle').addEventListener('click', () => showMore($('more').hidden));
   $('more').addEventListener('click', ({ target }) => target.closest('button') && showMore(false));
   $('more').addEventListener('keydown', ({ key }) => key === 'Escape' && showMore(false));
-  startChat({ ownName: () => ownName(), send: (text) => room.send({ text }), sendFiles });
+  startChat({ ownName: () => ownName(), send: (text) => room.send({ text }), sendFiles: files.send });
   addEventListener('hashchange', () => room || readAddress());
   addEventListener('keydown', shortcut);
   addEventListener('pageshow', ({ persisted }) => persisted && location.reload());
+  // The browser takes the lock away from a page that is hidden.
+  document.addEventListener('visibilitychange', stayAwake);
 
   if (!globalThis.RTCPeerConnection) {
     say('warning', () => t('noWebrtc'));
@@ -69,10 +86,26 @@ function start() {
     explain('insecure');
   }
   localise($('language'), redraw);
-  const reloaded = sessionStorage.getItem(RELOADED) === $('room').value && performance.getEntriesByType('navigation')[0]?.type === 'reload';
-  sessionStorage.removeItem(RELOADED);
-  if (reloaded) $('join').requestSubmit();
+  warmUp();
+  void sweep();
+  fetch(loginUrl()).then((answer) => answer.json()).then(({ login }) => {
+    logsIn = login;
+    if (login && !token.get()) $('login-password-field').hidden = false;
+  }, () => {});
+  if (comesBack()) $('join').requestSubmit();
   else Promise.all([Media.granted('audio'), Media.granted('video')]).then((granted) => granted.every(Boolean) && openMedia());
+}
+
+/** True where this page was in a call before it was loaded again: it comes back with all that it had come with. */
+function comesBack() {
+  const { room: roomId, password, passphrase } = JSON.parse(sessionStorage.getItem(IN_CALL) ?? '{}');
+  if (roomId === $('room').value && performance.getEntriesByType('navigation')[0]?.type === 'reload') {
+    $('password').value = password;
+    $('passphrase').value = passphrase;
+    return true;
+  }
+  sessionStorage.removeItem(IN_CALL);
+  return false;
 }
 
 // ---- Lobby ----
@@ -121,6 +154,11 @@ async function submit(event) {
   joining = new AbortController();
   drawJoining();
   say('join-note', null);
+  for (const field of document.querySelectorAll('#join [aria-invalid]')) field.removeAttribute('aria-invalid');
+  if (!(await logIn(name))) {
+    joining = null;
+    return drawJoining();
+  }
   await openMedia();
   const notAnswering = setTimeout(() => say('join-note', () => t('notAnswering')), 4_000);
   const create = { ...(password && { password }), ...(maxPeers && { maxPeers }), ...($('make-relay-only').checked && { relayOnly: true }) };
@@ -141,6 +179,7 @@ async function submit(event) {
       ...(passphrase && { encryption: { passphrase } }),
     });
     say('join-note', null);
+    sessionStorage.setItem(IN_CALL, JSON.stringify({ room: entered.id, password, passphrase }));
     enter(entered);
   } catch ({ code, message }) {
     refused(code, message);
@@ -150,9 +189,35 @@ async function submit(event) {
   drawJoining();
 }
 
+function loginUrl() {
+  return new URL('v1/login', document.baseURI);
+}
+
+/** Exchanges name and password for a token, where people log in; false: they are refused, and the page says so. */
+async function logIn(name) {
+  const password = $('login-password').value;
+  if (!logsIn || !password) return true;
+  const body = JSON.stringify({ name, password });
+  const answer = await fetch(loginUrl(), { method: 'POST', headers: { 'content-type': 'application/json' }, body }).catch(() => null);
+  if (answer?.ok) {
+    token.keep((await answer.json()).token);
+    $('login-password').value = '';
+    $('login-password-field').hidden = true;
+    return true;
+  }
+  refused(answer?.status === 429 ? 'login-limited' : 'bad-login', t('notAnswering'));
+  return false;
+}
+
 /** What is needed, or what was wrong with what was given. */
 function refused(code, message) {
-  const field = { unauthorized: 'token', 'token-expired': 'token', forbidden: 'token', 'bad-password': 'password' }[code];
+  sessionStorage.removeItem(IN_CALL);
+  if (logsIn && ['unauthorized', 'token-expired'].includes(code)) {
+    token.keep('');
+    code = 'login';
+  }
+  const login = { login: 'login-password', 'bad-login': 'login-password', 'login-limited': 'login-password' };
+  const field = { ...login, unauthorized: 'token', 'token-expired': 'token', forbidden: 'token', 'bad-password': 'password' }[code];
   const given = field && Boolean($(field).value || (field === 'token' && token.get()));
   if (field) {
     reveal(field);
@@ -177,8 +242,11 @@ function drawJoining() {
 /** Shows a sentence, `words()`, or hides it. */
 function say(place, words) {
   sentences[place] = words;
+  if (place === 'warning') $('warning-check').hidden = words !== noPath;
   $(`${place}-text`).textContent = words?.() ?? '';
+  const shown = $(place).hidden && words;
   $(place).hidden = !words;
+  if (shown) $(place).scrollIntoView({ block: 'nearest' });
 }
 
 // ---- In the room ----
@@ -187,11 +255,10 @@ function enter(entered) {
   room = entered;
   [camera] = room.publications;
   ownTile = new Tile(room.peerId, { local: true });
-  sessionStorage.setItem(RELOADED, room.id);
   rememberRoom(room.id);
   $('lobby').hidden = true;
   $('call').hidden = $('room-bar').hidden = $('signal').hidden = false;
-  wakeLock = navigator.wakeLock?.request('screen').catch(() => null);
+  stayAwake();
   sharedState = '';
 
   room.on('status', (status, reason) => (status === 'closed' ? ended(reason) : drawStatus()));
@@ -199,29 +266,29 @@ function enter(entered) {
   room.on('peer', (peer) => {
     newcomers.add(peer);
     follow(peer);
-    tell('came', t('came', { name: nameOf(peer) }));
+    sayEvent('came', t('came', { name: nameOf(peer) }));
   });
   room.on('leave', (peer, reason) => {
     unfollow(peer);
-    if (room?.status !== 'closed') tell('left', t(has(`gone.${reason}`) ? `gone.${reason}` : 'gone.left', { name: nameOf(peer) }));
+    if (room?.status !== 'closed') sayEvent('left', t(has(`gone.${reason}`) ? `gone.${reason}` : 'gone.left', { name: nameOf(peer) }));
   });
   room.on('state', (peer) => {
     const entry = shown.get(peer);
-    if (peer.state.hand && entry && !entry.hand) tell('hand', t('raisedHand', { name: nameOf(peer) }));
+    if (peer.state.hand && entry && !entry.hand) sayEvent('hand', t('raisedHand', { name: nameOf(peer) }));
     if (entry) entry.hand = Boolean(peer.state.hand);
     drawPeer(peer);
     dialogs.redraw();
   });
   room.on('message', (content, peer) => {
     const text = typeof content === 'string' ? content : content?.text;
-    if (typeof text === 'string') heard(nameOf(peer), text);
+    if (typeof text === 'string') received(nameOf(peer), text);
   });
-  room.on('notify', (content) => tell('notify', typeof content === 'string' ? content : JSON.stringify(content)));
+  room.on('notify', (content) => sayEvent('notify', typeof content === 'string' ? content : JSON.stringify(content)));
   room.on('mute', (kind, peer) => {
     if (!media.on(kind)) return;
     if (kind === 'screen') media.endScreen();
     else toggle(kind);
-    tell('mute', t('askedToMute', { name: nameOf(peer) }));
+    sayEvent('mute', t('askedToMute', { name: nameOf(peer) }));
   });
   room.on('role', drawRole);
   room.on('room', () => {
@@ -229,19 +296,21 @@ function enter(entered) {
     dialogs.redraw();
   });
   room.on('ice', drawControls);
-  room.on('draining', () => tell('draining', t('draining')));
-  room.on('file', receiveFile);
-  // Who was here first tells what was written before.
+  room.on('kicked', (why) => (removedFor = why));
+  room.on('draining', () => sayEvent('draining', t('draining')));
+  room.on('file', files.receive);
+  // Who was here first sends what was written before, once; anybody else would make it up.
+  const [eldest] = [...room.peers.values()].sort((one, other) => one.joinedAt - other.joinedAt);
   room.channel('callbox.chat').on('open', (peer) => {
-    const eldest = [...room.peers.values()].every((other) => newcomers.has(other));
-    if (eldest && remembered().length) room.channel('callbox.chat').send({ history: remembered() }, peer);
+    const isEldest = [...room.peers.values()].every((other) => newcomers.has(other));
+    if (isEldest && remembered().length) room.channel('callbox.chat').send({ history: remembered() }, peer);
   });
-  room.channel('callbox.chat').on('message', ({ history } = {}) => recall(history));
+  room.channel('callbox.chat').on('message', (told, peer) => peer === eldest && recall(told?.history, nameOf(peer)));
 
   drawRole(room.role);
   for (const peer of room.peers.values()) follow(peer);
   const names = [...room.peers.values()].map(nameOf).join(', ');
-  tell('entered', t(names ? 'entered.others' : 'entered.alone', { room: room.id, names }));
+  sayEvent('entered', t(names ? 'entered.others' : 'entered.alone', { room: room.id, names }));
   mediaChanged();
 }
 
@@ -255,10 +324,15 @@ function drawRole(role) {
 /** Media of somebody whose session ended may flow on; this page shows the lobby all the same. */
 function ended(reason) {
   if (!room) return;
-  const left = reason === 'left';
+  // The page goes away, perhaps to be loaded again. A person who leaves has no room any more.
+  if (reason === 'left') return;
   leave();
-  if (left) return;
-  if (['kicked', 'replaced', 'room-closed'].includes(reason)) say('join-note', () => t(`ended.${reason}`));
+  const why = removedFor;
+  removedFor = undefined;
+  // The box's own word for it says no more than the sentence does.
+  const said = { [ENDED_FOR_ALL]: 'endedForAll', 'removed by the operator': 'ended.byOperator', kicked: 'ended.kicked' }[why];
+  if (reason === 'kicked' && why) say('join-note', () => (said ? t(said) : t('ended.kickedFor', { why })));
+  else if (['kicked', 'replaced', 'room-closed'].includes(reason)) say('join-note', () => t(`ended.${reason}`));
   else if (has(`error.${reason}`)) refused(reason);
   else say('join-note', () => t('ended.lost'));
 }
@@ -266,8 +340,8 @@ function ended(reason) {
 async function leave() {
   const leaving = room;
   room = camera = screen = null;
-  sessionStorage.removeItem(RELOADED);
-  if (recording) await stopRecording();
+  sessionStorage.removeItem(IN_CALL);
+  if (recording.on) await recording.stop();
   leaving?.leave();
   for (const peer of [...shown.keys()]) unfollow(peer);
   ownTile?.remove();
@@ -275,6 +349,7 @@ async function leave() {
   ownTile = ownScreen = null;
   media.close();
   clearChat();
+  emptySoon();
   dialogs.close();
   showMore(false);
   wakeLock?.then((lock) => lock?.release());
@@ -284,8 +359,15 @@ async function leave() {
   $('join-button').focus();
 }
 
+/** Keeps the screen on while the page is looked at. */
+async function stayAwake() {
+  if (!room || document.visibilityState !== 'visible') return;
+  const held = await wakeLock;
+  if (!held || held.released) wakeLock = navigator.wakeLock?.request('screen').catch(() => null);
+}
+
 async function endForAll() {
-  for (const peer of room.peers.values()) await room.kick(peer, t('endedForAll')).catch(() => {});
+  for (const peer of room.peers.values()) await room.kick(peer, ENDED_FOR_ALL).catch(() => {});
   leave();
 }
 
@@ -294,7 +376,6 @@ async function endForAll() {
 function follow(peer) {
   const entry = { tile: new Tile(peer.id), screens: new Map(), hand: Boolean(peer.state.hand) };
   shown.set(peer, entry);
-  for (const stream of peer.streams.values()) addStream(peer, stream, peer.labelOf(stream));
   peer.on('stream', (stream, label) => addStream(peer, stream, label));
   peer.on('streamend', (stream) => {
     entry.screens.get(stream)?.remove();
@@ -302,6 +383,12 @@ function follow(peer) {
     drawPeer(peer);
   });
   for (const event of ['track', 'path', 'status', 'encrypted']) peer.on(event, () => drawPeer(peer));
+  peer.on('status', (status) => {
+    if (status === 'failed') unreached.add(peer);
+    else if (status === 'connected') unreached.delete(peer);
+    else return;
+    sayUnreached();
+  });
   drawPeer(peer);
   dialogs.redraw();
 }
@@ -312,7 +399,18 @@ function unfollow(peer) {
   entry.tile.remove();
   for (const tile of entry.screens.values()) tile.remove();
   shown.delete(peer);
+  if (unreached.delete(peer)) sayUnreached();
   dialogs.redraw();
+}
+
+/** Who has no path looks for one on and on; meanwhile the person reads what may be in the way, and where it is found out. */
+function sayUnreached() {
+  if (unreached.size) say('warning', noPath);
+  else if (sentences.warning === noPath) say('warning', null);
+}
+
+function noPath() {
+  return t('noPath', { names: [...unreached].map(nameOf).join(', ') });
 }
 
 function addStream(peer, stream, label) {
@@ -355,54 +453,18 @@ function drawPeer(peer) {
   }
 }
 
-// ---- Files ----
-
-function sendFiles(files) {
-  const peers = [...room.peers.values()].filter(({ link, sameLibrary }) => link && sameLibrary);
-  if (!peers.length) return notify(t('file.nobody'));
-  for (const file of files) for (const peer of peers) showFile(room.sendFile(file, peer), t('file.to', { name: nameOf(peer) }));
-}
-
-function receiveFile(file, peer) {
-  const take = Object.assign(makeElement('button', t('file.accept')), { type: 'button', className: 'primary small' });
-  const decline = Object.assign(makeElement('button', t('file.decline')), { type: 'button', className: 'quiet small' });
-  notify(t('file.offered', { name: nameOf(peer), file: file.name }));
-  const row = showFile(file, t('file.from', { name: nameOf(peer) }), take, decline);
-  take.addEventListener('click', () => {
-    take.remove();
-    decline.remove();
-    file.accept().then((got) => {
-      const link = Object.assign(makeElement('a', t('file.save')), { href: URL.createObjectURL(got), download: file.name });
-      row.append(link);
-      link.click();
-    }, () => {});
-  });
-  decline.addEventListener('click', () => file.reject());
-}
-
-/** A line of the chat that shows how far a file is. */
-function showFile(file, who, ...buttons) {
-  const row = addRow('file');
-  const bar = Object.assign(document.createElement('progress'), { max: file.size || 1, value: 0, ariaLabel: file.name });
-  const state = makeElement('small', '');
-  const cancel = Object.assign(makeElement('button', t('file.cancel')), { type: 'button', className: 'quiet small' });
-  cancel.addEventListener('click', () => file.cancel());
-  row.append(makeElement('b', file.name), makeElement('small', `${who} · ${fileSize(file.size)}`), bar, state, ...buttons, cancel);
-  const draw = () => {
-    bar.value = file.bytes;
-    state.textContent = file.status === 'offered' ? '' : t(`file.${file.status}`);
-    if (file.status === 'done' || file.status === 'failed') for (const button of [bar, cancel, ...buttons]) button.remove();
-  };
-  file.on('progress', draw).on('status', draw);
-  draw();
-  return row;
-}
-
 // ---- Own devices ----
 
 async function openMedia() {
   const reason = await media.open();
   if (reason) explain(reason);
+}
+
+async function shareScreen() {
+  const reason = await media.toggleScreen();
+  if (reason) say('warning', () => t(`screen.${reason}`));
+  else if (screenRefused) say('warning', null);
+  screenRefused = Boolean(reason);
 }
 
 async function toggle(kind) {
@@ -412,7 +474,7 @@ async function toggle(kind) {
 function explain(reason) {
   if (!reason) return say('warning', null);
   const [why, kind] = reason.split('-');
-  if (why === 'insecure') return say('warning', () => (isSecureContext ? t('noMediaApi') : t('insecure', { local: localAddress() })));
+  if (why === 'insecure') return say('warning', () => (isSecureContext ? t('noMediaApi') : insecureText(t)));
   const device = { audio: 'deviceAudio', video: 'deviceVideo', both: 'deviceBoth' }[kind];
   say('warning', () => t(`media.${why}`, { what: t(device) }));
 }
@@ -460,32 +522,13 @@ function raiseHand() {
   redraw();
 }
 
-async function record() {
-  if (recording) return stopRecording();
-  recording = room.record();
-  recording.on('error', () => notify(t('record.failed')));
-  tell('record', t('record.started'));
-  drawControls();
-}
-
-async function stopRecording() {
-  const stopping = recording;
-  recording = null;
-  const file = await stopping.stop();
-  const extension = file.type.includes('mp4') ? 'mp4' : 'webm';
-  const link = Object.assign(document.createElement('a'), { href: URL.createObjectURL(file), download: `callbox-${new Date().toISOString().slice(0, 16).replace(/[:T]/g, '-')}.${extension}` });
-  link.click();
-  if (room) tell('record', t('record.saved', { size: fileSize(file.size) }));
-  drawControls();
-}
-
 function setRelayOnly(on) {
   $('relay-only').checked = on;
   localStorage.setItem('callbox.relay', on);
   drawControls();
   if (!room) return;
   const relays = room.ice?.iceServers.flatMap(({ urls }) => urls).some((url) => /^turns?:/.test(url));
-  tell('relay', t(!on ? 'relayOff' : relays ? 'relayOn' : 'noRelayHere'));
+  sayEvent('relay', t(!on ? 'relayOff' : relays ? 'relayOn' : 'noRelayHere'));
   room.relayOnly = on;
 }
 
@@ -500,7 +543,7 @@ function shortcut(event) {
   const act = {
     m: () => toggle('audio'),
     v: () => toggle('video'),
-    s: () => $('share-screen').hidden || media.toggleScreen(),
+    s: () => $('share-screen').hidden || shareScreen(),
     c: () => showChat($('chat').hidden),
     h: raiseHand,
     p: () => dialogs.open('people'),
@@ -532,6 +575,7 @@ function redraw() {
   drawJoining();
   dialogs.redraw();
   settings.redraw();
+  recording.redraw();
   for (const [place, words] of Object.entries(sentences)) say(place, words);
   if (!room) return drawLobby();
   $('room-name').textContent = room.id;
@@ -571,8 +615,8 @@ function drawControls() {
   $('relay-toggle').setAttribute('aria-pressed', $('relay-only').checked || Boolean(forced));
   $('relay-toggle').title = t(forced ? 'relayForced' : 'relayOnlyHint');
   $('hand').setAttribute('aria-pressed', Boolean(room?.state.hand));
-  $('record').setAttribute('aria-pressed', Boolean(recording));
-  $('more-toggle').classList.toggle('recording', Boolean(recording));
+  $('record').setAttribute('aria-pressed', recording.on);
+  $('more-toggle').classList.toggle('recording', recording.on);
 }
 
 function showMore(show) {

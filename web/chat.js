@@ -11,6 +11,8 @@ const LINK = /https?:\/\/[^\s<>"']+[^\s<>"'.,;:!?)\]]/g;
 let noticeTimer = 0;
 /** The chat so far: `{name, text, at}`. */
 let history = [];
+/** Whether somebody has said already what was written before. */
+let recalled = false;
 
 /** Wires the panel; `send(text)` rejects what the box did not take, `sendFiles(files)` offers them, `ownName()` names the writer. */
 export function startChat({ send, sendFiles, ownName }) {
@@ -46,7 +48,7 @@ export function startChat({ send, sendFiles, ownName }) {
 }
 
 /** Somebody else wrote. */
-export function heard(name, text) {
+export function received(name, text) {
   addChat('chat', name, text, Date.now());
   announce(`${name}: ${text}`);
   if (!$('chat').hidden) return;
@@ -54,12 +56,13 @@ export function heard(name, text) {
   showNotice(`${name}: ${text}`);
 }
 
-/** What was written before this person came, from somebody who was there. */
-export function recall(lines) {
-  if (history.length || !Array.isArray(lines)) return;
-  for (const { name, text, at } of lines.slice(-REMEMBERED)) {
-    if (typeof name === 'string' && typeof text === 'string') addChat('history', name.slice(0, 128), text.slice(0, 4000), Number(at) || Date.now());
-  }
+/** What was written before this person came, as `teller` says, who was there: it counts once. */
+export function recall(lines, teller) {
+  if (recalled || history.length || !Array.isArray(lines)) return;
+  recalled = true;
+  const told = lines.slice(-REMEMBERED).filter((line) => typeof line?.name === 'string' && typeof line.text === 'string');
+  if (told.length) addLine('told', t('history', { name: teller }));
+  for (const { name, text, at } of told) addChat('history', name.slice(0, 128), text.slice(0, 4000), Number(at) || Date.now());
 }
 
 export function remembered() {
@@ -67,7 +70,7 @@ export function remembered() {
 }
 
 /** Says an event of the room: in the log, as a notice that passes, and to a screen reader. */
-export function tell(event, text) {
+export function sayEvent(event, text) {
   addLine(event, text);
   notify(text);
 }
@@ -86,6 +89,7 @@ export function addRow(event) {
 
 export function clearChat() {
   history = [];
+  recalled = false;
   $('chat-log').replaceChildren();
   $('unread').hidden = true;
   showPanel(false);
@@ -132,7 +136,7 @@ function addLine(event, ...content) {
   return line;
 }
 
-/** The log is no live region, so that nothing is read twice and the closed panel is heard too. */
+/** The log is not a live region: nothing is read aloud twice, and messages are read aloud while the panel is closed too. */
 function announce(text) {
   $('live').textContent = text;
 }

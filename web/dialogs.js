@@ -8,7 +8,7 @@ const NAMES = ['people', 'quality', 'invite-guest', 'settings'];
 /** Measurements that the graph shows: two minutes of them. */
 const MEASURED = 60;
 
-/** Wires the panels. `call` gives `{room(), nameOf, tell, notify, endForAll}`; returns `{open, close, redraw}`. */
+/** Wires the panels. `call` gives `{room(), nameOf, notify, endForAll}`; returns `{open, close, redraw}`. */
 export function wireDialogs(call) {
   const measured = new WeakMap();
   for (const name of NAMES) {
@@ -119,7 +119,7 @@ export function wireDialogs(call) {
       measured.set(peer, all.slice(-MEASURED));
       const row = document.createElement('tr');
       const cells = path
-        ? [t(`path.${path.kind}`), path.rtt === null ? '–' : t('milliseconds', { ms: path.rtt }), path.loss === null ? '–' : `${(path.loss * 100).toFixed(1)} %`, `${mbit(path.up)} ↑ ${mbit(path.down)} ↓`]
+        ? [t(`path.${path.kind}`), path.rtt === null ? '–' : t('milliseconds', { ms: path.rtt }), path.loss === null ? '–' : together(`${(path.loss * 100).toFixed(1)} %`), `${together(`${mbit(path.up)} ↑`)} ${together(`${mbit(path.down)} ↓`)}`]
         : [t(`state.${peer.status === 'connected' ? 'connecting' : peer.status}`), '–', '–', '–'];
       row.append(Object.assign(makeElement('th', call.nameOf(peer)), { scope: 'row' }), ...cells.map((text) => makeElement('td', text)));
       const graph = document.createElement('td');
@@ -133,6 +133,11 @@ export function wireDialogs(call) {
   setInterval(() => call.room() && drawQuality(), 2_000);
 
   return { open, close, redraw };
+}
+
+/** Keeps a figure and its unit on one line. */
+function together(text) {
+  return text.replaceAll(' ', '\u00a0');
 }
 
 function mbit(bits) {

@@ -15,6 +15,8 @@ export class Media {
 
   #tracks = { audio: null, video: null, screen: null, system: null };
   #changed;
+  /** True once anything was opened, until all is let go: before, a plugged-in camera must not open by itself. */
+  #inUse = false;
   /** Device ids that the person chose, by kind: `audio`, `video`, `speaker`. */
   #chosen = JSON.parse(localStorage.getItem(REMEMBERED) ?? '{}');
 
@@ -103,16 +105,27 @@ export class Media {
     return null;
   }
 
-  /** Starts or ends sharing a screen, with its sound where the browser offers it; the picker's cancel is no error. */
+  /**
+   * Starts or ends sharing a screen, with its sound where the browser offers it. Returns null, `denied` (by the system or a policy)
+   * or `failed`; a person who closes the picker has made no error.
+   */
   async toggleScreen() {
-    if (this.#tracks.screen) return this.endScreen();
+    if (this.#tracks.screen) {
+      this.endScreen();
+      return null;
+    }
     const wanted = { video: true, audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false }, systemAudio: 'include' };
-    const stream = await navigator.mediaDevices.getDisplayMedia(wanted).catch(() => null);
-    if (!stream) return;
+    let stream;
+    try {
+      stream = await navigator.mediaDevices.getDisplayMedia(wanted);
+    } catch (error) {
+      return screenReason(error);
+    }
     [this.#tracks.screen] = stream.getVideoTracks();
     this.#tracks.system = stream.getAudioTracks()[0] ?? null;
     this.#tracks.screen.onended = () => this.endScreen();
     this.#changed();
+    return null;
   }
 
   endScreen() {
@@ -122,6 +135,7 @@ export class Media {
 
   /** Lets every device go. */
   close() {
+    this.#inUse = false;
     for (const kind of Object.keys(this.#tracks)) this.#stop(kind);
     this.#changed();
   }
@@ -153,6 +167,7 @@ export class Media {
   }
 
   #adopt(stream) {
+    this.#inUse = true;
     for (const track of stream.getTracks()) {
       this.#tracks[track.kind] = track;
       track.onended = () => {
@@ -166,14 +181,21 @@ export class Media {
 
   async #devicesChanged() {
     const devices = await Media.devices();
-    for (const kind of ['audio', 'video']) if (this.wanted[kind] && !this.#tracks[kind] && this.#opened && devices[kind].length) await this.open([kind]);
+    for (const kind of ['audio', 'video']) if (this.wanted[kind] && !this.#tracks[kind] && this.#inUse && devices[kind].length) await this.#reopen(kind);
     this.#changed();
   }
 
-  /** True once anything was asked for: before, a plugged-in camera must not open by itself. */
-  get #opened() {
-    return Object.values(this.#tracks).some(Boolean);
+  /** A device that is not ready yet stays wanted: the next change tries again. */
+  async #reopen(kind) {
+    await this.open([kind]);
+    if (!this.#tracks[kind]) this.wanted[kind] = true;
   }
+}
+
+/** Why a screen was not shared; null where the person closed the picker. */
+function screenReason({ name, message }) {
+  if (name === 'NotAllowedError') return /system|policy/i.test(message) ? 'denied' : null;
+  return name === 'SecurityError' || name === 'NotFoundError' ? 'denied' : 'failed';
 }
 
 /** `denied`, `absent`, `busy` or `failed`. */

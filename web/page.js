@@ -10,9 +10,10 @@ export const token = {
   keep: (value) => sessionStorage.setItem(TOKEN_KEY, value),
 };
 
-/** The same page on the box itself, where plain http counts as secure. */
-export function localAddress() {
-  return `http://localhost${location.port && `:${location.port}`}/`;
+/** Why the browser withholds camera and microphone, and where this page is secure: the box writes down where it listens for its own machine. */
+export function insecureText(t) {
+  const { local } = document.documentElement.dataset;
+  return local ? t('insecure', { local }) : t('insecureOnly');
 }
 
 export function makeElement(name, text) {

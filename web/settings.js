@@ -1,4 +1,4 @@
-/** The settings: which camera, microphone and speaker, how loud the microphone hears, the video's budget, the shortcuts. */
+/** The settings: which camera, microphone and speaker, the level of the microphone, the video's budget, the shortcuts. */
 
 import { t } from './i18n.js';
 import { Media } from './media.js';
@@ -34,7 +34,7 @@ export function startSettings({ media, changed, explain }) {
     keep();
   });
   $('lobby-settings').addEventListener('click', () => $('settings').showModal());
-  // Names of devices are told only once one of them was allowed.
+  // Browsers give the names of devices only once one of them was allowed.
   new MutationObserver(redraw).observe($('settings'), { attributeFilter: ['open'] });
   $('settings').addEventListener('close', stopMeter);
 
@@ -53,7 +53,7 @@ export function startSettings({ media, changed, explain }) {
     startMeter(media.track('audio'));
   }
 
-  /** How loud the microphone hears, ten times a second. */
+  /** The level of the microphone, ten times a second. */
   function startMeter(track) {
     if (meter?.track === track) return;
     stopMeter();

@@ -1,4 +1,4 @@
-/** The tiles: what is seen of each participant and of each shared screen. It draws what it is told and owns no connection. */
+/** The tiles: what is seen of each participant and of each shared screen. It draws what it is given and owns no connection. */
 
 import { t } from './i18n.js';
 import { $ } from './page.js';
@@ -27,7 +27,7 @@ export class Tile {
     video.addEventListener('resize', () => this.#fit());
     new ResizeObserver(() => this.#fit()).observe(this.#element);
     this.#part('.pin').addEventListener('click', () => pin(pinned === this.#element ? null : this.#element));
-    this.#part('.full').addEventListener('click', () => (document.fullscreenElement ? document.exitFullscreen() : this.#element.requestFullscreen?.()));
+    this.#part('.full').addEventListener('click', () => (document.fullscreenElement ? document.exitFullscreen() : this.#element.requestFullscreen?.().catch(() => {})));
     this.#part('.pip').hidden = !document.pictureInPictureEnabled;
     this.#part('.pip').addEventListener('click', () => (document.pictureInPictureElement === video ? document.exitPictureInPicture() : video.requestPictureInPicture?.().catch(() => {})));
     this.#part('.full').hidden = !document.fullscreenEnabled;

@@ -9,13 +9,15 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
+import { reference } from './reference.mjs';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const DIST = join(HERE, 'dist');
+const REFERENCE = join(HERE, '../../docs/sdk-reference.md');
 /** Bytes after gzip that a page may have to fetch. */
-const LIMITS = { 'signal.mjs': 6 * 1024, 'callbox.mjs': 25 * 1024 };
+const LIMITS = { 'signal.mjs': 6 * 1024, 'callbox.mjs': 25 * 1024, 'hooks.mjs': 1024 };
 /** What `dist/` depends on; a test of the server compares their digests. */
-const INPUTS = ['build.mjs', 'package-lock.json', 'tsconfig.json', ...readdirSync(join(HERE, 'src')).sort().map((name) => `src/${name}`)];
+const INPUTS = ['build.mjs', 'reference.mjs', 'package-lock.json', 'tsconfig.json', ...readdirSync(join(HERE, 'src')).sort().map((name) => `src/${name}`)];
 
 const check = process.argv.includes('--check');
 const files = new Map();
@@ -26,6 +28,8 @@ const define = { CALLBOX_WORKER: JSON.stringify(worker.outputFiles[0].text.trim(
 
 await bundle('src/index.ts', 'callbox.mjs', { format: 'esm' });
 await bundle('src/signal-entry.ts', 'signal.mjs', { format: 'esm' });
+await bundle('src/hooks.ts', 'hooks.mjs', { format: 'esm' });
+await bundle('src/hooks.ts', 'hooks.cjs', { format: 'cjs' });
 await bundle('src/index.ts', 'callbox.umd.js', {
   format: 'iife',
   globalName: 'callbox',
@@ -34,7 +38,11 @@ await bundle('src/index.ts', 'callbox.umd.js', {
   },
   footer: { js: 'return callbox});' },
 });
-files.set('callbox.d.ts', declarations());
+const modules = ['errors', 'emitter', 'wire', 'transport', 'signal', 'path', 'link', 'publication', 'peer', 'channel', 'files', 'recording', 'encryption', 'room', 'calls'];
+files.set('callbox.d.ts', declarations('index', modules));
+files.set('signal.d.ts', declarations('signal-entry', modules.slice(0, modules.indexOf('signal') + 1)));
+files.set('hooks.d.ts', declarations('hooks', ['hooks']));
+checkTypes();
 files.set('SOURCES', INPUTS.map((name) => `${digest(readFileSync(join(HERE, name)))}  ${name}\n`).join(''));
 
 for (const [name, limit] of Object.entries(LIMITS)) {
@@ -43,7 +51,9 @@ for (const [name, limit] of Object.entries(LIMITS)) {
   if (size > limit) fail(`${name} is ${size - limit} bytes too large`);
 }
 
+const manual = reference(files.get('callbox.d.ts') + files.get('hooks.d.ts'));
 if (check) {
+  if (readFileSync(REFERENCE, 'utf8') !== manual) fail('docs/sdk-reference.md is stale: run "npm ci && npm run build" in sdk/js and commit it');
   const present = readdirSync(DIST).sort();
   const stale = [...new Set([...present, ...files.keys()])].filter((name) => !present.includes(name) || readFileSync(join(DIST, name), 'utf8') !== files.get(name));
   if (stale.length) fail(`dist/ is stale (${stale.join(', ')}): run "npm ci && npm run build" in sdk/js and commit dist/`);
@@ -51,6 +61,7 @@ if (check) {
   rmSync(DIST, { recursive: true, force: true });
   mkdirSync(DIST);
   for (const [name, text] of files) writeFileSync(join(DIST, name), text);
+  writeFileSync(REFERENCE, manual);
 }
 
 async function bundle(entry, name, options) {
@@ -58,23 +69,39 @@ async function bundle(entry, name, options) {
   for (const { path, text } of outputFiles) files.set(path.slice(DIST.length + 1), text);
 }
 
-/** One file of types: the declarations of every module one after the other, and exported what index.ts exports. */
-function declarations() {
+/** One file of types: the declarations of every module one after the other, and exported what the entry exports. */
+function declarations(entry, modules) {
   const out = mkdtempSync(join(tmpdir(), 'callbox-types-'));
   try {
     execFileSync(join(HERE, 'node_modules/.bin/tsc'), ['-p', HERE, '--outDir', out], { stdio: ['ignore', 'inherit', 'inherit'] });
-    const index = readFileSync(join(out, 'index.d.ts'), 'utf8');
+    const index = readFileSync(join(out, `${entry}.d.ts`), 'utf8');
     const exported = new Set([...index.matchAll(/export (?:type )?\{([^}]*)\}/g)].flatMap(([, names]) => names.split(',').map((name) => name.trim())));
-    const modules = ['errors', 'emitter', 'wire', 'transport', 'signal', 'path', 'link', 'publication', 'peer', 'channel', 'files', 'recording', 'encryption', 'room', 'calls'];
     const bodies = modules.map((module) => {
       const text = readFileSync(join(out, `${module}.d.ts`), 'utf8')
         .replace(/^import [^;]*;\n/gm, '')
-        .replace(/^export \{\};\n/gm, '');
+        .replace(/^export \{\};\n/gm, '')
+        // What a room and a call are to their peers is no part of the types.
+        .replace(/ implements (PeerHost|Publisher)\b/g, '');
       return text.replace(/^export (declare )?((?:abstract )?(?:class|interface|type|const|function) (\w+))/gm, (_, declare = '', rest, name) =>
-        exported.has(name) || module === 'wire' ? `export ${declare}${rest}` : `${declare}${rest}`,
+        exported.has(name) || ['wire', 'hooks'].includes(module) ? `export ${declare}${rest}` : `${declare}${rest}`,
       );
     });
-    return `// Types of callbox-client, generated from sdk/js/src.\n${bodies.join('')}export {};\n`;
+    // The UMD file defines a global name.
+    const global = entry === 'index' ? 'export as namespace callbox;\n' : '';
+    return `// Types of callbox-client, generated from sdk/js/src.\n${global}${bodies.join('')}export {};\n`;
+  } finally {
+    rmSync(out, { recursive: true, force: true });
+  }
+}
+
+/** The types as an application's compiler sees them. */
+function checkTypes() {
+  const out = mkdtempSync(join(tmpdir(), 'callbox-types-'));
+  try {
+    const names = [...files.keys()].filter((name) => name.endsWith('.d.ts'));
+    for (const name of names) writeFileSync(join(out, name), files.get(name));
+    const words = ['--ignoreConfig', '--noEmit', '--strict', '--skipLibCheck', 'false', '--types', '', '--target', 'es2022', '--lib', 'es2023,dom,dom.iterable,dom.asynciterable', '--module', 'esnext', '--moduleResolution', 'bundler'];
+    for (const name of names) execFileSync(join(HERE, 'node_modules/.bin/tsc'), [...words, join(out, name)], { stdio: ['ignore', 'inherit', 'inherit'] });
   } finally {
     rmSync(out, { recursive: true, force: true });
   }

@@ -1,12 +1,13 @@
 // Types of callbox-client, generated from sdk/js/src.
+export as namespace callbox;
 /** What was refused or went wrong; `code` is one of the protocol's error codes, or one of the library's own. */
 export declare class CallboxError extends Error {
     readonly name = "CallboxError";
     /**
-     * A code of the protocol (`bad-password`, `room-full`, …), or of the library: `closed`, `timeout`, `aborted`,
-     * `token` (the application's token function failed), `backpressure`, `unsupported`, `file`.
+     * A code of the protocol (`bad-password`, `room-full`, …), or of the library (`closed`, `timeout`, `aborted`, …). A server that
+     * is newer than this library may have further ones.
      */
-    readonly code: string;
+    readonly code: ErrorCode | LibraryCode | (string & {});
     /** Milliseconds after which another attempt makes sense, where the server named them. */
     readonly retryAfter: number | undefined;
     constructor(code: string, message?: string, retryAfter?: number);
@@ -24,7 +25,10 @@ declare class Listeners {
     #private;
     add(event: string, listener: Listener<never[]>): void;
     remove(event: string, listener: Listener<never[]>): void;
-    emit(event: string, args: unknown[]): void;
+    /** False where nobody listens. */
+    emit(event: string, args: unknown[]): boolean;
+    /** Calls one listener for what was before it, for as long as it is there; what is left of `past` then is not taken. */
+    catchUp(event: string, listener: Listener<never[]>, past: Iterable<unknown[]>): void;
 }
 /** An object with events; `on`, `once` and `off` return it, so that calls chain. */
 declare class Emitter<E extends {
@@ -38,6 +42,18 @@ declare class Emitter<E extends {
     /** Stops calling `listener`. */
     off<K extends keyof E & string>(event: K, listener: Listener<E[K]>): this;
 }
+/** Events that reached nobody, in their order. */
+declare class EarlyEvents {
+    #private;
+    keep(event: string, ...args: unknown[]): void;
+    /** Takes them out, one after the other, for as long as somebody asks. */
+    take(event: string, which?: (args: unknown[]) => boolean): Generator<unknown[]>;
+    drop(event: string, which: (args: unknown[]) => boolean): void;
+}
+/** The protocol's error codes. */
+export type ErrorCode = 'invalid-json' | 'invalid-message' | 'unknown-type' | 'too-large' | 'rate-limited' | 'unauthorized' | 'token-expired' | 'forbidden' | 'not-in-room' | 'room-full' | 'room-locked' | 'bad-password' | 'no-such-peer' | 'no-such-room' | 'no-such-call' | 'identity-taken' | 'resume-failed' | 'no-relay' | 'draining' | 'internal';
+/** The codes of errors that the library finds by itself; `token`: the application's token function failed. */
+export type LibraryCode = 'closed' | 'timeout' | 'aborted' | 'token' | 'backpressure' | 'unsupported' | 'file' | 'rejected';
 /** ICE servers and credentials, as the server hands them out. */
 export interface IceConfig {
     iceServers: RTCIceServer[];
@@ -71,6 +87,8 @@ export interface RoomInfo {
     metadata: Json | null;
     relayOnly: boolean;
     createdAt: number;
+    /** How many are in it, in the answer to `rooms`. */
+    peers?: number;
 }
 /** Settings of a room that does not exist yet. */
 export interface CreateRoom {
@@ -124,6 +142,8 @@ export interface Joined extends Entered {
     role: Role;
     peers: PeerInfo[];
     room: RoomInfo;
+    /** The list of peers comes in parts; `Signal` passes it on when it is whole. */
+    more?: boolean;
 }
 /** The answer to a `resume`: of a room, or of a registration. */
 export interface Resumed extends Entered {
@@ -133,6 +153,7 @@ export interface Resumed extends Entered {
     room?: RoomInfo;
     replayed: number;
     gap: boolean;
+    more?: boolean;
 }
 /** Why a peer is gone. */
 export type LeaveReason = 'left' | 'disconnected' | 'kicked' | 'replaced' | 'timeout' | 'room-closed' | 'draining';
@@ -145,98 +166,132 @@ export interface Closed {
     /** `left` after `leave()`; otherwise `unauthorized`, `kicked`, `replaced`, `room-closed`, an error code, or what the server gave. */
     reason: string;
 }
-/** The frames that a `Signal` passes on, by type, and its own events. */
-export interface SignalEvents {
-    status: [status: SignalStatus];
-    ice: [ice: IceConfig];
-    closed: [closed: Closed];
-    welcome: [frame: Frame & {
+/** The frames of the server by type, each with its fields. */
+export interface Frames {
+    welcome: Frame & {
         peerId: string;
+        protocol: number;
         heartbeat: number;
         serverTime: number;
-    }];
-    joined: [frame: Joined];
-    registered: [frame: Entered];
-    resumed: [frame: Resumed];
-    offer: [frame: Relayed & {
+    };
+    registered: Entered;
+    joined: Joined;
+    resumed: Resumed;
+    left: Frame;
+    ack: Frame & Partial<IceConfig>;
+    pong: Frame & {
+        t?: unknown;
+    };
+    error: Frame & {
+        code: ErrorCode;
+        message: string;
+        retryAfter?: number;
+    };
+    calling: Frame & {
+        callId: string;
+    };
+    invited: Frame & {
+        token?: string;
+        url: string;
+        expiresAt?: number;
+    };
+    peers: Frame & {
+        peers: PeerInfo[];
+        more?: boolean;
+    };
+    rooms: Frame & {
+        rooms: RoomInfo[];
+        truncated?: boolean;
+        partial?: string[];
+    };
+    'ice-servers': Frame & IceConfig;
+    offer: Relayed & {
         sdp: unknown;
-    }];
-    answer: [frame: Relayed & {
+    };
+    answer: Relayed & {
         sdp: unknown;
-    }];
-    candidate: [frame: Relayed & {
+    };
+    candidate: Relayed & {
         candidate: unknown;
-    }];
-    message: [frame: Relayed & {
+    };
+    message: Relayed & {
         content: unknown;
-    }];
-    publish: [frame: Relayed & {
+    };
+    publish: Relayed & {
         tracks: unknown;
-    }];
-    subscribe: [frame: Relayed & {
+    };
+    subscribe: Relayed & {
         tracks: unknown;
-    }];
-    call: [frame: Relayed & {
+    };
+    call: Relayed & {
         callId: string;
         metadata?: Json | null;
-    }];
-    accept: [frame: Relayed & {
+    };
+    accept: Relayed & {
         callId: string;
         metadata?: Json | null;
-    }];
-    reject: [frame: Relayed & {
+    };
+    reject: Relayed & {
         callId: string;
         reason?: string;
-    }];
-    hangup: [frame: Frame & {
+        metadata?: Json | null;
+    };
+    hangup: Frame & {
         callId?: string;
+        roomId?: string;
         from?: string;
+        fromIdentity?: string;
         reason?: string;
-    }];
-    mute: [frame: Relayed & {
+        ts?: number;
+    };
+    mute: Relayed & {
         kind: string;
-    }];
-    unmute: [frame: Relayed & {
+        to?: string;
+    };
+    unmute: Relayed & {
         kind: string;
-    }];
-    'peer-joined': [frame: Frame & {
+        to?: string;
+    };
+    'peer-joined': Frame & {
         peer: PeerInfo;
         peerId: string;
         identity: string;
-    }];
-    'peer-left': [frame: Frame & {
+    };
+    'peer-left': Frame & {
         peerId: string;
         identity: string;
         reason: LeaveReason;
-    }];
-    'peer-state': [frame: Frame & {
+    };
+    'peer-state': Frame & {
         peerId: string;
         identity: string;
         role?: Role;
         state: Json;
         connection: 'online' | 'away';
-    }];
-    'room-updated': [frame: Frame & {
+    };
+    'room-updated': Frame & {
         room: RoomInfo;
-    }];
-    'ice-servers': [frame: Frame & IceConfig];
-    notify: [frame: Frame & {
+    };
+    notify: Frame & {
         content: unknown;
-    }];
-    kicked: [frame: Frame & {
+    };
+    kicked: Frame & {
         reason?: string;
-    }];
-    draining: [frame: Frame & {
+    };
+    draining: Frame & {
         reconnectIn: number;
-    }];
-    error: [frame: Frame & {
-        code: string;
-        message: string;
-        retryAfter?: number;
-    }];
+    };
+}
+/** The frames that a `Signal` passes on, by type, and its own events. */
+export type SignalEvents = {
+    [T in keyof Frames]: [frame: Frames[T]];
+} & {
+    status: [status: SignalStatus];
+    ice: [ice: IceConfig];
+    closed: [closed: Closed];
     /** Every frame, whatever its type. */
     frame: [frame: Frame];
-}
+};
 /**
  * One connection to the server that carries text frames: a WebSocket, or HTTP requests where WebSockets do not pass.
  * A transport reports its end once and is then of no more use.
@@ -298,6 +353,8 @@ export interface RequestOptions {
     timeout?: number;
     /** Gives the request up; it then fails with `aborted`. */
     signal?: AbortSignal;
+    /** Where the server answers `rate-limited`, waits as long as it says and asks again, in the order of all such requests. */
+    patient?: boolean;
 }
 /**
  * A session with a callbox: requests with answers, events, and the same session again after a lost connection. It knows
@@ -334,8 +391,8 @@ export declare class Signal {
     request(type: string, fields?: Json, options?: RequestOptions): Promise<Frame>;
     /** Leaves and closes at once, so that it also works while a page goes away. */
     leave(): void;
-    /** Asks at once whether the connection still lives, or tries at once to get it back. */
-    probe(): void;
+    /** Asks at once whether the connection still lives, or tries at once to get it back. `within`: milliseconds for the answer. */
+    probe(within?: number): void;
     /** True while calls depend on this session: a silent connection is then found within five seconds. */
     get attentive(): boolean;
     set attentive(on: boolean);
@@ -345,6 +402,8 @@ export type PathKind = 'direct' | 'direct-nat' | 'relay-udp' | 'relay-tcp' | 're
 /** The path to a peer, as it was measured last. */
 export interface Path {
     kind: PathKind;
+    /** What carries this side's packets, to the relay or to the peer; empty where the browser does not say. */
+    transport: 'udp' | 'tcp' | 'tls' | '';
     /** Round-trip time in milliseconds, or null while it is unknown. */
     rtt: number | null;
     /** The part of the peer's packets that did not arrive since the measurement before, from 0 to 1; null without media. */
@@ -389,12 +448,16 @@ export interface LinkOptions {
     config: RTCConfiguration;
     /** Carries a description or candidate to the peer. */
     send(type: 'offer' | 'answer' | 'candidate', fields: Json): void;
+    /** What is sent from the beginning: it is in the first offer. */
+    outgoing?: readonly Outgoing[];
     /** Kinds that the first offer makes room for though nothing is sent. */
     receive?: readonly ('audio' | 'video')[];
     /** True where the peer opens the control channel too. */
     control?: boolean;
     /** Sees each sender and receiver before its first frame. */
     prepare?: (end: RTCRtpSender | RTCRtpReceiver, kind: string) => void;
+    /** Opens a data channel by `create`, in its own way. */
+    open?: (create: (init?: RTCDataChannelInit) => RTCDataChannel, init?: RTCDataChannelInit) => RTCDataChannel;
 }
 /** Events of a `Link`. */
 export interface LinkEvents {
@@ -405,8 +468,8 @@ export interface LinkEvents {
     /** The connection was made anew: earlier tracks and channels are gone. */
     reset: [];
     channel: [channel: RTCDataChannel];
-    /** The peer's end closed in order. */
-    bye: [];
+    /** The peer's end closed in order; `said` where the peer said so itself, and does not begin anew. */
+    bye: [said: boolean];
     /** A request over the control channel. */
     control: [message: Json];
 }
@@ -416,6 +479,8 @@ export interface LinkEvents {
  */
 export declare class Link extends Emitter<LinkEvents> {
     #private;
+    /** Questions over the connection without an answer, since the last answer. */
+    missed: number;
     /** Milliseconds from the first step to `connected`; null before. */
     connectMs: number | null;
     constructor(options: LinkOptions);
@@ -442,10 +507,13 @@ export declare class Link extends Emitter<LinkEvents> {
     reset(): void;
     /** Makes the first offer, though the peer was to make it. */
     start(): void;
-    /** Asks the peer over the connection itself; without a control channel the browser's own view counts. */
-    alive(): Promise<boolean>;
+    /**
+     * Asks the peer over the connection itself; without a control channel the browser's own view counts. `doubted` is called
+     * before the answer is given up.
+     */
+    alive(doubted?: () => void): Promise<boolean>;
     /** Says something over the control channel; false where there is none. */
-    tell(message: Json): boolean;
+    say(message: Json): boolean;
     /** Measures the path; null while there is none. */
     path(): Promise<Path | null>;
     /** Opens a data channel to the peer. */
@@ -454,6 +522,11 @@ export declare class Link extends Emitter<LinkEvents> {
     shareBudget(budget: number, links: number): Promise<void>;
     close(): void;
 }
+/**
+ * Lets the browser load what its first connection needs, once: codecs, threads, the network's interfaces. `join` and `register` do
+ * it while they wait for the server; a lobby may do it before, so that nobody waits for it after the click.
+ */
+export declare function warmUp(): void;
 /** How a stream is published. */
 export interface PublishOptions {
     /** What the stream is: `camera` (the default), `screen`, or a word of the application. */
@@ -483,7 +556,7 @@ export declare class Publication {
 declare function outgoingFor(publications: Iterable<Publication>, several: boolean): Outgoing[];
 /** Events of a `Peer`. */
 export interface PeerEvents {
-    /** A stream came; `label` is `camera`, `screen`, or what the peer called it. */
+    /** A stream came; `label` is `camera`, `screen`, or what the peer called it. A new listener gets the streams that are there. */
     stream: [stream: MediaStream, label: string];
     /** A stream has no tracks any more. */
     streamend: [stream: MediaStream];
@@ -495,7 +568,7 @@ export interface PeerEvents {
     state: [peer: Peer];
     /** The peer connection changed: `new`, `connecting`, `connected`, `disconnected`, `failed`, `closed`. */
     status: [status: RTCPeerConnectionState];
-    /** A message from this peer. */
+    /** A message from this peer. What came before anybody listened, here or at the room, comes to the first listener. */
     message: [content: unknown];
     /** Whether what this peer sends could be decrypted changed. */
     encrypted: [encrypted: boolean];
@@ -526,7 +599,7 @@ export declare class Peer extends Emitter<PeerEvents> {
     link: Link | null;
     /** The peer's name; empty where it gave none. */
     get name(): string;
-    /** The first stream that is no shared screen. */
+    /** The first stream that is not a shared screen. */
     get stream(): MediaStream | undefined;
     /** The state of the peer connection. */
     get status(): RTCPeerConnectionState;
@@ -545,21 +618,26 @@ declare class Pipe {
     #private;
     /** Uses this channel from now on. */
     attach(channel: RTCDataChannel): void;
+    /** The channel is gone; a browser may still call it open for a moment, and takes what nobody gets. */
+    detach(): void;
     get channel(): RTCDataChannel | null;
     /** Resolves when the browser has taken the data; rejects with `backpressure` where too much waits already. */
     write(data: Raw): Promise<void>;
+    /** Hands over what is of no use late, or drops it. */
+    writeNow(data: Raw): void;
     /** Fails what waits. */
     fail(error: CallboxError): void;
 }
 /** How a channel carries its messages. */
 export interface ChannelOptions {
-    /** False for what is of no use late, as cursor positions: nothing is sent twice, and order is not kept. */
+    /** False for what is of no use late, as cursor positions: nothing is sent twice, order is not kept, and what cannot go at once is dropped. */
     reliable?: boolean;
 }
 /** Events of a `Channel`. */
 export interface ChannelEvents {
+    /** What came before anybody listened comes to the first listener. */
     message: [data: any, peer: Peer];
-    /** Data can pass to that peer. */
+    /** Data can pass to that peer. A new listener gets the peers that it can pass to already. */
     open: [peer: Peer];
     close: [peer: Peer];
 }
@@ -567,10 +645,10 @@ export interface ChannelEvents {
 export declare class Channel extends Emitter<ChannelEvents> {
     #private;
     readonly name: string;
-    on<K extends keyof ChannelEvents & string>(event: K, listener: (...args: ChannelEvents[K]) => unknown): this;
     /**
-     * Sends to everybody, or to one peer. Resolves when it was handed over everywhere; wait for that before sending more
-     * of what is large.
+     * Sends to everybody, or to one peer. Resolves when it was handed over to each who is connected; wait for that before
+     * sending more of what is large. Who is not connected yet gets it later; one peer alone is waited for, half a minute at most.
+     * On a channel that is not reliable it goes to those that it can go to at once.
      */
     send(data: ChannelData, to?: Peer): Promise<void>;
     /** True while data passes to that peer. */
@@ -595,6 +673,7 @@ interface Offer {
 }
 /** A file on its way, in either direction. */
 declare abstract class FileTransfer extends Emitter<FileEvents> {
+    #private;
     readonly id: string;
     readonly name: string;
     readonly size: number;
@@ -605,32 +684,41 @@ declare abstract class FileTransfer extends Emitter<FileEvents> {
     bytes: number;
     status: FileStatus;
     protected channel: RTCDataChannel | null;
+    /** Whether a person paused it, on either side; a cut and a slow disk change nothing about that. */
+    protected stopped: boolean;
     protected settle: {
         resolve(value: any): void;
         reject(error: unknown): void;
     };
     protected constructor(peer: Peer, { id, name, size, mime }: Offer);
-    /** Stops until `resume()`; either side may. */
+    /** Stops until `resume()`; either side may do both, and a lost connection changes nothing about it. */
     pause(): void;
     /** Goes on after `pause()`. */
     resume(): void;
+    /** Nobody holds it up any more. */
+    protected abstract goOn(): void;
     /** Gives the transfer up on both sides. */
     cancel(): void;
     protected attach(channel: RTCDataChannel): void;
     protected detach(): void;
+    /** The peer closed the channel, or its page is gone. */
+    protected closed(): void;
     protected cut(): void;
     protected say(message: Json): void;
     protected advance(bytes: number): void;
     protected setStatus(status: FileStatus): void;
     protected took(_: Uint8Array<ArrayBuffer>): void;
-    protected abstract told(message: Json): void;
+    protected abstract answered(message: Json): void;
 }
 /** A file that this side sends. */
 export declare class OutgoingFile extends FileTransfer {
     #private;
     /** Resolves when the peer has the whole file and its SHA-256 is right. */
     readonly done: Promise<void>;
-    protected told(message: Json): void;
+    protected answered(message: Json): void;
+    protected goOn(): void;
+    /** A peer that closes the channel again and again has answered. */
+    protected closed(): void;
     protected cut(): void;
 }
 /** A file that a peer offers. */
@@ -642,9 +730,9 @@ export declare class IncomingFile extends FileTransfer {
     accept(sink?: WritableStream<Uint8Array<ArrayBuffer>>): Promise<File>;
     /** Declines the file. */
     reject(): void;
-    resume(): void;
+    protected goOn(): void;
     protected took(chunk: Uint8Array<ArrayBuffer>): void;
-    protected told(message: Json): void;
+    protected answered(message: Json): void;
     fail(code: string, text: string): void;
 }
 /** The files of a room. */
@@ -653,6 +741,8 @@ declare class FileDesk {
     constructor(offered: (file: IncomingFile, peer: Peer) => void);
     send(peer: Peer, file: Blob, name?: string): OutgoingFile;
     take(peer: Peer, channel: RTCDataChannel): void;
+    /** Offers that nobody answered yet. */
+    offers(): [file: IncomingFile, peer: Peer][];
     /** The peer's connection changed. */
     wake(peer: Peer): void;
     /** The peer's connection was made anew, and the channels with it. */
@@ -662,6 +752,8 @@ declare class FileDesk {
 }
 /** How to record. */
 export interface RecordOptions {
+    /** This track alone, as it is sent, in place of everybody mixed; the recording ends with it. */
+    track?: MediaStreamTrack;
     /** False records sound only. */
     video?: boolean;
     width?: number;
@@ -682,7 +774,7 @@ export interface RecordingEvents {
 }
 /** A source of a recording: the streams that are to be in it now. */
 export type Sources = () => Iterable<MediaStream>;
-/** One file of everybody: their sound mixed, their pictures side by side. */
+/** One file of everybody, their sound mixed, their pictures side by side; or of one track. */
 export declare class Recording extends Emitter<RecordingEvents> {
     #private;
     bytes: number;
@@ -695,7 +787,7 @@ export declare class Recording extends Emitter<RecordingEvents> {
     get ms(): number;
     pause(): void;
     resume(): void;
-    /** Ends the recording; resolves to the file, which is empty where it went to a sink. */
+    /** Ends the recording; resolves to the file, which is empty where it went to a sink. Rejects where the sink took not all of it. */
     stop(): Promise<Blob>;
 }
 /** A key that everybody in the call knows, and the server does not. */
@@ -707,12 +799,19 @@ export interface EncryptionOptions {
     /** Where the worker is served, for pages whose content security policy forbids `blob:` workers. */
     worker?: string | URL;
 }
-/** End-to-end encryption of one room: media frames in a worker, messages here. */
+/**
+ * End-to-end encryption of one room: media frames in a worker, messages and data channels here. What is sealed here is bound to
+ * the room and to who sent it, and opened once: who has no key can neither repeat it nor pass it off as its own.
+ */
 declare class Encryption {
     #private;
     /** Frames of other codecs cannot be cut into packets once they are sealed. */
     readonly codecs: string[];
 }
+/** Milliseconds between two questions over each connection. */
+declare const WATCH_EVERY = 700;
+/** What keeps a connection going is worth a wait where many negotiate at once. */
+declare const PATIENT: RequestOptions;
 /** How to join a room. */
 export interface JoinOptions extends Omit<SignalOptions, 'token'> {
     /** The room's name. */
@@ -748,13 +847,13 @@ export interface JoinOptions extends Omit<SignalOptions, 'token'> {
 export type RoomStatus = 'connecting' | 'online' | 'reconnecting' | 'closed';
 /** Events of a `Room`. */
 export interface RoomEvents {
-    /** `online`, `reconnecting`, or `closed` with the reason: `left`, `kicked`, `replaced`, `room-closed`, or an error code. */
+    /** `online`, `reconnecting`, or `closed` with the reason: `left`, `kicked`, `replaced`, `room-closed`, or an error code. A listener that comes after the end gets `closed`. */
     status: [status: RoomStatus, reason?: string];
     /** Somebody came. */
     peer: [peer: Peer];
     /** Somebody is gone. */
     leave: [peer: Peer, reason: LeaveReason];
-    /** A message from a peer to the room or to this side. */
+    /** A message from a peer to the room or to this side. What came before anybody listened comes to the first listener. */
     message: [content: any, peer: Peer];
     /** A peer's `state`, `role` or `connection` changed. */
     state: [peer: Peer];
@@ -762,10 +861,10 @@ export interface RoomEvents {
     room: [room: RoomInfo];
     /** This side's role changed. */
     role: [role: Role];
-    /** A host asks this side to mute or unmute `audio`, `video` or `screen`. */
+    /** A host asks this side to mute or unmute `audio`, `video` or `screen`. The last word before anybody listened comes to the first listener. */
     mute: [kind: string, peer: Peer | undefined];
     unmute: [kind: string, peer: Peer | undefined];
-    /** The operator says something. */
+    /** The operator says something. What came before anybody listened comes to the first listener. */
     notify: [content: unknown];
     /** The server restarts; the call goes on. */
     draining: [reconnectIn: number];
@@ -773,13 +872,13 @@ export interface RoomEvents {
     kicked: [reason: string | undefined];
     /** Fresh ICE servers, or another policy. */
     ice: [ice: IceConfig];
-    /** A peer opened a channel that this side had not opened. */
+    /** A peer opened a channel that this side had not opened. A new listener gets those that this side has not asked for yet. */
     channel: [channel: Channel];
-    /** A peer offers a file: `accept()` or `reject()` it. */
+    /** A peer offers a file: `accept()` or `reject()` it. A new listener gets the offers without an answer. */
     file: [file: IncomingFile, peer: Peer];
 }
 /** A room with everybody in it. Made by `join`. */
-export declare class Room extends Emitter<RoomEvents> implements PeerHost {
+export declare class Room extends Emitter<RoomEvents> {
     #private;
     /** Everybody else, by `peer.id`. */
     readonly peers: Map<string, Peer>;
@@ -884,33 +983,40 @@ export interface CallOptions {
 export type CallStatus = 'ringing' | 'connecting' | 'connected' | 'ended';
 /** Events of a `Call`. */
 export interface CallEvents {
+    /** A listener that comes after the end gets `ended`. */
     status: [status: CallStatus];
+    /** A new listener gets the streams that are there. */
     stream: [stream: MediaStream, label: string];
+    /** What came before anybody listened comes to the first listener. */
     message: [content: any];
-    /** It is over: `hangup`, `rejected`, `busy`, `cancelled`, `timeout`, `answered-elsewhere`, `disconnected`, `closed`, or what the other side gave. */
+    /** It is over: `hangup`, `rejected`, `busy`, `cancelled`, `timeout`, `answered-elsewhere`, `disconnected`, `closed`, or what the other side gave. A listener that comes after the end gets it too. */
     end: [reason: string];
 }
 /** Events of a `Phone`. */
 export interface PhoneEvents {
-    /** Somebody calls: `accept()` or `reject()`. */
+    /** Somebody calls: `accept()` or `reject()`. A new listener gets the calls that ring. */
     call: [call: Call];
+    /** A listener that comes after the end gets `closed`. */
     status: [status: Signal['status'], reason?: string];
 }
 /** A registered name: it calls, and is called, without a room. Made by `register`. */
 export declare class Phone extends Emitter<PhoneEvents> {
+    #private;
     readonly signaling: Signal;
     /** Calls that ring or go on, by id. */
     readonly calls: Map<string, Call>;
     identity: string;
+    /** Why the name was given up. */
+    reason: string | undefined;
     /** Calls an identity or a peer id. Resolves when it rings there. */
     call(to: string, options?: CallOptions): Promise<Call>;
     /** Ends every call and gives the name up. */
     close(): void;
 }
 /** One direct call. */
-export declare class Call extends Emitter<CallEvents> implements PeerHost {
+export declare class Call extends Emitter<CallEvents> {
     #private;
-    readonly id: string;
+    id: string;
     readonly incoming: boolean;
     /** Who is called, or calls. */
     identity: string;

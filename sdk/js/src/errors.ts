@@ -1,11 +1,13 @@
+import type { ErrorCode, LibraryCode } from './wire.ts';
+
 /** What was refused or went wrong; `code` is one of the protocol's error codes, or one of the library's own. */
 export class CallboxError extends Error {
   override readonly name = 'CallboxError';
   /**
-   * A code of the protocol (`bad-password`, `room-full`, …), or of the library: `closed`, `timeout`, `aborted`,
-   * `token` (the application's token function failed), `backpressure`, `unsupported`, `file`.
+   * A code of the protocol (`bad-password`, `room-full`, …), or of the library (`closed`, `timeout`, `aborted`, …). A server that
+   * is newer than this library may have further ones.
    */
-  readonly code: string;
+  readonly code: ErrorCode | LibraryCode | (string & {});
   /** Milliseconds after which another attempt makes sense, where the server named them. */
   readonly retryAfter: number | undefined;
 

@@ -12,7 +12,7 @@ export type { EncryptionOptions } from './encryption.ts';
 export { CallboxError } from './errors.ts';
 export { IncomingFile, OutgoingFile } from './files.ts';
 export type { FileEvents, FileStatus } from './files.ts';
-export { Link } from './link.ts';
+export { Link, warmUp } from './link.ts';
 export type { LinkEvents, LinkOptions, Outgoing } from './link.ts';
 export { kindOf, selectedPair } from './path.ts';
 export type { Path, PathKind } from './path.ts';

@@ -4,6 +4,8 @@ export type PathKind = 'direct' | 'direct-nat' | 'relay-udp' | 'relay-tcp' | 're
 /** The path to a peer, as it was measured last. */
 export interface Path {
   kind: PathKind;
+  /** What carries this side's packets, to the relay or to the peer; empty where the browser does not say. */
+  transport: 'udp' | 'tcp' | 'tls' | '';
   /** Round-trip time in milliseconds, or null while it is unknown. */
   rtt: number | null;
   /** The part of the peer's packets that did not arrive since the measurement before, from 0 to 1; null without media. */
@@ -61,6 +63,7 @@ export class PathMeter {
     const expected = missing + Math.max(0, now.got - last.got);
     return {
       kind: kindOf(local, remote),
+      transport: (local.candidateType === 'relay' ? local.relayProtocol : undefined) ?? local.protocol ?? '',
       rtt: pair.currentRoundTripTime === undefined ? null : Math.round(pair.currentRoundTripTime * 1000),
       loss: expected ? missing / expected : null,
       up: rate(now.sent, last.sent),

@@ -1,10 +1,15 @@
 import { Emitter } from './emitter.ts';
 import { Link, type Outgoing } from './link.ts';
 import type { Path } from './path.ts';
+import type { Signal } from './signal.ts';
 import type { Json, PeerInfo, Role } from './wire.ts';
 
 /** Milliseconds that a peer whose session is gone may be silent before it counts as gone too. */
 const SILENT_FOR = 6_000;
+/** The least milliseconds that signaling gets to answer when a connection got no answer. */
+const PROBE_WITHIN = 600;
+/** Questions without an answer after which a new path is looked for; the impolite side moves first, to spare a glare. */
+const MISSED = { impolite: 2, polite: 7 };
 
 /** @internal What a peer needs of the room or call around it. */
 export interface PeerHost {
@@ -15,14 +20,19 @@ export interface PeerHost {
   prepare?(end: RTCRtpSender | RTCRtpReceiver, kind: string, peer: Peer): void;
   signal(peer: Peer, type: string, fields: Json): void;
   linkChanged(peer: Peer): void;
+  openChannel?(peer: Peer, create: (init?: RTCDataChannelInit) => RTCDataChannel, init?: RTCDataChannelInit): RTCDataChannel;
   channelOpened(peer: Peer, channel: RTCDataChannel): void;
   /** The peer's session was gone before, and now its media is too. */
   fellSilent(peer: Peer): void;
+  /** The peer ended its media in order, and its signaling is lost: a page that went away. */
+  left(peer: Peer): void;
+  /** Messages of that peer that reached nobody yet. */
+  earlyMessages?(peer: Peer): Iterable<unknown[]>;
 }
 
 /** Events of a `Peer`. */
 export interface PeerEvents {
-  /** A stream came; `label` is `camera`, `screen`, or what the peer called it. */
+  /** A stream came; `label` is `camera`, `screen`, or what the peer called it. A new listener gets the streams that are there. */
   stream: [stream: MediaStream, label: string];
   /** A stream has no tracks any more. */
   streamend: [stream: MediaStream];
@@ -34,7 +44,7 @@ export interface PeerEvents {
   state: [peer: Peer];
   /** The peer connection changed: `new`, `connecting`, `connected`, `disconnected`, `failed`, `closed`. */
   status: [status: RTCPeerConnectionState];
-  /** A message from this peer. */
+  /** A message from this peer. What came before anybody listened, here or at the room, comes to the first listener. */
   message: [content: unknown];
   /** Whether what this peer sends could be decrypted changed. */
   encrypted: [encrypted: boolean];
@@ -68,6 +78,8 @@ export class Peer extends Emitter<PeerEvents> {
   #stale = new Set<MediaStreamTrack>();
   #silence: ReturnType<typeof setTimeout> | undefined;
   #reported = false;
+  /** @internal The peer ended its media in order: Firefox lets a page that goes away say no more than that. */
+  saidBye = false;
 
   /** @internal */
   constructor(host: PeerHost, info: PeerInfo) {
@@ -90,7 +102,7 @@ export class Peer extends Emitter<PeerEvents> {
     return typeof name === 'string' ? name : '';
   }
 
-  /** The first stream that is no shared screen. */
+  /** The first stream that is not a shared screen. */
   get stream(): MediaStream | undefined {
     return [...this.streams].find(([key]) => this.labelOf(key) !== 'screen')?.[1];
   }
@@ -113,6 +125,12 @@ export class Peer extends Emitter<PeerEvents> {
     return typeof label === 'string' ? label : 'camera';
   }
 
+  /** @internal A peer's media may come while the page still waits for its own camera. */
+  override past(event: string): Iterable<unknown[]> {
+    if (event === 'stream') return [...this.streams].map(([key, stream]) => [stream, this.labelOf(key)]);
+    return (event === 'message' && this.#host.earlyMessages?.(this)) || [];
+  }
+
   /** @internal Makes the connection, or makes it anew. */
   connect(offers: boolean): void {
     this.link?.close();
@@ -120,10 +138,12 @@ export class Peer extends Emitter<PeerEvents> {
       polite: this.#isPolite(),
       offers,
       config: this.#host.config(),
+      outgoing: this.#host.outgoing(this),
       receive: this.#host.receives,
       control: this.sameLibrary,
       send: (type, fields) => this.#host.signal(this, type, fields),
       prepare: (end, kind) => this.#host.prepare?.(end, kind, this),
+      open: (create, init) => this.#host.openChannel?.(this, create, init) ?? create(init),
     });
     this.link = link;
     link
@@ -132,9 +152,12 @@ export class Peer extends Emitter<PeerEvents> {
       .on('trackend', (track, key) => this.#removeTrack(track, key))
       .on('reset', () => this.#markStale())
       .on('channel', (channel) => this.#host.channelOpened(this, channel))
-      .on('bye', () => this.connection === 'lost' && this.#host.fellSilent(this));
+      .on('bye', (said) => {
+        this.saidBye ||= said;
+        if (this.connection === 'lost') this.#host.fellSilent(this);
+        else if (said && this.connection === 'away') this.#host.left(this);
+      });
     this.#markStale();
-    void this.publish();
   }
 
   /** @internal */
@@ -180,6 +203,19 @@ export class Peer extends Emitter<PeerEvents> {
     void link.shareBudget(budget, links);
   }
 
+  /** @internal The browser takes five seconds to find that a path is gone; a question that stays unanswered shows it sooner. */
+  async look(signaling: Signal, again = true): Promise<void> {
+    const { link } = this;
+    const doubted = () => {
+      // Often the network changed, and signaling has lost its way too.
+      signaling.probe(Math.max(PROBE_WITHIN, 4 * (this.path?.rtt ?? 0)));
+      // One lost question proves nothing, so the next one does not wait for its turn.
+      if (again) void this.look(signaling, false);
+    };
+    if (link?.state !== 'connected' || (await link.alive(doubted)) || link !== this.link) return;
+    if (link.missed >= (this.#isPolite() ? MISSED.polite : MISSED.impolite) && signaling.status === 'online') link.restart();
+  }
+
   /** @internal What is to be reported about this connection, once. */
   outcome(): Json | null {
     const { link, path } = this;
@@ -187,10 +223,9 @@ export class Peer extends Emitter<PeerEvents> {
     if (this.#reported || !link || (!failed && !path)) return null;
     this.#reported = true;
     if (failed || !path) return { path: 'failed' };
-    const transport = /^relay-(udp|tcp|tls)$/.exec(path.kind)?.[1];
     return {
       path: path.kind.startsWith('relay') ? 'relay' : 'direct',
-      ...(transport && { transport }),
+      ...(path.transport && { transport: path.transport }),
       ...(link.connectMs !== null && { connectMs: link.connectMs }),
       ...(path.rtt !== null && { rttMs: path.rtt }),
       ...(path.loss !== null && { loss: path.loss }),

@@ -8,6 +8,8 @@ const AUDIO_FORMATS = ['audio/webm;codecs=opus', 'audio/webm', 'audio/ogg;codecs
 
 /** How to record. */
 export interface RecordOptions {
+  /** This track alone, as it is sent, in place of everybody mixed; the recording ends with it. */
+  track?: MediaStreamTrack;
   /** False records sound only. */
   video?: boolean;
   width?: number;
@@ -31,49 +33,62 @@ export interface RecordingEvents {
 /** A source of a recording: the streams that are to be in it now. */
 export type Sources = () => Iterable<MediaStream>;
 
-/** One file of everybody: their sound mixed, their pictures side by side. */
+/** One file of everybody, their sound mixed, their pictures side by side; or of one track. */
 export class Recording extends Emitter<RecordingEvents> {
   bytes = 0;
   #sources: Sources;
   #recorder: MediaRecorder;
-  #audio = new AudioContext();
-  #mixed: MediaStreamAudioDestinationNode;
-  #heard = new Map<MediaStreamTrack, MediaStreamAudioSourceNode>();
-  #seen = new Map<MediaStreamTrack, HTMLVideoElement>();
+  #audio: AudioContext | null = null;
+  #mixed: MediaStreamAudioDestinationNode | null = null;
+  #sounds = new Map<MediaStreamTrack, MediaStreamAudioSourceNode>();
+  #pictures = new Map<MediaStreamTrack, HTMLVideoElement>();
   #canvas = document.createElement('canvas');
-  #timer: ReturnType<typeof setInterval>;
+  #timer: ReturnType<typeof setInterval> | undefined;
   #pieces: Blob[] = [];
-  #sink: WritableStreamDefaultWriter<Blob> | null;
+  #sink: WritableStreamDefaultWriter<Blob> | null = null;
   #recorded = 0;
-  #since = performance.now();
+  /** When the present stretch began; null while nothing is recorded. */
+  #since: number | null = null;
+  #failed: CallboxError | null = null;
   #done: Promise<Blob>;
 
   constructor(sources: Sources, options: RecordOptions = {}) {
     super();
-    const { video = true, width = 1280, height = 720, frameRate = 25, sink, ...bits } = options;
+    const { track, video = track?.kind !== 'audio', width = 1280, height = 720, frameRate = 25, sink, ...bits } = options;
     this.#sources = sources;
-    this.#sink = sink?.getWriter() ?? null;
-    this.#mixed = this.#audio.createMediaStreamDestination();
+    // A picture alone names no sound: Firefox would wait for it.
+    const mimeType = options.mimeType ?? (video ? FORMATS : AUDIO_FORMATS).map((type) => (track && video ? type.replace(',opus', '') : type)).find((type) => MediaRecorder.isTypeSupported(type));
+    if (!mimeType || !MediaRecorder.isTypeSupported(mimeType)) throw new CallboxError('unsupported', 'this browser records in no format that is known here');
     Object.assign(this.#canvas, { width, height });
-    const tracks = [...(video ? this.#canvas.captureStream(frameRate).getVideoTracks() : []), ...this.#mixed.stream.getAudioTracks()];
-    const mimeType = options.mimeType ?? (video ? FORMATS : AUDIO_FORMATS).find((type) => MediaRecorder.isTypeSupported(type));
-    if (!mimeType) throw new CallboxError('unsupported', 'this browser records in no format that is known here');
+    if (!track) {
+      this.#audio = new AudioContext();
+      this.#mixed = this.#audio.createMediaStreamDestination();
+    }
+    const tracks = track ? [track] : [...(video ? this.#canvas.captureStream(frameRate).getVideoTracks() : []), ...this.#mixed!.stream.getAudioTracks()];
     const recorder = (this.#recorder = new MediaRecorder(new MediaStream(tracks), { mimeType, ...(bits.videoBitsPerSecond && { videoBitsPerSecond: bits.videoBitsPerSecond }), ...(bits.audioBitsPerSecond && { audioBitsPerSecond: bits.audioBitsPerSecond }) }));
     recorder.ondataavailable = ({ data }) => this.#keep(data);
     this.#done = quiet(
       new Promise((resolve, reject) => {
+        // Also where the track ended by itself.
         recorder.onstop = () => void this.#finish().then(resolve, reject);
-        recorder.onerror = (event) => {
-          this.emit('error', (event as ErrorEvent).error ?? event);
-          if (recorder.state !== 'inactive') recorder.stop();
-        };
+        recorder.onerror = (event) => this.#fail('the browser gave the recording up', (event as ErrorEvent).error ?? event);
       }),
     );
-    this.#mix();
-    // A timer and not animation frames: those stop in a tab that nobody looks at.
-    this.#timer = setInterval(() => this.#mix(), 1000 / frameRate);
-    void this.#audio.resume();
-    recorder.start(PIECE);
+    if (!track) {
+      this.#mix();
+      // A timer and not animation frames: those stop in a tab that nobody looks at.
+      this.#timer = setInterval(() => this.#mix(), 1000 / frameRate);
+      void this.#audio?.resume();
+    }
+    try {
+      recorder.start(PIECE);
+      this.#sink = sink?.getWriter() ?? null;
+    } catch (error) {
+      if (recorder.state !== 'inactive') recorder.stop();
+      this.#release();
+      throw error;
+    }
+    this.#since = performance.now();
   }
 
   /** `recording`, `paused` or `stopped`. */
@@ -89,12 +104,17 @@ export class Recording extends Emitter<RecordingEvents> {
 
   /** Milliseconds that were recorded. */
   get ms(): number {
-    return this.#recorded + (this.status === 'recording' ? performance.now() - this.#since : 0);
+    return this.#recorded + (this.#since === null ? 0 : performance.now() - this.#since);
+  }
+
+  #halt(): void {
+    this.#recorded = this.ms;
+    this.#since = null;
   }
 
   pause(): void {
     if (this.status !== 'recording') return;
-    this.#recorded = this.ms;
+    this.#halt();
     this.#recorder.pause();
     this.emit('status', 'paused');
   }
@@ -106,10 +126,10 @@ export class Recording extends Emitter<RecordingEvents> {
     this.emit('status', 'recording');
   }
 
-  /** Ends the recording; resolves to the file, which is empty where it went to a sink. */
+  /** Ends the recording; resolves to the file, which is empty where it went to a sink. Rejects where the sink took not all of it. */
   stop(): Promise<Blob> {
     if (this.status !== 'stopped') {
-      this.#recorded = this.ms;
+      this.#halt();
       this.#recorder.stop();
     }
     return this.#done;
@@ -119,23 +139,34 @@ export class Recording extends Emitter<RecordingEvents> {
     if (!data.size) return;
     this.bytes += data.size;
     if (this.#sink) {
-      this.#sink.write(data).catch((error: unknown) => {
-        this.emit('error', error);
-        void this.stop();
-      });
+      this.#sink.write(data).catch((error: unknown) => this.#fail('the recording cannot be written', error));
     } else {
       this.#pieces.push(data);
     }
     this.emit('progress', this.bytes, this.ms);
   }
 
-  async #finish(): Promise<Blob> {
+  /** Said once, whatever fails after it. */
+  #fail(what: string, cause: unknown): void {
+    if (this.#failed) return;
+    this.#failed = new CallboxError('file', `${what}: ${String(cause)}`);
+    this.emit('error', cause);
+    void this.stop();
+  }
+
+  #release(): void {
     clearInterval(this.#timer);
-    for (const node of this.#heard.values()) node.disconnect();
-    for (const element of this.#seen.values()) element.srcObject = null;
-    await this.#audio.close().catch(() => {});
-    await this.#sink?.close();
+    for (const node of this.#sounds.values()) node.disconnect();
+    for (const element of this.#pictures.values()) element.srcObject = null;
+    this.#audio?.close().catch(() => {});
+  }
+
+  async #finish(): Promise<Blob> {
+    this.#halt();
+    this.#release();
+    await this.#sink?.close().catch((error: unknown) => this.#fail('the recording cannot be written', error));
     this.emit('status', 'stopped');
+    if (this.#failed) throw this.#failed;
     return new Blob(this.#pieces, { type: this.mimeType });
   }
 
@@ -143,18 +174,18 @@ export class Recording extends Emitter<RecordingEvents> {
   #mix(): void {
     const tracks = new Set([...this.#sources()].flatMap((stream) => stream.getTracks()).filter(({ readyState }) => readyState === 'live'));
     for (const track of tracks) {
-      if (track.kind === 'audio' && !this.#heard.has(track)) {
-        const node = this.#audio.createMediaStreamSource(new MediaStream([track]));
-        node.connect(this.#mixed);
-        this.#heard.set(track, node);
-      } else if (track.kind === 'video' && !this.#seen.has(track)) {
+      if (track.kind === 'audio' && !this.#sounds.has(track)) {
+        const node = this.#audio!.createMediaStreamSource(new MediaStream([track]));
+        node.connect(this.#mixed!);
+        this.#sounds.set(track, node);
+      } else if (track.kind === 'video' && !this.#pictures.has(track)) {
         const element = Object.assign(document.createElement('video'), { muted: true, playsInline: true, srcObject: new MediaStream([track]) });
         element.play().catch(() => {});
-        this.#seen.set(track, element);
+        this.#pictures.set(track, element);
       }
     }
-    for (const [track, node] of this.#heard) if (!tracks.has(track)) node.disconnect(), this.#heard.delete(track);
-    for (const [track, element] of this.#seen) if (!tracks.has(track)) (element.srcObject = null), this.#seen.delete(track);
+    for (const [track, node] of this.#sounds) if (!tracks.has(track)) node.disconnect(), this.#sounds.delete(track);
+    for (const [track, element] of this.#pictures) if (!tracks.has(track)) (element.srcObject = null), this.#pictures.delete(track);
     this.#draw();
   }
 
@@ -164,7 +195,7 @@ export class Recording extends Emitter<RecordingEvents> {
     if (!context) return;
     context.fillStyle = '#101514';
     context.fillRect(0, 0, width, height);
-    const pictures = [...this.#seen].filter(([track, { videoWidth }]) => !track.muted && videoWidth).map(([, element]) => element);
+    const pictures = [...this.#pictures].filter(([track, { videoWidth }]) => !track.muted && videoWidth).map(([, element]) => element);
     const columns = Math.ceil(Math.sqrt(pictures.length));
     const rows = Math.ceil(pictures.length / Math.max(1, columns));
     pictures.forEach((picture, index) => {

@@ -1,21 +1,28 @@
 import { Channel, type ChannelOptions } from './channel.ts';
-import { Emitter } from './emitter.ts';
+import { EarlyEvents, Emitter } from './emitter.ts';
 import { Encryption, type EncryptionOptions } from './encryption.ts';
 import { CallboxError, quiet, report } from './errors.ts';
 import { FileDesk, FILE_LABEL, type IncomingFile, type OutgoingFile } from './files.ts';
-import type { Outgoing } from './link.ts';
+import { warmUp, type Outgoing } from './link.ts';
 import { instanceOf, Peer, type PeerHost } from './peer.ts';
 import { outgoingFor, Publication, type PublishOptions } from './publication.ts';
 import { Recording, type RecordOptions } from './recording.ts';
-import { Signal, type SignalOptions } from './signal.ts';
+import { Signal, type RequestOptions, type SignalOptions } from './signal.ts';
 import type { CreateRoom, IceConfig, Joined, Json, LeaveReason, PeerInfo, Relayed, Resumed, Role, RoomInfo, TokenSource } from './wire.ts';
 
 /** Milliseconds between two measurements of every path. */
 const MEASURE_EVERY = 2_000;
+/** Milliseconds between two questions over each connection. */
+export const WATCH_EVERY = 700;
 /** Bits a second that one side spends on sending video, shared among the peers. */
 const VIDEO_BUDGET = 4_000_000;
 /** Reasons of `peer-left` after which a peer's media ends at once. */
 const GONE_FOR_GOOD: readonly string[] = ['left', 'kicked', 'replaced', 'room-closed'];
+/** Channels that one peer may open without this side's asking for them. */
+const MAX_FOREIGN = 64;
+
+/** What keeps a connection going is worth a wait where many negotiate at once. */
+export const PATIENT: RequestOptions = { patient: true, timeout: 120_000 };
 
 /** How to join a room. */
 export interface JoinOptions extends Omit<SignalOptions, 'token'> {
@@ -54,13 +61,13 @@ export type RoomStatus = 'connecting' | 'online' | 'reconnecting' | 'closed';
 
 /** Events of a `Room`. */
 export interface RoomEvents {
-  /** `online`, `reconnecting`, or `closed` with the reason: `left`, `kicked`, `replaced`, `room-closed`, or an error code. */
+  /** `online`, `reconnecting`, or `closed` with the reason: `left`, `kicked`, `replaced`, `room-closed`, or an error code. A listener that comes after the end gets `closed`. */
   status: [status: RoomStatus, reason?: string];
   /** Somebody came. */
   peer: [peer: Peer];
   /** Somebody is gone. */
   leave: [peer: Peer, reason: LeaveReason];
-  /** A message from a peer to the room or to this side. */
+  /** A message from a peer to the room or to this side. What came before anybody listened comes to the first listener. */
   message: [content: any, peer: Peer];
   /** A peer's `state`, `role` or `connection` changed. */
   state: [peer: Peer];
@@ -68,10 +75,10 @@ export interface RoomEvents {
   room: [room: RoomInfo];
   /** This side's role changed. */
   role: [role: Role];
-  /** A host asks this side to mute or unmute `audio`, `video` or `screen`. */
+  /** A host asks this side to mute or unmute `audio`, `video` or `screen`. The last word before anybody listened comes to the first listener. */
   mute: [kind: string, peer: Peer | undefined];
   unmute: [kind: string, peer: Peer | undefined];
-  /** The operator says something. */
+  /** The operator says something. What came before anybody listened comes to the first listener. */
   notify: [content: unknown];
   /** The server restarts; the call goes on. */
   draining: [reconnectIn: number];
@@ -79,9 +86,9 @@ export interface RoomEvents {
   kicked: [reason: string | undefined];
   /** Fresh ICE servers, or another policy. */
   ice: [ice: IceConfig];
-  /** A peer opened a channel that this side had not opened. */
+  /** A peer opened a channel that this side had not opened. A new listener gets those that this side has not asked for yet. */
   channel: [channel: Channel];
-  /** A peer offers a file: `accept()` or `reject()` it. */
+  /** A peer offers a file: `accept()` or `reject()` it. A new listener gets the offers without an answer. */
   file: [file: IncomingFile, peer: Peer];
 }
 
@@ -111,11 +118,19 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
   readonly idleStreams = new Map<string, MediaStream[]>();
   #publications = new Set<Publication>();
   #channels = new Map<string, Channel>();
+  /** Channels that peers opened, and that the application has not asked for. */
+  #foreignChannels = new Map<Channel, Peer>();
+  /** The peer ids that this side has had: what others copy proves nothing. */
+  #own = new Set<string>();
+  #early = new EarlyEvents();
   #files = new FileDesk((file, peer) => this.emit('file', file, peer));
   #state: Json = {};
   #relayOnly: boolean;
   #wasRelayed = false;
+  /** True while the browser keeps the page that this room is in, and may show it again. */
+  #kept = false;
   #timer: ReturnType<typeof setInterval> | undefined;
+  #watch: ReturnType<typeof setInterval> | undefined;
   #reports = true;
   #encryption: Encryption | null;
 
@@ -128,8 +143,9 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
     this.receives = options.media === false ? [] : ['audio', 'video'];
     this.#url = url;
     this.signaling = this.#connect();
+    if (options.mesh !== false) warmUp();
     for (const stream of options.streams ?? []) this.#publications.add(new Publication(this, stream, {}));
-    this.#encryption = options.encryption ? new Encryption(options.room, options.encryption) : null;
+    this.#encryption = options.encryption ? new Encryption(options.room, this.#instance, options.encryption) : null;
   }
 
   #url: string | URL | undefined;
@@ -186,14 +202,21 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
 
   /** Says something about this side that newcomers are to know too. Keys merge, `null` deletes one. */
   setState(state: Json): Promise<void> {
+    try {
+      JSON.stringify(state);
+    } catch (error) {
+      return quiet(Promise.reject(new CallboxError('invalid-message', `state cannot be written as JSON: ${String(error)}`)));
+    }
     this.#state = merge(this.#state, state);
-    return this.#ask('state', { state });
+    return this.#ask('state', { state }, PATIENT);
   }
 
   /** Opens, or returns, the data channel of that name to everybody. */
   channel(name: string, options: ChannelOptions = {}): Channel {
     let channel = this.#channels.get(name);
     if (!channel) this.#channels.set(name, (channel = new Channel(name, () => this.peers.values(), options)));
+    this.#foreignChannels.delete(channel);
+    channel.reachAll();
     return channel;
   }
 
@@ -242,12 +265,13 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
   rejoin(): Promise<void> {
     if (this.signaling.status !== 'closed') return Promise.resolve();
     this.signaling = this.#connect();
-    return quiet(this.enter());
+    return quiet(this.enter(false));
   }
 
-  /** @internal */
-  async enter(): Promise<void> {
-    const { room, name, password, metadata, create, token, timeout, signal } = this.#options;
+  /** @internal What bounds the first join is over by the next one. */
+  async enter(first = true): Promise<void> {
+    const { room, name, password, metadata, create, token } = this.#options;
+    const { timeout, signal } = first ? this.#options : ({} as JoinOptions);
     this.#listenToPage(true);
     try {
       await this.#encryption?.ready;
@@ -293,7 +317,7 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
   /** @internal */
   signal(peer: Peer, type: string, fields: Json): void {
     // A peer that is gone by now is no error: it is about to be announced.
-    this.signaling.request(type, { ...fields, to: peer.peerId }).catch(() => {});
+    this.signaling.request(type, { ...fields, to: peer.peerId }, PATIENT).catch(() => {});
   }
 
   /** @internal */
@@ -301,22 +325,57 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
     const { status } = peer;
     if (status === 'disconnected' || peer.link?.pc.iceConnectionState === 'disconnected') this.signaling.probe();
     if (status === 'connected') void peer.measure(this.videoBudget, this.peers.size).then(() => this.#report(peer));
-    else if (status === 'failed') this.#report(peer);
+    else if (status === 'failed') {
+      this.#report(peer);
+      this.#channels.forEach((channel) => channel.release(peer));
+    }
     this.#files.wake(peer);
   }
 
   /** @internal */
+  openChannel(peer: Peer, create: (init?: RTCDataChannelInit) => RTCDataChannel, init?: RTCDataChannelInit): RTCDataChannel {
+    return this.#encryption ? this.#encryption.openChannel(peer, create, init) : create(init);
+  }
+
+  /** @internal */
   channelOpened(peer: Peer, channel: RTCDataChannel): void {
+    if (this.#encryption) this.#encryption.channelOpened(peer, channel, (sealed) => this.#channelOpened(peer, sealed));
+    else this.#channelOpened(peer, channel);
+  }
+
+  #channelOpened(peer: Peer, channel: RTCDataChannel): void {
     if (channel.label === FILE_LABEL) return this.#files.take(peer, channel);
-    const known = this.#channels.has(channel.label);
-    const opened = this.channel(channel.label);
+    const known = this.#channels.get(channel.label);
+    if (known) return known.take(peer, channel);
+    if ([...this.#foreignChannels.values()].filter((one) => one === peer).length >= MAX_FOREIGN) return channel.close();
+    const opened = new Channel(channel.label, () => this.peers.values(), {});
+    this.#channels.set(channel.label, opened);
+    this.#foreignChannels.set(opened, peer);
     opened.take(peer, channel);
-    if (!known) this.emit('channel', opened);
+    this.emit('channel', opened);
+  }
+
+  /** @internal */
+  override past(event: string): Iterable<unknown[]> {
+    if (event === 'status') return this.status === 'closed' ? [[this.status, this.reason]] : [];
+    if (event === 'file') return this.#files.offers();
+    if (event === 'channel') return [...this.#foreignChannels.keys()].map((channel) => [channel]);
+    return this.#early.take(event);
+  }
+
+  /** @internal */
+  *earlyMessages(peer: Peer): Iterable<unknown[]> {
+    for (const [content] of this.#early.take('message', (args) => args[1] === peer)) yield [content];
   }
 
   /** @internal */
   fellSilent(peer: Peer): void {
     this.#remove(peer, 'disconnected');
+  }
+
+  /** @internal */
+  left(peer: Peer): void {
+    this.#remove(peer, 'left');
   }
 
   /** @internal */
@@ -347,8 +406,8 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
     await this.signaling.request('message', { content: sealed, ...(to && { to: to.peerId }) });
   }
 
-  #ask(type: string, fields: Json): Promise<void> {
-    return quiet(this.signaling.request(type, fields).then(() => {}));
+  #ask(type: string, fields: Json, options?: RequestOptions): Promise<void> {
+    return quiet(this.signaling.request(type, fields, options).then(() => {}));
   }
 
   #connect(): Signal {
@@ -356,6 +415,7 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
     const from = (frame: { from?: unknown }) => this.#byPeerId(frame.from as string);
     signal.on('status', (status) => (status === 'online' || status === 'reconnecting') && this.#setStatus(status));
     signal.on('closed', ({ reason }) => this.#ended(reason));
+    signal.on('welcome', ({ peerId }) => this.#own.add(peerId));
     signal.on('joined', (joined) => this.#joined(joined));
     signal.on('resumed', (resumed) => this.#resumed(resumed));
     signal.on('peer-joined', ({ peer }) => this.#isSelf(peer) || this.#meet(peer, false));
@@ -367,37 +427,47 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
       if (peerId === this.peerId && role && role !== this.role) this.emit('role', (this.role = role));
       const peer = this.#byPeerId(peerId);
       if (!peer) return;
+      if (connection === 'away' && peer.saidBye) return this.left(peer);
       peer.update({ state, connection, ...(role && { role }) });
       this.emit('state', peer);
     });
     for (const type of ['offer', 'answer', 'candidate'] as const) signal.on(type, (frame) => from(frame)?.link?.receive(frame));
-    signal.on('message', (frame) => void this.#heard(frame, from(frame)).catch(report));
-    for (const type of ['mute', 'unmute'] as const) signal.on(type, (frame) => this.emit(type, frame.kind, from(frame)));
+    signal.on('message', (frame) => void this.#deliver(frame, from(frame)).catch(report));
+    for (const type of ['mute', 'unmute'] as const) {
+      signal.on(type, (frame) => {
+        for (const earlier of ['mute', 'unmute']) this.#early.drop(earlier, ([kind]) => kind === frame.kind);
+        this.#emitOrKeep(type, frame.kind, from(frame));
+      });
+    }
     signal.on('hangup', (frame) => {
       const peer = from(frame);
       // A client without this library stopped its media and may begin anew.
-      if (peer && !frame.callId && !peer.sameLibrary) peer.connect(false);
+      if (peer && !frame.callId && !peer.sameLibrary) this.#connectTo(peer, false);
     });
     signal.on('room-updated', ({ room }) => this.emit('room', (this.info = room)));
-    signal.on('notify', ({ content }) => this.emit('notify', content));
+    signal.on('notify', ({ content }) => this.#emitOrKeep('notify', content));
     signal.on('draining', ({ reconnectIn }) => this.emit('draining', reconnectIn));
-    signal.on('kicked', ({ reason }) => this.emit('kicked', reason));
+    signal.on('kicked', ({ reason }) => this.#emitOrKeep('kicked', reason));
     signal.on('ice', (ice) => this.#iceChanged(ice));
     return signal;
   }
 
-  async #heard(frame: Relayed & { content: unknown }, peer: Peer | undefined): Promise<void> {
+  #emitOrKeep<K extends keyof RoomEvents>(event: K, ...args: RoomEvents[K]): void {
+    if (!this.emit(event, ...args)) this.#early.keep(event, ...args);
+  }
+
+  async #deliver(frame: Relayed & { content: unknown }, peer: Peer | undefined): Promise<void> {
     if (!peer) return;
     let { content } = frame;
     if (this.#encryption) {
       try {
-        content = await this.#encryption.open(content);
+        content = await this.#encryption.open(content, peer);
       } catch {
         return console.warn('callbox: a message that this key does not open');
       }
     }
-    peer.emit('message', content);
-    this.emit('message', content, peer);
+    const reached = [peer.emit('message', content), this.emit('message', content, peer)];
+    if (!reached.includes(true)) this.#early.keep('message', content, peer);
   }
 
   /** In the room: for the first time, or anew after the session could not be resumed. */
@@ -407,12 +477,13 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
     // Who is not listed may come back under another peer id, as this side just did.
     for (const peer of this.peers.values()) if (!listed.has(peer.peerId)) peer.lose();
     const here = joined.peers.filter((info) => !this.#isSelf(info)).map((info) => this.#meet(info, joined.role !== 'viewer'));
-    if (Object.keys(this.#state).length) void this.#ask('state', { state: this.#state });
+    if (Object.keys(this.#state).length) void this.#ask('state', { state: this.#state }, PATIENT);
     void this.#restartDead(here);
     this.#timer ??= setInterval(() => this.#tick(), MEASURE_EVERY);
+    this.#watch ??= setInterval(() => this.peers.forEach((peer) => void peer.look(this.signaling)), WATCH_EVERY);
   }
 
-  /** Back under the same peer id. Without a gap the frames that follow tell the rest. */
+  /** Back under the same peer id. Without a gap the frames that follow say the rest. */
   #resumed(resumed: Resumed): void {
     if (!resumed.peers || !resumed.room) return;
     this.#takeSelf(resumed as Resumed & Joined);
@@ -431,12 +502,13 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
   }
 
   /** An earlier session of this side, whose resume window is still open. */
-  #isSelf({ metadata }: PeerInfo): boolean {
-    return instanceOf(metadata) === this.#instance;
+  #isSelf({ peerId }: PeerInfo): boolean {
+    return this.#own.has(peerId);
   }
 
   #takeSelf({ identity, role, room }: { identity: string; role: Role; room: RoomInfo }): void {
     const changed = role !== this.role;
+    this.#own.add(this.peerId);
     [this.identity, this.role, this.info] = [identity, role, room];
     if (changed) this.emit('role', role);
   }
@@ -467,15 +539,23 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
     this.signaling.attentive = true;
     if (this.#options.mesh !== false && !(peer.role === 'viewer' && this.role === 'viewer')) {
       // A viewer has nothing to offer, so it is offered to.
-      peer.connect(offers || (info.role === 'viewer' && this.role !== 'viewer'));
-      peer.link?.on('reset', () => {
-        this.#channels.forEach((channel) => channel.lose(peer, false));
-        this.#files.reset(peer);
-      });
-      for (const channel of this.#channels.values()) channel.reach(peer);
+      this.#connectTo(peer, offers || (info.role === 'viewer' && this.role !== 'viewer'));
+      for (const channel of this.#channels.values()) if (channel.wanted) channel.reach(peer);
     }
     this.emit('peer', peer);
     return peer;
+  }
+
+  /** Makes the connection, or makes it anew; whatever went over the one before goes on over it. */
+  #connectTo(peer: Peer, offers: boolean): void {
+    const renewed = () => {
+      this.#channels.forEach((channel) => channel.lose(peer, false));
+      this.#files.reset(peer);
+    };
+    const again = peer.link !== null;
+    peer.connect(offers);
+    peer.link?.on('reset', renewed);
+    if (again) renewed();
   }
 
   #depart(peer: Peer, reason: LeaveReason): void {
@@ -493,16 +573,23 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
     peer.close();
     this.#encryption?.forget(peer);
     for (const channel of this.#channels.values()) channel.lose(peer, true);
+    for (const [channel, opener] of this.#foreignChannels) {
+      if (opener !== peer) continue;
+      this.#foreignChannels.delete(channel);
+      if (!channel.wanted) this.#channels.delete(channel.name);
+    }
     this.#files.lose(peer);
     if (!this.peers.size) this.signaling.attentive = false;
     this.emit('leave', peer, reason);
+    // The last one whose media had outlived the session.
+    if (!this.peers.size && this.status === 'closed') this.#close(this.reason ?? '');
   }
 
   /** Renegotiates only what is broken: media that flows is left alone. */
   async #restartDead(peers: Iterable<Peer>): Promise<void> {
     await Promise.all(
       [...peers].map(async ({ link }) => {
-        if (link && link.connectMs !== null && !(await link.alive())) link.restart();
+        if (link && link.connectMs !== null && (link.missed > 0 || !(await link.alive()))) link.restart();
       }),
     );
   }
@@ -546,6 +633,10 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
 
   /** The session is over for good. Media ends with it only where somebody ended it. */
   #ended(reason: string): void {
+    if (this.#kept) {
+      for (const peer of [...this.peers.values()]) this.#remove(peer, 'left');
+      return this.#setStatus('reconnecting');
+    }
     if (['left', ...GONE_FOR_GOOD].includes(reason)) return this.#close(reason);
     for (const peer of [...this.peers.values()]) this.#depart(peer, 'disconnected');
     if (!this.peers.size) this.#close(reason);
@@ -554,15 +645,32 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
 
   #close(reason: string): void {
     clearInterval(this.#timer);
-    this.#timer = undefined;
+    clearInterval(this.#watch);
+    this.#timer = this.#watch = undefined;
     this.#listenToPage(false);
     for (const peer of [...this.peers.values()]) this.#remove(peer, 'left');
-    this.#publications.clear();
-    this.#encryption?.close();
+    // After another end `rejoin()` goes on with what was published.
+    if (GONE_FOR_GOOD.includes(reason)) {
+      this.#publications.clear();
+      this.#encryption?.close();
+    }
     this.#setStatus('closed', reason);
   }
 
-  #goodbye = (event: PageTransitionEvent) => event.persisted || this.leave();
+  /** A page that goes away leaves, also where the browser may keep it: its connections do not survive that. */
+  #goodbye = (event: PageTransitionEvent) => {
+    if (!event.persisted) return this.leave();
+    this.#kept = true;
+    this.signaling.leave();
+  };
+
+  /** A page that was kept comes back into the room. */
+  #welcomeBack = () => {
+    if (!this.#kept) return;
+    this.#kept = false;
+    this.signaling = this.#connect();
+    quiet(this.enter(false));
+  };
 
   /** A network that changed may have taken the path of every connection. */
   #networkChanged = () => void this.#restartDead(this.peers.values());
@@ -571,6 +679,7 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
     const change = on ? 'addEventListener' : 'removeEventListener';
     if (typeof window === 'undefined') return;
     window[change]('pagehide', this.#goodbye as EventListener);
+    window[change]('pageshow', this.#welcomeBack);
     window[change]('online', this.#networkChanged);
     (navigator as { connection?: EventTarget }).connection?.[change]?.('change', this.#networkChanged);
   }
@@ -586,6 +695,7 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
  * ```
  */
 export async function join(url: string | URL | undefined, options: JoinOptions): Promise<Room> {
+  if (typeof options?.room !== 'string') throw new CallboxError('invalid-message', "join needs the room's name: join(url, { room })");
   const room = new Room(url, options);
   await room.enter();
   return room;

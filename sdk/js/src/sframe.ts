@@ -7,6 +7,9 @@ const TAG_BITS = 128;
 const KID_BYTES = 7;
 /** Keys of senders that are kept derived. */
 const MAX_SENDERS = 256;
+/** Senders whose counters are remembered, and how far back each goes. */
+const MAX_SEEN = 1024;
+const SEEN_BACK = 1024;
 
 interface SenderKey {
   key: CryptoKey;
@@ -28,19 +31,20 @@ export class SFrame {
     this.#keys.clear();
   }
 
-  async seal(data: Uint8Array<ArrayBuffer>, clear = new Uint8Array()): Promise<Uint8Array<ArrayBuffer>> {
+  /** `clear` stays readable in front of what is sealed; what both sides know (`bound`) is not sent, and has to be the same for both. */
+  async seal(data: Uint8Array<ArrayBuffer>, clear = new Uint8Array(), bound = new Uint8Array()): Promise<Uint8Array<ArrayBuffer>> {
     const base = this.#bases[0];
     if (!base) throw new Error('no key');
     const counter = this.#counter++;
     const header = writeHeader(this.#kid, counter);
     const { key, salt } = await this.#derive(base, this.#kid, 0);
     const iv = nonce(salt, counter);
-    const sealed = new Uint8Array(await crypto.subtle.encrypt({ name: 'AES-GCM', iv, additionalData: join(header, clear), tagLength: TAG_BITS }, key, data));
+    const sealed = new Uint8Array(await crypto.subtle.encrypt({ name: 'AES-GCM', iv, additionalData: join(header, clear, bound), tagLength: TAG_BITS }, key, data));
     return join(clear, header, sealed);
   }
 
-  /** Opens what `seal` made, `clear` bytes of which were left as they are; rejects what no key opens. */
-  async open(data: Uint8Array<ArrayBuffer>, clear = 0): Promise<Uint8Array<ArrayBuffer>> {
+  /** Opens what `seal` made, `clear` bytes of which were left as they are; rejects what no key opens, and what `fresh` refuses. */
+  async open(data: Uint8Array<ArrayBuffer>, clear = 0, bound = new Uint8Array(), fresh?: (kid: string, counter: number) => boolean): Promise<Uint8Array<ArrayBuffer>> {
     const { kid, counter, length } = readHeader(data.subarray(clear));
     const prefix = data.subarray(0, clear);
     const header = data.subarray(clear, clear + length);
@@ -48,8 +52,9 @@ export class SFrame {
     for (const [index, base] of this.#bases.entries()) {
       try {
         const { key, salt } = await this.#derive(base, kid, index);
-        const parameters = { name: 'AES-GCM', iv: nonce(salt, counter), additionalData: join(header, prefix), tagLength: TAG_BITS };
+        const parameters = { name: 'AES-GCM', iv: nonce(salt, counter), additionalData: join(header, prefix, bound), tagLength: TAG_BITS };
         const opened = new Uint8Array(await crypto.subtle.decrypt(parameters, key, data.subarray(clear + length)));
+        if (fresh?.(kid.join(), counter) === false) throw new Error('a repetition');
         return join(prefix, opened);
       } catch (error) {
         failure = error;
@@ -78,6 +83,26 @@ export class SFrame {
       this.#keys.set(name, derived);
     }
     return derived;
+  }
+}
+
+/** The counters that came of each sender: nothing is opened twice. */
+export class Seen {
+  #senders = new Map<string, { highest: number; counters: Set<number> }>();
+
+  /** False where this counter came before, or is too old to be known. */
+  take(name: string, counter: number): boolean {
+    const sender = this.#senders.get(name) ?? { highest: -1, counters: new Set() };
+    const { counters } = sender;
+    if (counter <= sender.highest - SEEN_BACK || counters.has(counter)) return false;
+    counters.add(counter);
+    sender.highest = Math.max(sender.highest, counter);
+    if (counters.size > 2 * SEEN_BACK) for (const old of counters) if (old <= sender.highest - SEEN_BACK) counters.delete(old);
+    // The sender that was silent for longest is forgotten first.
+    this.#senders.delete(name);
+    this.#senders.set(name, sender);
+    if (this.#senders.size > MAX_SEEN) this.#senders.delete(this.#senders.keys().next().value!);
+    return true;
   }
 }
 

@@ -10,11 +10,12 @@ const TOKEN_ERRORS = ['unauthorized', 'token-expired'];
 const RESUME_AT_ONCE = 1012;
 const HEARTBEAT_TIMEOUT = 4005;
 const RATE_LIMITED = 4006;
+const TOO_LARGE = 1009;
 /** Milliseconds: how long a connection may take to greet, and a silent one to answer. */
 const WELCOME_WITHIN = 6_000;
 const PONG_WITHIN = { calm: 10_000, attentive: 2_500 };
 /** Milliseconds between two looks at a connection while a call depends on it: with the answer's time under five seconds. */
-const ATTENTIVE_HEARTBEAT = 2_000;
+const ATTENTIVE_HEARTBEAT = 1_500;
 /** Milliseconds: a timer this late says that the machine slept, and nothing about the connection. */
 const SLEPT = 1_000;
 const FIRST_RETRY = 200;
@@ -25,6 +26,8 @@ const RETRY_CAPS = [
   { within: 30_000, cap: 2_500 },
   { within: Infinity, cap: 10_000 },
 ];
+/** The least attempts while the session is kept. */
+const RETRIES_IN_WINDOW = 4;
 const REQUEST_TIMEOUT = 30_000;
 const ENTRY_TIMEOUT = 60_000;
 
@@ -45,6 +48,8 @@ export interface RequestOptions {
   timeout?: number;
   /** Gives the request up; it then fails with `aborted`. */
   signal?: AbortSignal;
+  /** Where the server answers `rate-limited`, waits as long as it says and asks again, in the order of all such requests. */
+  patient?: boolean;
 }
 
 interface Entry {
@@ -54,7 +59,12 @@ interface Entry {
 
 interface Pending {
   message: Frame;
+  /** The message as it is sent; one that enters gets a token in addition. */
+  text: string;
   entry: Entry | undefined;
+  patient: boolean | undefined;
+  /** True while it waits because the server wants fewer requests. */
+  held?: boolean;
   resolve(frame: Frame): void;
   reject(error: unknown): void;
 }
@@ -97,18 +107,27 @@ export class Signal {
   #heartbeatTimer: Timer;
   #heartbeat = 25_000;
   #attentive = false;
-  #probing = false;
-  #lastHeard = 0;
+  /** When the answer to the present probe is due; 0 without one. */
+  #probing = 0;
+  /** The ping that waits for its answer, and milliseconds there and back as measured last. */
+  #ping = { id: '', at: 0 };
+  #roundTrip = 0;
+  #lastReceived = 0;
   #drainedUntil = 0;
   #tokenRetried = false;
+  /** Runs until the server takes patient requests again; then the one that was sent to try. */
+  #patience: Timer;
+  #tried = '';
+  /** Milliseconds that the server keeps the session for, without a connection. */
+  #resumeWindow = Infinity;
   /** A list of peers that comes in parts, and what came while it was incomplete. */
   #parts: { frame: Frame & { peers: PeerInfo[] }; later: Frame[] } | null = null;
 
   /** @param url The server's WebSocket address; by default `ws` beside the page. */
-  constructor(url: string | URL = new URL('ws', document.baseURI), options: SignalOptions = {}) {
+  constructor(url: string | URL = besideThePage(), options: SignalOptions = {}) {
     this.#url = String(url).replace(/^http/, 'ws').replace(/#.*$/, '');
     this.#options = options;
-    this.#overHttp = options.transport === 'http';
+    this.#overHttp = options.transport === 'http' || (options.transport !== 'websocket' && !this.#webSocket);
   }
 
   /** Listens to a frame type of the server, or to `status`, `ice`, `closed` or `frame`; returns a function that stops. */
@@ -149,13 +168,13 @@ export class Signal {
   /** Leaves and closes at once, so that it also works while a page goes away. */
   leave(): void {
     if (this.status === 'closed') return;
-    if (this.#ready) this.#write({ type: 'leave' });
+    if (this.#ready) this.#write('{"type":"leave"}');
     this.#end(1000, 'left');
   }
 
-  /** Asks at once whether the connection still lives, or tries at once to get it back. */
-  probe(): void {
-    if (this.#ready) this.#probe(PONG_WITHIN.attentive);
+  /** Asks at once whether the connection still lives, or tries at once to get it back. `within`: milliseconds for the answer. */
+  probe(within: number = PONG_WITHIN.attentive): void {
+    if (this.#ready) this.#probe(within);
     else if (this.status === 'reconnecting' && !this.#transport) this.#connect();
   }
 
@@ -170,6 +189,10 @@ export class Signal {
     if (this.#ready) this.#startHeartbeat();
   }
 
+  get #webSocket(): WebSocketConstructor | undefined {
+    return this.#options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketConstructor | undefined);
+  }
+
   #enter(type: Entry['type'], fields: Entry['fields'], options: RequestOptions = {}): Promise<Frame> {
     const { token: _, ...plain } = fields;
     const reply = this.#request(type, plain, { timeout: ENTRY_TIMEOUT, ...options }, { type, fields });
@@ -181,34 +204,61 @@ export class Signal {
     return reply;
   }
 
-  #request(type: string, fields: Json, { timeout = REQUEST_TIMEOUT, signal }: RequestOptions, entry?: Entry): Promise<Frame> {
+  #request(type: string, fields: Json, { timeout = REQUEST_TIMEOUT, signal, patient }: RequestOptions, entry?: Entry): Promise<Frame> {
     if (this.status === 'closed') return quiet(Promise.reject(new CallboxError('closed', 'this client is closed; make another')));
     const message: Frame = { ...fields, type, id: String(++this.#lastId) };
     const { id } = message as { id: string };
+    let text: string;
+    try {
+      text = JSON.stringify(message);
+    } catch (error) {
+      return quiet(Promise.reject(new CallboxError('invalid-message', `${type} cannot be written as JSON: ${String(error)}`)));
+    }
     return quiet(
       new Promise<Frame>((resolve, reject) => {
         const giveUp = (code: string, text: string) => this.#pending.get(id)?.reject(new CallboxError(code, text));
-        const timer = timeout ? setTimeout(() => giveUp('timeout', `no answer to ${type}`), timeout) : undefined;
+        const timer = timeout ? setTimeout(() => giveUp('timeout', `no answer to ${type}${this.#why()}`), timeout) : undefined;
         const aborted = () => giveUp('aborted', `${type} was given up`);
         const settle = <T>(then: (value: T) => void) => (value: T) => {
           this.#pending.delete(id);
           clearTimeout(timer);
           signal?.removeEventListener('abort', aborted);
           then(value);
+          if (id === this.#tried) this.#goOn();
         };
-        this.#pending.set(id, { message, entry, resolve: settle(resolve), reject: settle(reject) });
+        const pending: Pending = { message, text, entry, patient, resolve: settle(resolve), reject: settle(reject) };
+        this.#pending.set(id, pending);
         signal?.addEventListener('abort', aborted);
         if (signal?.aborted) aborted();
+        else if (patient && (this.#patience || this.#tried)) pending.held = true;
         else if (this.#ready) void this.#send(id);
       }),
     );
+  }
+
+  /** The server wants fewer requests: those that may wait do. */
+  #hold(pending: Pending, retryAfter: number): void {
+    pending.held = true;
+    clearTimeout(this.#patience);
+    this.#tried = '';
+    this.#patience = setTimeout(() => this.#goOn(), retryAfter);
+  }
+
+  /** Sends the first of those that wait, and each next one after its answer: refused requests count too. */
+  #goOn(): void {
+    const [id, pending] = [...this.#pending].find(([, { held }]) => held) ?? [''];
+    this.#patience = undefined;
+    this.#tried = id;
+    if (!pending) return;
+    pending.held = false;
+    void this.#send(id);
   }
 
   /** Writes a pending request; one that enters gets a fresh token first. */
   async #send(id: string): Promise<void> {
     const pending = this.#pending.get(id);
     if (!pending) return;
-    if (!pending.entry) return this.#write(pending.message);
+    if (!pending.entry) return this.#write(pending.text);
     const transport = this.#transport;
     const source = pending.entry.fields.token ?? this.#options.token;
     let token = source;
@@ -221,7 +271,7 @@ export class Signal {
         return;
       }
     }
-    if (transport === this.#transport && this.#pending.has(id)) this.#write(token ? { ...pending.message, token } : pending.message);
+    if (transport === this.#transport && this.#pending.has(id)) this.#write(token ? JSON.stringify({ ...pending.message, token }) : pending.text);
   }
 
   #connect(): void {
@@ -232,9 +282,10 @@ export class Signal {
     try {
       transport = this.#overHttp
         ? new HttpTransport(this.#url, this.#options.fetch ?? globalThis.fetch.bind(globalThis))
-        : new SocketTransport(this.#url, this.#options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketConstructor));
+        : new SocketTransport(this.#url, this.#webSocket!);
     } catch (error) {
-      return this.#end(1000, 'unsupported', error instanceof Error ? error.message : undefined);
+      const text = this.#overHttp || this.#webSocket ? `${this.#url || 'an empty text'} is not the address of a box: ${String(error)}` : 'this runtime has no WebSocket: give the option WebSocket one';
+      return this.#end(1000, 'unsupported', text);
     }
     this.#transport = transport;
     transport.onframe = (text) => transport === this.#transport && this.#parse(text);
@@ -243,7 +294,7 @@ export class Signal {
   }
 
   #parse(text: string): void {
-    this.#lastHeard = Date.now();
+    this.#lastReceived = Date.now();
     let frame: Frame;
     try {
       frame = JSON.parse(text);
@@ -286,19 +337,30 @@ export class Signal {
     const { type } = frame;
     const asked = frame.id === undefined ? undefined : this.#pending.get(frame.id);
     this.#count(frame);
-    if (type === 'welcome') {
+    if (type === 'pong' && frame.id === this.#ping.id) {
+      this.#roundTrip = Date.now() - this.#ping.at;
+      // Answered: who asks again gets another question.
+      this.#probing = 0;
+    } else if (type === 'welcome') {
       void this.#welcomed(frame as Frame & { heartbeat: number });
     } else if (type === 'draining') {
       this.#drainedUntil = Date.now() + Number(frame.reconnectIn);
     } else if (type === 'joined' || type === 'registered' || type === 'resumed') {
       this.peerId = (frame as Entered).peerId;
       this.#resumeToken = (frame as Entered).resumeToken;
+      this.#resumeWindow = (frame as Entered).resumeWindow * 1000 || Infinity;
       if (asked?.entry) this.#entry = asked.entry;
       this.#tokenRetried = false;
+      this.#restored();
     }
     if (asked) {
-      if (type === 'error') asked.reject(new CallboxError(String(frame.code), frame.message as string, frame.retryAfter as number));
-      else asked.resolve(frame);
+      const { code, retryAfter = RATE_LIMITED_RETRY } = frame as { code?: unknown; retryAfter?: number };
+      if (type === 'error' && code === 'rate-limited' && asked.patient) this.#hold(asked, retryAfter);
+      else if (type === 'error') {
+        // Where the application itself asks to enter, the connection is there all the same.
+        if (asked.entry && asked.entry !== this.#entry) this.#restored();
+        asked.reject(new CallboxError(String(frame.code), frame.message as string, frame.retryAfter as number));
+      } else asked.resolve(frame);
     }
     // What a peer wrote never carries ICE servers: only these frames are the server's own.
     if (Array.isArray(frame.iceServers) && (['joined', 'registered', 'resumed', 'ice-servers'].includes(type) || (type === 'ack' && asked))) {
@@ -332,16 +394,30 @@ export class Signal {
   /** The server answers a repeated id with the reply that it gave before, so nothing happens twice. */
   #openUp(sent?: string): void {
     this.#ready = true;
+    // A session that is gone has to be entered anew first, and the server may refuse that.
+    if (!sent || !this.#lostAt) this.#restored();
+    for (const [id, pending] of [...this.#pending]) {
+      pending.held = false;
+      if (id !== sent) void this.#send(id);
+    }
+  }
+
+  #restored(): void {
     this.#attempts = this.#lostAt = 0;
     this.#setStatus('online');
-    for (const id of [...this.#pending.keys()]) if (id !== sent) void this.#send(id);
+  }
+
+  /** Browsers do not say why an address cannot be reached. */
+  #why(): string {
+    if (this.#ready) return '';
+    return `: ${this.#url.replace(/\?.*/, '')} cannot be reached. Is it the address of a box, and this page's origin in its http.allowed_origins?`;
   }
 
   /** Takes the session back. Where that fails the session is gone, and its unanswered requests fail with it. */
   async #resume(): Promise<void> {
     const transport = this.#transport;
     const reply = this.#request('resume', { resumeToken: this.#resumeToken, seq: this.#seq }, {});
-    this.#write(this.#pending.get(String(this.#lastId))!.message);
+    this.#write(this.#pending.get(String(this.#lastId))!.text);
     try {
       await reply;
     } catch (error) {
@@ -374,22 +450,26 @@ export class Signal {
     clearInterval(this.#heartbeatTimer);
     const every = this.#attentive ? ATTENTIVE_HEARTBEAT : this.#heartbeat;
     this.#heartbeatTimer = setInterval(() => {
-      if (Date.now() - this.#lastHeard > every / 2) this.#probe(this.#attentive ? PONG_WITHIN.attentive : PONG_WITHIN.calm);
+      if (Date.now() - this.#lastReceived > every / 2) this.#probe(this.#attentive ? PONG_WITHIN.attentive : PONG_WITHIN.calm);
     }, every);
     // In Node this timer alone keeps no process alive.
     (this.#heartbeatTimer as { unref?: () => void }).unref?.();
   }
 
   /** A browser does not show the WebSocket's own pings, so a dead path is found by asking. */
-  #probe(deadline: number): void {
-    if (this.#probing) return;
-    this.#probing = true;
+  #probe(within: number): void {
+    // A box far away answers no sooner than it can.
+    const deadline = Math.max(within, Math.min(4 * this.#roundTrip, PONG_WITHIN.attentive));
     const transport = this.#transport;
     const asked = Date.now();
-    this.#write({ type: 'ping', id: String(++this.#lastId) });
+    const due = asked + deadline;
+    if (this.#probing && this.#probing <= due) return;
+    this.#probing = due;
+    this.#ping = { id: String(++this.#lastId), at: asked };
+    this.#write(JSON.stringify({ type: 'ping', id: this.#ping.id }));
     setTimeout(() => {
-      this.#probing = false;
-      if (transport !== this.#transport || this.#lastHeard >= asked) return;
+      if (this.#probing === due) this.#probing = 0;
+      if (transport !== this.#transport || this.#lastReceived >= asked) return;
       if (Date.now() - asked > deadline + SLEPT) this.#probe(deadline);
       else this.#lost(HEARTBEAT_TIMEOUT, 'no answer');
     }, deadline);
@@ -402,6 +482,7 @@ export class Signal {
     if (this.#options.transport !== 'websocket' && this.#options.transport !== 'http' && !this.#greetedBySocket) {
       this.#overHttp = !this.#overHttp && typeof (this.#options.fetch ?? globalThis.fetch) === 'function';
     }
+    if (code === TOO_LARGE) this.#rejectLargest();
     // A resume that was under way is asked again on the next connection.
     for (const { message, reject } of [...this.#pending.values()]) if (message.type === 'resume') reject(new CallboxError('closed'));
     this.#lostAt ||= Date.now();
@@ -413,9 +494,12 @@ export class Signal {
   #retryDelay(code: number): number {
     const now = Date.now();
     const { cap } = RETRY_CAPS.find(({ within }) => now - this.#lostAt < within)!;
+    // Several attempts fit into a short window, too.
+    const most = Math.min(cap, this.#resumeWindow / RETRIES_IN_WINDOW);
     const jitter = 0.5 + Math.random() / 2;
-    const first = code === RESUME_AT_ONCE && !this.#attempts ? 0 : FIRST_RETRY;
-    const backoff = Math.min(cap, first * 2 ** this.#attempts++) * jitter;
+    // Where only the path is dead, the server waits behind another one.
+    const first = (code === RESUME_AT_ONCE || code === HEARTBEAT_TIMEOUT) && !this.#attempts ? 0 : FIRST_RETRY;
+    const backoff = Math.min(most, first * 2 ** this.#attempts++) * jitter;
     // The server counts from its message, so a part of the wait is over already.
     const atLeast = code === RATE_LIMITED ? RATE_LIMITED_RETRY * jitter : this.#drainedUntil - now;
     this.#drainedUntil = 0;
@@ -429,7 +513,7 @@ export class Signal {
     this.#listenToBrowser(false);
     this.#resumeToken = this.#entry = null;
     this.#setStatus('closed');
-    this.#rejectAll(new CallboxError('closed', text));
+    this.#rejectAll(new CallboxError(reason === 'unsupported' ? reason : 'closed', text));
     this.#emit('closed', { code, reason } satisfies Closed);
   }
 
@@ -437,19 +521,29 @@ export class Signal {
   #dropTransport(): void {
     clearTimeout(this.#welcomeTimer);
     clearInterval(this.#heartbeatTimer);
-    this.#ready = this.#probing = false;
+    clearTimeout(this.#patience);
+    this.#patience = undefined;
+    this.#tried = '';
+    this.#ready = false;
+    this.#probing = 0;
     this.#parts = null;
     const transport = this.#transport;
     this.#transport = null;
     transport?.close();
   }
 
+  /** The server takes no frame of that size: sent again, it would end the next connection too. */
+  #rejectLargest(): void {
+    const [largest] = [...this.#pending.values()].sort((a, b) => b.text.length - a.text.length);
+    largest?.reject(new CallboxError('too-large', `the server takes no message of ${largest.text.length} characters`));
+  }
+
   #rejectAll(error: unknown, which: (pending: Pending) => boolean = () => true): void {
     for (const pending of [...this.#pending.values()]) if (which(pending)) pending.reject(error);
   }
 
-  #write(message: Frame): void {
-    this.#transport?.send(JSON.stringify(message));
+  #write(text: string): void {
+    this.#transport?.send(text);
   }
 
   #setStatus(status: SignalStatus): void {
@@ -475,6 +569,11 @@ export class Signal {
     const { connection } = (globalThis.navigator ?? {}) as { connection?: EventTarget };
     connection?.[change]?.('change', this.#onBrowser);
   }
+}
+
+function besideThePage(): URL {
+  if (typeof document === 'undefined') throw new CallboxError('unsupported', "outside of a page the server's address has to be given");
+  return new URL('ws', document.baseURI);
 }
 
 type Timer = ReturnType<typeof setTimeout> | undefined;

@@ -25,9 +25,12 @@ export type WebSocketConstructor = new (url: string) => WebSocketLike;
 
 const OPEN = 1;
 const ABNORMAL = 1006;
+const TOO_LARGE = 1009;
 /** Milliseconds in which a stream of events has to begin; a proxy that collects it would never let it. */
 const FIRST_EVENT_WITHIN = 3_000;
 const LONG_POLL_SECONDS = 25;
+/** Characters of a request that may outlive its page. */
+const KEPT_ALIVE = 8_192;
 
 /** Frames over a WebSocket. */
 export class SocketTransport implements Transport {
@@ -58,25 +61,30 @@ export class HttpTransport implements Transport {
   onframe = (_: string) => {};
   onclose = (_: number, __: string) => {};
   #base: string;
+  #query: string;
   #fetch: typeof fetch;
   #session = '';
   #gone = new AbortController();
   #unsent: string[] = [];
   #sending = false;
-  #heard = false;
+  #sent: Promise<void> = Promise.resolve();
+  #delivered = false;
 
   constructor(url: string, fetcher: typeof fetch) {
     const base = new URL(url.replace(/^ws/, 'http'));
     base.pathname = base.pathname.replace(/\/?ws\/?$/, '') + '/v1/sessions';
+    // A token in the address is for the request that opens the session.
+    const { search } = base;
     base.search = base.hash = '';
     this.#base = base.href;
+    this.#query = search;
     this.#fetch = fetcher;
     this.#run().catch(() => this.#end(ABNORMAL, 'no connection'));
   }
 
   send(text: string): void {
     this.#unsent.push(text);
-    void this.#flush();
+    this.#flush();
   }
 
   close(): void {
@@ -84,27 +92,29 @@ export class HttpTransport implements Transport {
     this.#gone.abort();
     const last = this.#unsent.splice(0);
     if (!this.#session) return;
-    // `keepalive` lets the last words out of a page that goes away.
     const url = `${this.#base}/${this.#session}`;
-    void (async () => {
-      for (const text of last) await this.#fetch(`${url}/messages`, { ...POST, body: text, keepalive: true });
-      await this.#fetch(url, { method: 'DELETE', keepalive: true });
-    })().catch(() => {});
+    // What is under way arrives first: the session ends with the DELETE.
+    void this.#sent
+      .then(async () => {
+        for (const text of last) await this.#post(text);
+        await this.#fetch(url, { method: 'DELETE', keepalive: true });
+      })
+      .catch(() => {});
   }
 
   async #run(): Promise<void> {
     const { signal } = this.#gone;
-    const made = await this.#fetch(this.#base, { method: 'POST', signal });
+    const made = await this.#fetch(this.#base + this.#query, { method: 'POST', signal });
     if (made.status !== 201) return this.#end(ABNORMAL, `HTTP ${made.status}`);
     this.#session = encodeURIComponent(((await made.json()) as { sessionId: string }).sessionId);
-    void this.#flush();
+    this.#flush();
     await this.#events().catch(() => {});
     while (!signal.aborted) {
       const polled = await this.#fetch(`${this.#base}/${this.#session}/messages?wait=${LONG_POLL_SECONDS}`, { signal, cache: 'no-store' });
       if (!polled.ok) return this.#end(ABNORMAL, `HTTP ${polled.status}`);
-      const { messages, close } = (await polled.json()) as { messages: unknown[]; close?: { code: number; reason?: string } };
+      const { messages, closed } = (await polled.json()) as { messages: unknown[]; closed?: { code: number; reason?: string } };
       for (const message of messages) this.#deliver(JSON.stringify(message));
-      if (close) return this.#end(close.code, close.reason ?? '');
+      if (closed) return this.#end(closed.code, closed.reason ?? '');
     }
   }
 
@@ -113,7 +123,7 @@ export class HttpTransport implements Transport {
     const stop = new AbortController();
     const giveUp = () => stop.abort();
     this.#gone.signal.addEventListener('abort', giveUp);
-    const timer = setTimeout(() => this.#heard || giveUp(), FIRST_EVENT_WITHIN);
+    const timer = setTimeout(() => this.#delivered || giveUp(), FIRST_EVENT_WITHIN);
     try {
       const response = await this.#fetch(`${this.#base}/${this.#session}/events`, {
         headers: { Accept: 'text/event-stream' },
@@ -151,24 +161,33 @@ export class HttpTransport implements Transport {
   }
 
   #deliver(text: string): void {
-    this.#heard = true;
+    this.#delivered = true;
     if (!this.#gone.signal.aborted) this.onframe(text);
   }
 
   /** One request after the other: the order of frames is the order in which they arrive. */
-  async #flush(): Promise<void> {
+  #flush(): void {
     if (this.#sending || !this.#session) return;
     this.#sending = true;
+    this.#sent = this.#sendAll();
+  }
+
+  async #sendAll(): Promise<void> {
     try {
       for (let text; !this.#gone.signal.aborted && (text = this.#unsent.shift()) !== undefined; ) {
-        const { ok, status } = await this.#fetch(`${this.#base}/${this.#session}/messages`, { ...POST, body: text });
-        if (!ok) return this.#end(ABNORMAL, `HTTP ${status}`);
+        const { ok, status } = await this.#post(text);
+        if (!ok) return this.#end(status === 413 ? TOO_LARGE : ABNORMAL, `HTTP ${status}`);
       }
     } catch {
       this.#end(ABNORMAL, 'no connection');
     } finally {
       this.#sending = false;
     }
+  }
+
+  #post(text: string): Promise<Response> {
+    // `keepalive` lets the last words out of a page that goes away; browsers bound the bytes of such requests.
+    return this.#fetch(`${this.#base}/${this.#session}/messages`, { ...POST, body: text, keepalive: text.length < KEPT_ALIVE });
   }
 
   #end(code: number, reason: string): void {

@@ -1,3 +1,12 @@
+/** The protocol's error codes. */
+export type ErrorCode =
+  | 'invalid-json' | 'invalid-message' | 'unknown-type' | 'too-large' | 'rate-limited'
+  | 'unauthorized' | 'token-expired' | 'forbidden' | 'not-in-room' | 'room-full' | 'room-locked' | 'bad-password'
+  | 'no-such-peer' | 'no-such-room' | 'no-such-call' | 'identity-taken' | 'resume-failed' | 'no-relay' | 'draining' | 'internal';
+
+/** The codes of errors that the library finds by itself; `token`: the application's token function failed. */
+export type LibraryCode = 'closed' | 'timeout' | 'aborted' | 'token' | 'backpressure' | 'unsupported' | 'file' | 'rejected';
+
 /** ICE servers and credentials, as the server hands them out. */
 export interface IceConfig {
   iceServers: RTCIceServer[];
@@ -35,6 +44,8 @@ export interface RoomInfo {
   metadata: Json | null;
   relayOnly: boolean;
   createdAt: number;
+  /** How many are in it, in the answer to `rooms`. */
+  peers?: number;
 }
 
 /** Settings of a room that does not exist yet. */
@@ -96,6 +107,8 @@ export interface Joined extends Entered {
   role: Role;
   peers: PeerInfo[];
   room: RoomInfo;
+  /** The list of peers comes in parts; `Signal` passes it on when it is whole. */
+  more?: boolean;
 }
 
 /** The answer to a `resume`: of a room, or of a registration. */
@@ -106,6 +119,7 @@ export interface Resumed extends Entered {
   room?: RoomInfo;
   replayed: number;
   gap: boolean;
+  more?: boolean;
 }
 
 /** Why a peer is gone. */
@@ -122,36 +136,47 @@ export interface Closed {
   reason: string;
 }
 
+/** The frames of the server by type, each with its fields. */
+export interface Frames {
+  welcome: Frame & { peerId: string; protocol: number; heartbeat: number; serverTime: number };
+  registered: Entered;
+  joined: Joined;
+  resumed: Resumed;
+  left: Frame;
+  ack: Frame & Partial<IceConfig>;
+  pong: Frame & { t?: unknown };
+  error: Frame & { code: ErrorCode; message: string; retryAfter?: number };
+  calling: Frame & { callId: string };
+  invited: Frame & { token?: string; url: string; expiresAt?: number };
+  peers: Frame & { peers: PeerInfo[]; more?: boolean };
+  rooms: Frame & { rooms: RoomInfo[]; truncated?: boolean; partial?: string[] };
+  'ice-servers': Frame & IceConfig;
+  offer: Relayed & { sdp: unknown };
+  answer: Relayed & { sdp: unknown };
+  candidate: Relayed & { candidate: unknown };
+  message: Relayed & { content: unknown };
+  publish: Relayed & { tracks: unknown };
+  subscribe: Relayed & { tracks: unknown };
+  call: Relayed & { callId: string; metadata?: Json | null };
+  accept: Relayed & { callId: string; metadata?: Json | null };
+  reject: Relayed & { callId: string; reason?: string; metadata?: Json | null };
+  hangup: Frame & { callId?: string; roomId?: string; from?: string; fromIdentity?: string; reason?: string; ts?: number };
+  mute: Relayed & { kind: string; to?: string };
+  unmute: Relayed & { kind: string; to?: string };
+  'peer-joined': Frame & { peer: PeerInfo; peerId: string; identity: string };
+  'peer-left': Frame & { peerId: string; identity: string; reason: LeaveReason };
+  'peer-state': Frame & { peerId: string; identity: string; role?: Role; state: Json; connection: 'online' | 'away' };
+  'room-updated': Frame & { room: RoomInfo };
+  notify: Frame & { content: unknown };
+  kicked: Frame & { reason?: string };
+  draining: Frame & { reconnectIn: number };
+}
+
 /** The frames that a `Signal` passes on, by type, and its own events. */
-export interface SignalEvents {
+export type SignalEvents = { [T in keyof Frames]: [frame: Frames[T]] } & {
   status: [status: SignalStatus];
   ice: [ice: IceConfig];
   closed: [closed: Closed];
-  welcome: [frame: Frame & { peerId: string; heartbeat: number; serverTime: number }];
-  joined: [frame: Joined];
-  registered: [frame: Entered];
-  resumed: [frame: Resumed];
-  offer: [frame: Relayed & { sdp: unknown }];
-  answer: [frame: Relayed & { sdp: unknown }];
-  candidate: [frame: Relayed & { candidate: unknown }];
-  message: [frame: Relayed & { content: unknown }];
-  publish: [frame: Relayed & { tracks: unknown }];
-  subscribe: [frame: Relayed & { tracks: unknown }];
-  call: [frame: Relayed & { callId: string; metadata?: Json | null }];
-  accept: [frame: Relayed & { callId: string; metadata?: Json | null }];
-  reject: [frame: Relayed & { callId: string; reason?: string }];
-  hangup: [frame: Frame & { callId?: string; from?: string; reason?: string }];
-  mute: [frame: Relayed & { kind: string }];
-  unmute: [frame: Relayed & { kind: string }];
-  'peer-joined': [frame: Frame & { peer: PeerInfo; peerId: string; identity: string }];
-  'peer-left': [frame: Frame & { peerId: string; identity: string; reason: LeaveReason }];
-  'peer-state': [frame: Frame & { peerId: string; identity: string; role?: Role; state: Json; connection: 'online' | 'away' }];
-  'room-updated': [frame: Frame & { room: RoomInfo }];
-  'ice-servers': [frame: Frame & IceConfig];
-  notify: [frame: Frame & { content: unknown }];
-  kicked: [frame: Frame & { reason?: string }];
-  draining: [frame: Frame & { reconnectIn: number }];
-  error: [frame: Frame & { code: string; message: string; retryAfter?: number }];
   /** Every frame, whatever its type. */
   frame: [frame: Frame];
-}
+};

@@ -26,13 +26,14 @@ let keyed!: () => void;
 const hasKey = new Promise<void>((resolve) => (keyed = resolve));
 
 scope.onmessage = ({ data }) => {
+  if (data.forget) return void opened.delete(data.forget);
   sframe.setKey(data.key);
   keyed();
 };
 
 scope.onrtctransform = ({ transformer }) => {
   const { seals, kind, peer } = transformer.options;
-  const tell = (ok: boolean) => {
+  const report = (ok: boolean) => {
     if (opened.get(peer) === ok) return;
     opened.set(peer, ok);
     scope.postMessage({ peer, ok });
@@ -45,11 +46,14 @@ scope.onrtctransform = ({ transformer }) => {
       const changed = seals ? await sframe.seal(data.subarray(clear), data.slice(0, clear)) : await sframe.open(data, clear);
       frame.data = changed.buffer;
       controller.enqueue(frame);
-      if (!seals) tell(true);
+      if (!seals) report(true);
     } catch {
-      // A frame that no key opens is shown to nobody, whoever sent it.
-      if (!seals) tell(false);
+      // A frame that no key opens is shown to nobody, no matter who sent it.
+      if (!seals) report(false);
     }
   };
   transformer.readable.pipeThrough(new TransformStream({ transform })).pipeTo(transformer.writable).catch(() => {});
 };
+
+// The page may give up the address that this worker was loaded from.
+scope.postMessage({});
