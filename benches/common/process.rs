@@ -2,7 +2,7 @@
 //! one that somebody else has started.
 
 use super::sched;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -35,17 +35,31 @@ impl ServerProcess {
             .spawn()
             .with_context(|| format!("starting {command:?}"));
         sched::pin_to_core(cores.generator)?;
-        let child = child?;
-        Ok(Self {
+        Ok(Self::child(child?))
+    }
+
+    /// One that this process has started, on whatever core.
+    pub(crate) fn child(child: Child) -> Self {
+        Self {
             id: child.id(),
             child: Some(child),
-        })
+        }
     }
 
     /// One that runs already, on whatever core, and goes on.
     #[allow(dead_code, reason = "not every benchmark has use for it")]
     pub(crate) fn running(id: u32) -> Self {
         Self { id, child: None }
+    }
+
+    /// Ends it at once, as a failing machine does.
+    #[allow(dead_code, reason = "not every benchmark has use for it")]
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        if let Some(child) = &mut self.child {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
     }
 
     /// CPU time of all its threads so far.
@@ -68,7 +82,7 @@ impl ServerProcess {
             .with_context(|| format!("{path} has no VmRSS"))
     }
 
-    /// Tells whether it has ended by itself.
+    /// Whether it has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         match &mut self.child {
             Some(child) => !matches!(child.try_wait(), Ok(None)),
@@ -85,4 +99,18 @@ impl Drop for ServerProcess {
             let _ = child.wait();
         }
     }
+}
+
+/// Runs `ip` of iproute2.
+pub(crate) fn ip(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("ip").args(arguments).output();
+    let output = output.context("running ip")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "ip {}: {}",
+        arguments.join(" "),
+        said.trim()
+    );
+    Ok(())
 }

@@ -1,9 +1,10 @@
 //! Where server, clients and peers live: on loopback, or with the server in a network namespace
 //! behind a veth pair, whose receive path has real GRO.
 
-use super::servers::Kind;
+use super::kind::Kind;
 use super::sys;
-use anyhow::{Context, Result, ensure};
+use crate::common::process::ip;
+use anyhow::{Context, Result};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 
@@ -118,19 +119,4 @@ fn remove() {
     let _ = Command::new("ip")
         .args(["netns", "delete", NAMESPACE])
         .output();
-}
-
-fn ip(arguments: &[&str]) -> Result<()> {
-    let output = Command::new("ip")
-        .args(arguments)
-        .output()
-        .context("running ip")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "ip {}: {}",
-        arguments.join(" "),
-        said.trim()
-    );
-    Ok(())
 }

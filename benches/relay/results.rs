@@ -1,7 +1,7 @@
 //! Collects samples and prints them: a table a workload, and one of all at the end.
 
 use super::flow::Outcome;
-use super::servers::Kind;
+use super::kind::Kind;
 use super::workload::Workload;
 use crate::common::report::{Spread, Table, figure, machine};
 

@@ -2,10 +2,10 @@
 
 use super::client::Transport;
 use super::fleet::{Target, exchange};
+use super::kind::Kind;
 use super::place::Place;
 use super::tls::Certificate;
 use super::turn::{self, Credential};
-use super::wire::Framing;
 use crate::common::process::{Cores, ServerProcess};
 use anyhow::{Context, Result, bail, ensure};
 use std::cell::Cell;
@@ -20,19 +20,6 @@ pub(crate) const REALM: &str = "bench";
 const QUOTA: &str = "1000000";
 /// Below the ephemeral ports; each start takes the next four.
 const FIRST_PORT: u16 = 20_000;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Kind {
-    Callbox,
-    /// A second binary of callbox, to tell what a change gives.
-    Beside,
-    Coturn,
-    TurnCrate,
-    Floor,
-    FloorBatched,
-    /// One that runs already: see `--other`.
-    Other,
-}
 
 /// A TURN server that somebody else has started.
 #[derive(Debug, Clone, clap::Args)]
@@ -82,46 +69,6 @@ impl Other {
 
 fn tomorrow() -> Result<u64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 86_400)
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Callbox,
-        Self::Beside,
-        Self::Coturn,
-        Self::TurnCrate,
-        Self::Floor,
-        Self::FloorBatched,
-        Self::Other,
-    ];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Callbox => "callbox",
-            Self::Beside => "callbox, beside",
-            Self::Coturn => "coturn",
-            Self::TurnCrate => "turn::server",
-            Self::Floor => "floor",
-            Self::FloorBatched => "floor, batched",
-            Self::Other => "other",
-        }
-    }
-
-    pub(crate) fn is_floor(self) -> bool {
-        matches!(self, Self::Floor | Self::FloorBatched)
-    }
-
-    pub(crate) fn framing(self, indications: bool) -> Framing {
-        match indications {
-            _ if self.is_floor() => Framing::Raw,
-            true => Framing::Indication,
-            false => Framing::Channel,
-        }
-    }
-
-    pub(crate) fn speaks(self, transport: Transport) -> bool {
-        transport == Transport::Udp || !(self.is_floor() || self == Self::TurnCrate)
-    }
 }
 
 /// What all servers are started with.

@@ -134,7 +134,7 @@ pub(crate) fn relayed_address(response: &Message) -> Result<SocketAddrV4> {
 }
 
 /// # Errors
-/// The response is no success; the error names its code.
+/// The response is not a success; the error names its code.
 pub(crate) fn expect_success(response: &Message) -> Result<()> {
     if response.typ.class == CLASS_SUCCESS_RESPONSE {
         return Ok(());

@@ -4,10 +4,11 @@
 use super::control;
 use super::fleet::Fleet;
 use super::flow::{Peer, Run};
+use super::kind::Kind;
 use super::load::{Flow, Load};
 use super::place::Place;
 use super::results::Sample;
-use super::servers::{Kind, Launcher, Server};
+use super::servers::{Launcher, Server};
 use super::workload::{Task, Workload};
 use anyhow::Result;
 use std::time::Duration;

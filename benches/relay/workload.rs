@@ -1,8 +1,8 @@
 //! The catalogue of workloads, each with the ratio to coturn that the project holds itself to.
 
 use super::client::Transport;
+use super::kind::Kind;
 use super::load::{Flow, Load, Shape};
-use super::servers::Kind;
 
 pub(crate) enum Task {
     Relay(Load),

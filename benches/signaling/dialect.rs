@@ -14,6 +14,10 @@ pub(crate) enum Dialect {
     Callbox,
     PeerJs,
     Matchbox,
+    /// Version 4 over WebSocket alone, with rooms by event.
+    SocketIo,
+    /// A topic for each client, to which its partner publishes.
+    YWebrtc,
     /// Rooms by URL, messages passed on to all others: the Node server and the floor.
     Rooms,
 }
@@ -25,6 +29,9 @@ pub(crate) struct Standing {
     pub(crate) joined: bool,
     /// How the other side is addressed, where the protocol wants to be told.
     pub(crate) partner: Option<String>,
+    room: usize,
+    /// What callbox gives to resume with.
+    pub(crate) token: Option<String>,
 }
 
 impl Dialect {
@@ -34,29 +41,54 @@ impl Dialect {
             Self::Callbox => "/ws".to_owned(),
             Self::PeerJs => format!("/peerjs?key=peerjs&token=t{index}&id=c{index}"),
             Self::Matchbox => format!("/room{room}"),
+            Self::SocketIo => "/socket.io/?EIO=4&transport=websocket".to_owned(),
+            Self::YWebrtc => "/y-webrtc".to_owned(),
             Self::Rooms => format!("/?room={room}"),
         }
     }
 
     /// What is sent once the socket is open.
-    pub(crate) fn join(self, room: usize) -> Option<String> {
-        (self == Self::Callbox).then(|| format!(r#"{{"type":"join","roomId":"room{room}"}}"#))
+    pub(crate) fn join(self, room: usize, index: usize) -> Vec<String> {
+        match self {
+            Self::Callbox => vec![format!(r#"{{"type":"join","roomId":"room{room}"}}"#)],
+            Self::SocketIo => vec!["40".to_owned()],
+            // A subscription has no answer; the one to the ping comes behind it.
+            Self::YWebrtc => vec![
+                format!(r#"{{"type":"subscribe","topics":["c{index}"]}}"#),
+                r#"{"type":"ping"}"#.to_owned(),
+            ],
+            Self::PeerJs | Self::Matchbox | Self::Rooms => vec![],
+        }
     }
 
-    pub(crate) fn standing(self, index: usize) -> Standing {
-        let partner = (self == Self::PeerJs).then(|| format!("c{}", index ^ 1));
+    pub(crate) fn standing(self, room: usize, index: usize) -> Standing {
+        let is_named = matches!(self, Self::PeerJs | Self::YWebrtc);
         Standing {
             joined: false,
-            partner,
+            partner: is_named.then(|| format!("c{}", index ^ 1)),
+            room,
+            token: None,
         }
     }
 
     /// Reads a frame that is not a measured message; returns what the client has to send for it.
     pub(crate) fn learn(self, standing: &mut Standing, text: &str) -> Result<Option<String>> {
         match self {
-            Self::Callbox => standing.joined |= text.contains(r#""type":"joined""#),
+            Self::Callbox if text.contains(r#""type":"joined""#) => {
+                standing.joined = true;
+                let token = text.split_once(r#""resumeToken":""#);
+                let token = token.and_then(|(_, rest)| rest.split_once('"'));
+                standing.token = token.map(|(token, _)| token.to_owned());
+            }
+            Self::Callbox => {}
             Self::PeerJs => standing.joined |= text.contains("OPEN"),
             Self::Rooms => standing.joined |= text.contains("joined"),
+            Self::YWebrtc => standing.joined |= text.contains("pong"),
+            Self::SocketIo if text == "2" => return Ok(Some("3".to_owned())),
+            Self::SocketIo if text.starts_with("40") => {
+                return Ok(Some(format!(r#"42["join","room{}"]"#, standing.room)));
+            }
+            Self::SocketIo => standing.joined |= text.starts_with(r#"42["room-users""#),
             Self::Matchbox => return learn_matchbox(standing, text),
         }
         Ok(None)
@@ -72,6 +104,11 @@ impl Dialect {
                 format!(r#"{{"type":"CANDIDATE","dst":"{to}","payload":""#),
                 r#""}"#,
             ),
+            Self::SocketIo => (r#"42["message",{"content":""#.to_owned(), r#""}]"#),
+            Self::YWebrtc => (
+                format!(r#"{{"type":"publish","topic":"{to}","data":""#),
+                r#""}"#,
+            ),
             Self::Matchbox => (
                 format!(r#"{{"Signal":{{"receiver":"{to}","data":""#),
                 r#""}}"#,
@@ -82,12 +119,16 @@ impl Dialect {
     }
 
     pub(crate) fn leave(self) -> Option<&'static str> {
-        (self == Self::Callbox).then_some(r#"{"type":"leave"}"#)
+        match self {
+            Self::Callbox => Some(r#"{"type":"leave"}"#),
+            Self::SocketIo => Some("41"),
+            Self::PeerJs | Self::Matchbox | Self::YWebrtc | Self::Rooms => None,
+        }
     }
 
-    /// Tells whether one message reaches all others of a room.
+    /// Whether one message reaches all others of a room.
     pub(crate) fn broadcasts(self) -> bool {
-        matches!(self, Self::Callbox | Self::Rooms)
+        matches!(self, Self::Callbox | Self::Rooms | Self::SocketIo)
     }
 }
 

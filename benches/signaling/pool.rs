@@ -50,6 +50,14 @@ impl Pool {
         })
     }
 
+    /// Other clients of the same rooms, at another server, by the same clock.
+    pub(crate) fn beside(&self, door: &Door) -> Result<Self> {
+        Ok(Self {
+            clock: self.clock,
+            ..Self::new(door, self.dialect, self.first)?
+        })
+    }
+
     /// Opens `count` sockets in rooms of `room_size` and waits until all have joined, at most
     /// `group` at a time.
     pub(crate) fn join(&mut self, count: usize, room_size: usize, group: usize) -> Result<()> {
@@ -72,7 +80,7 @@ impl Pool {
         let opened = Instant::now();
         let socket = WebSocket::open(&self.door, local, &path, receive_buffer)?;
         self.epoll.add(socket.fd(), position << 32 | room)?;
-        let standing = self.dialect.standing(index);
+        let standing = self.dialect.standing(self.first + room, index);
         self.members.push(Member {
             socket,
             standing,
@@ -137,7 +145,7 @@ impl Pool {
         let mut replies = vec![];
         let mut broken = None;
         socket.receive(|event| match event {
-            Event::Upgraded => replies.extend(dialect.join(first + room)),
+            Event::Upgraded => replies.extend(dialect.join(first + room, first + position)),
             Event::Closed(code) => *closed = Some(code),
             Event::Text(text) => match dialect::sent_at(text) {
                 Some(sent) => {

@@ -5,17 +5,18 @@ use super::scenarios::Subject;
 use super::socket::Door;
 use crate::common::process::{Cores, ServerProcess};
 use crate::common::setup::target;
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use rustls::{ClientConfig, RootCertStore};
 use std::cell::Cell;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Its own address, so that ports of other programs do not matter.
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 10);
+pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 10);
 /// Below the ephemeral ports; each start takes the next three.
 const FIRST_PORT: u16 = 24_000;
 /// More than any scenario comes near.
@@ -24,19 +25,35 @@ const PLENTY: &str = "1000000";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
     Callbox,
+    /// Another binary of callbox, which `--beside` names.
+    Beside,
     CallboxTls,
+    /// Events and questions go to a backend.
+    CallboxHooks,
     Node,
     PeerJs,
+    CallboxPeerJs,
+    SocketIo,
+    CallboxSocketIo,
+    YWebrtc,
+    CallboxYWebrtc,
     Matchbox,
     Floor,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Callbox,
+        Self::Beside,
         Self::CallboxTls,
+        Self::CallboxHooks,
         Self::Node,
         Self::PeerJs,
+        Self::CallboxPeerJs,
+        Self::SocketIo,
+        Self::CallboxSocketIo,
+        Self::YWebrtc,
+        Self::CallboxYWebrtc,
         Self::Matchbox,
         Self::Floor,
     ];
@@ -44,9 +61,16 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Callbox => "callbox",
+            Self::Beside => "callbox, beside",
             Self::CallboxTls => "callbox, TLS",
+            Self::CallboxHooks => "callbox, hooks",
             Self::Node => "Node ws",
             Self::PeerJs => "PeerJS",
+            Self::CallboxPeerJs => "callbox for PeerJS",
+            Self::SocketIo => "Socket.IO",
+            Self::CallboxSocketIo => "callbox for Socket.IO",
+            Self::YWebrtc => "y-webrtc",
+            Self::CallboxYWebrtc => "callbox for y-webrtc",
             Self::Matchbox => "matchbox",
             Self::Floor => "floor",
         }
@@ -54,8 +78,12 @@ impl Kind {
 
     pub(crate) fn dialect(self) -> Dialect {
         match self {
-            Self::Callbox | Self::CallboxTls => Dialect::Callbox,
-            Self::PeerJs => Dialect::PeerJs,
+            Self::Callbox | Self::Beside | Self::CallboxTls | Self::CallboxHooks => {
+                Dialect::Callbox
+            }
+            Self::PeerJs | Self::CallboxPeerJs => Dialect::PeerJs,
+            Self::SocketIo | Self::CallboxSocketIo => Dialect::SocketIo,
+            Self::YWebrtc | Self::CallboxYWebrtc => Dialect::YWebrtc,
             Self::Matchbox => Dialect::Matchbox,
             Self::Node | Self::Floor => Dialect::Rooms,
         }
@@ -66,6 +94,7 @@ pub(crate) struct Launcher {
     cores: Cores,
     folder: PathBuf,
     callbox: PathBuf,
+    beside: Option<PathBuf>,
     matchbox: PathBuf,
     /// The folder of the Node servers, with its `node_modules` once `npm ci` has been run there.
     node: PathBuf,
@@ -73,28 +102,38 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    pub(crate) fn new(cores: Cores, callbox: PathBuf) -> Result<Self> {
+    pub(crate) fn new(cores: Cores, callbox: PathBuf, beside: Option<PathBuf>) -> Result<Self> {
         let folder = target().join("bench-signaling");
         std::fs::create_dir_all(&folder)?;
         Ok(Self {
             cores,
             folder,
             callbox,
+            beside,
             matchbox: target().join("tools/bin/matchbox_server"),
             node: Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/signaling/peers"),
             next_port: Cell::new(FIRST_PORT),
         })
     }
 
-    /// Tells whether a server is installed, and says aloud how to install it otherwise.
+    /// Whether a server is installed, and says aloud how to install it otherwise.
     pub(crate) fn has(&self, kind: Kind) -> bool {
         let (file, fix) = match kind {
-            Kind::Callbox | Kind::CallboxTls => (self.callbox.clone(), "cargo build --release"),
+            Kind::Beside => match &self.beside {
+                Some(binary) => (binary.clone(), "--beside BINARY"),
+                None => return false,
+            },
+            Kind::Callbox
+            | Kind::CallboxTls
+            | Kind::CallboxHooks
+            | Kind::CallboxPeerJs
+            | Kind::CallboxSocketIo
+            | Kind::CallboxYWebrtc => (self.callbox.clone(), "cargo build --release"),
             Kind::Matchbox => (
                 self.matchbox.clone(),
                 "cargo install matchbox_server --root target/tools",
             ),
-            Kind::Node | Kind::PeerJs => (
+            Kind::Node | Kind::PeerJs | Kind::SocketIo | Kind::YWebrtc => (
                 self.node.join("node_modules"),
                 "npm ci --prefix benches/signaling/peers",
             ),
@@ -111,14 +150,60 @@ impl Launcher {
         there
     }
 
+    /// Where files of servers go.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The binary under test.
+    pub(crate) fn program(&self) -> &Path {
+        &self.callbox
+    }
+
+    /// Starts a program on the servers' core.
+    pub(crate) fn spawn(&self, command: &mut Command, name: &str) -> Result<ServerProcess> {
+        let log = self.folder.join(format!("{name}.log"));
+        ServerProcess::spawn(command, self.cores, &log)
+    }
+
     /// Starts a server and waits until it accepts connections.
     pub(crate) fn start(&self, kind: Kind) -> Result<Subject> {
+        self.start_with(kind, &[])
+    }
+
+    /// As [`Self::start`], with settings of callbox.
+    pub(crate) fn start_with(&self, kind: Kind, settings: &[(&str, String)]) -> Result<Subject> {
         let port = self.next_port.get();
         self.next_port.set(port + 3);
         let address = SocketAddrV4::new(ADDRESS, port);
         let mut tls = None;
         let mut command = match kind {
             Kind::Callbox => self.callbox(address),
+            Kind::Beside => self.beside(address)?,
+            Kind::CallboxHooks => {
+                let backend = format!("http://{}/", backend()?);
+                let mut command = self.callbox(address);
+                command
+                    .env("CALLBOX_HOOKS__URL", &backend)
+                    .env("CALLBOX_HOOKS__AUTHORIZE", &backend)
+                    .env("CALLBOX_HOOKS__SECRET", "0123456789abcdef0123456789abcdef")
+                    .env("CALLBOX_HOOKS__ALLOW_PRIVATE", "true");
+                command
+            }
+            Kind::CallboxPeerJs => self.callbox_for(address, "peerjs"),
+            Kind::CallboxSocketIo => self.callbox_for(address, "socketio"),
+            Kind::CallboxYWebrtc => self.callbox_for(address, "y-webrtc"),
+            Kind::SocketIo => self.node(
+                "socketio-server.js",
+                &[&ADDRESS.to_string(), &port.to_string()],
+            ),
+            Kind::YWebrtc => {
+                let mut command = self.node("node_modules/y-webrtc/bin/server.js", &[]);
+                command
+                    .env("HOST", ADDRESS.to_string())
+                    .env("PORT", port.to_string());
+                command
+            }
             Kind::CallboxTls => {
                 let (command, config) = self.callbox_tls(address)?;
                 tls = Some(config);
@@ -149,6 +234,9 @@ impl Launcher {
                 command
             }
         };
+        for (key, value) in settings {
+            command.env(format!("CALLBOX_{key}"), value);
+        }
         let log = self
             .folder
             .join(format!("{}.log", kind.name().replace(' ', "-")));
@@ -170,7 +258,19 @@ impl Launcher {
     }
 
     fn callbox(&self, address: SocketAddrV4) -> Command {
-        let mut command = Command::new(&self.callbox);
+        let mut command = Self::box_at(&self.callbox, address);
+        command.env("CALLBOX_SIGNAL__BYTE_RATE", "1GiB/s");
+        command
+    }
+
+    /// The other binary, which may be from before `signal.byte_rate`.
+    fn beside(&self, address: SocketAddrV4) -> Result<Command> {
+        let binary = self.beside.as_ref().context("--beside names no binary")?;
+        Ok(Self::box_at(binary, address))
+    }
+
+    fn box_at(binary: &Path, address: SocketAddrV4) -> Command {
+        let mut command = Command::new(binary);
         let turn = SocketAddrV4::new(ADDRESS, address.port() + 1);
         for (key, value) in [
             ("HTTP__LISTEN", address.to_string()),
@@ -180,15 +280,23 @@ impl Launcher {
             ("TURN__UDP", turn.to_string()),
             ("TURN__TCP", turn.to_string()),
             ("TURN__WORKERS", "1".to_owned()),
+            // Descriptors are kept for as many relays: these are for connections here.
+            ("TURN__TOTAL_QUOTA", "100".to_owned()),
             ("ROOMS__MAX_PEERS", "1000".to_owned()),
             ("ROOMS__MAX_ROOMS", PLENTY.to_owned()),
             ("SIGNAL__RATE", format!("{PLENTY}/s")),
-            ("SIGNAL__BYTE_RATE", "1GiB/s".into()),
             ("SIGNAL__CANDIDATE_RATE", format!("{PLENTY}/s")),
             ("SIGNAL__CONNECTIONS_PER_IP", PLENTY.to_owned()),
         ] {
             command.env(format!("CALLBOX_{key}"), value);
         }
+        command
+    }
+
+    /// The same with one foreign protocol on.
+    fn callbox_for(&self, address: SocketAddrV4, protocol: &str) -> Command {
+        let mut command = self.callbox(address);
+        command.env("CALLBOX_COMPAT__ENABLED", protocol);
         command
     }
 
@@ -220,5 +328,41 @@ impl Launcher {
             .args(arguments)
             .env("NODE_ENV", "production");
         command
+    }
+}
+
+/// A backend that allows everything and takes every event. It ends with the process.
+fn backend() -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || answer_all(stream));
+        }
+    });
+    Ok(address)
+}
+
+fn answer_all(stream: TcpStream) -> std::io::Result<()> {
+    let mut requests = BufReader::new(stream);
+    loop {
+        let (mut length, mut line) = (0, String::new());
+        loop {
+            line.clear();
+            if requests.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let head = line.trim_end().to_ascii_lowercase();
+            if let Some(value) = head.strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap_or(0);
+            }
+            if head.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        requests.read_exact(&mut body)?;
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{\"allow\":true}";
+        requests.get_mut().write_all(answer)?;
     }
 }
