@@ -1,0 +1,10 @@
+//! What a client of this protocol says, and what another one receives of it.
+#![no_main]
+
+use callbox::compat::fuzz::fuzz_bytes;
+use callbox::protocol::DialectKind;
+use std::time::Instant;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzz_bytes(DialectKind::Trystero, bytes, Instant::now());
+});
