@@ -2,9 +2,11 @@
 // Needs CALLBOX_BIN (the program) and, unless it is /usr/bin/chromium, CHROMIUM.
 
 import assert from 'node:assert/strict';
-import { createHmac } from 'node:crypto';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { Person, startBox, startBrowser } from './harness.mjs';
+import { mint, Person, startBox, startBrowser } from './harness.mjs';
 
 describe('a call through the relay', { timeout: 240_000 }, () => {
   const room = 'studio';
@@ -40,9 +42,9 @@ describe('a call through the relay', { timeout: 240_000 }, () => {
   });
 
   it('shows who is muted or has the camera off', async () => {
-    await ann.press('Mute microphone');
+    await ann.press('Mute mic');
     await ben.seesTile('Ann', { muted: 'true' });
-    await ann.press('Unmute microphone');
+    await ann.press('Unmute mic');
     await ben.seesTile('Ann', { muted: 'false' });
     await ann.press('Turn camera off');
     await ben.seesTile('Ann', { video: 'false' });
@@ -140,6 +142,26 @@ describe('a call through the relay', { timeout: 240_000 }, () => {
     await Promise.all([gus, hal].map((one) => one.page.close()));
   });
 
+  it('shows the camera in the lobby with nothing before it, and an avatar while it is off', async () => {
+    const page = await browser.open();
+    await page.goto(`${box.url}#lobby`);
+    // What lies in the middle of the preview, from the front to the back.
+    const middle = () =>
+      page.evaluate(() => {
+        const { left, top, width, height } = document.getElementById('preview').getBoundingClientRect();
+        return document.elementsFromPoint(left + width / 2, top + height / 2).filter((one) => one.matches('#preview *')).map(({ id }) => id);
+      });
+    await page.locator('.preview[data-video="true"]').waitFor();
+    assert.deepEqual(await middle(), ['preview-video']);
+    await page.locator('#preview [data-toggle="video"]').click();
+    await page.locator('.preview[data-video="false"]').waitFor();
+    assert.deepEqual(await middle(), ['preview-avatar']);
+    await page.locator('#preview [data-toggle="video"]').click();
+    await page.locator('.preview[data-video="true"]').waitFor();
+    assert.deepEqual(await middle(), ['preview-video']);
+    await page.close();
+  });
+
   it('fits a phone, with targets that a finger hits', async () => {
     for (const width of [360, 412]) {
       const page = await browser.open();
@@ -164,6 +186,39 @@ describe('a call through the relay', { timeout: 240_000 }, () => {
   });
 
   it('made no page throw or log an error', () => assert.deepEqual(browser.faults, []));
+});
+
+describe('a box where people log in', { timeout: 120_000 }, () => {
+  let box, browser, folder;
+
+  before(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'callbox-users-'));
+    const users = join(folder, 'users.toml');
+    // The hash of `sesame`.
+    writeFileSync(users, 'ann = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$HxVFw+aKWINLDjXMNdQoWVf/mnvW6WGFJgmv8EvSGGw"\n', { mode: 0o600 });
+    box = await startBox({
+      CALLBOX_AUTH__MODE: 'jwt',
+      CALLBOX_AUTH__SECRET: 'a secret of this test alone, 32 bytes and more',
+      CALLBOX_AUTH__USERS_FILE: users,
+    });
+    browser = await startBrowser();
+  });
+  after(async () => {
+    await browser?.stop();
+    box?.stop();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  it('takes name and password at the lobby, and says when they are wrong', async () => {
+    const { page } = await Person.arrive(browser, box, { name: 'ann', room: 'team' });
+    await page.getByLabel('Your password').fill('sesam');
+    await page.getByRole('button', { name: 'Join', exact: true }).click();
+    await page.getByText('The name or the password is wrong.').waitFor();
+    await page.getByLabel('Your password').fill('sesame');
+    await page.getByRole('button', { name: 'Join', exact: true }).click();
+    await page.locator('.tile.local', { hasText: 'ann (you)' }).waitFor();
+    await page.close();
+  });
 });
 
 describe('a box that asks for tokens', { timeout: 120_000 }, () => {
@@ -236,10 +291,4 @@ async function assertFits(page) {
     return { small, wide: document.documentElement.scrollWidth > innerWidth };
   });
   assert.deepEqual(found, { small: [], wide: false });
-}
-
-function mint(secret, claims) {
-  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
-  const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ exp: Math.floor(Date.now() / 1000) + 600, ...claims })}`;
-  return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`;
 }

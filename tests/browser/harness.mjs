@@ -1,13 +1,13 @@
 // A box of one's own on ephemeral loopback ports, a headless Chromium, and people who join a call with it.
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { createServer, request as call } from 'node:http';
-import { connect } from 'node:net';
+import { createHmac } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
+import { servePages } from './served.mjs';
 
 /** Milliseconds: a debug build on a busy two-core machine still starts and connects within these. */
 const START_WITHIN = 20_000;
@@ -29,11 +29,11 @@ const QUIET = [
 ];
 const FAKE_DEVICES = '--use-fake-device-for-media-stream';
 
-/** Starts `$CALLBOX_BIN` and resolves to `{url, stop}` once its banner names the page's address. */
-export async function startBox(environment = {}) {
+/** Starts `$CALLBOX_BIN` and resolves to `{url, stop, pid, room}` once its banner names the page's address. */
+export async function startBox(environment = {}, words = []) {
   const program = process.env.CALLBOX_BIN;
   if (!program) throw new Error('CALLBOX_BIN names the callbox program to test');
-  const box = spawn(program, ['serve'], {
+  const box = spawn(program, ['serve', ...words], {
     env: {
       PATH: process.env.PATH,
       CALLBOX_HTTP__LISTEN: '["127.0.0.1:0"]',
@@ -45,6 +45,7 @@ export async function startBox(environment = {}) {
   });
   const said = [];
   const stop = () => box.kill('SIGKILL');
+  let hash;
   const url = await new Promise((resolve, reject) => {
     const giveUp = (why) => {
       stop();
@@ -56,6 +57,8 @@ export async function startBox(environment = {}) {
     const read = (line) => {
       said.push(line);
       const found = /https?:\/\/127\.0\.0\.1:[1-9]\d*\//.exec(line);
+      const link = /^\s*room\s+\S+(#\S+)/.exec(line);
+      if (link) hash = link[1];
       if (!found) return;
       clearTimeout(timer);
       resolve(found[0]);
@@ -63,36 +66,34 @@ export async function startBox(environment = {}) {
     createInterface({ input: box.stdout }).on('line', read);
     createInterface({ input: box.stderr }).on('line', (line) => said.push(line));
   });
-  const served = { url, stop };
-  return process.env.CALLBOX_WEB && url.startsWith('http:') ? servePages(served, process.env.CALLBOX_WEB) : served;
+  const own = { url, stop, pid: box.pid };
+  const served = process.env.CALLBOX_WEB && url.startsWith('http:') ? await servePages(own, process.env.CALLBOX_WEB) : own;
+  /** The link to a room that the box printed: its line comes after that of the page. */
+  served.room = async () => {
+    while (!hash) await new Promise((resolve) => setTimeout(resolve, 10));
+    return served.url + hash;
+  };
+  return served;
 }
 
-/** Serves the pages of $CALLBOX_WEB in place of the embedded ones, so that a change to them needs no build. */
-async function servePages(box, folder) {
-  const target = new URL(box.url);
-  const types = { js: 'text/javascript', css: 'text/css', svg: 'image/svg+xml', html: 'text/html; charset=utf-8' };
-  const named = { '/': 'web/index.html', '/check': 'web/check.html', '/admin': 'web/admin.html', '/sdk/v1/callbox.js': 'sdk/js/dist/callbox.mjs' };
-  const server = createServer((request, response) => {
-    const { pathname } = new URL(request.url, target);
-    const file = named[pathname] ?? (pathname.startsWith('/assets/') ? `web/${pathname.slice(8)}` : null);
-    if (file) return response.writeHead(200, { 'Content-Type': types[file.split('.').at(-1).replace('mjs', 'js')] }).end(readFileSync(join(folder, file)));
-    const { method, headers } = request;
-    const upstream = call({ host: target.hostname, port: target.port, path: request.url, method, headers }, (answer) => {
-      response.writeHead(answer.statusCode, answer.headers);
-      answer.pipe(response);
-    });
-    upstream.on('error', () => response.destroy());
-    request.pipe(upstream);
-  });
-  server.on('upgrade', (request, socket) => {
-    const upstream = connect(target.port, target.hostname, () => {
-      upstream.write(`GET ${request.url} HTTP/1.1\r\n${Object.entries(request.headers).map(([name, value]) => `${name}: ${value}`).join('\r\n')}\r\n\r\n`);
-      upstream.pipe(socket).pipe(upstream);
-    });
-    for (const end of [socket, upstream]) end.on('error', () => (socket.destroy(), upstream.destroy()));
-  });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return { url: `http://127.0.0.1:${server.address().port}/`, stop: () => (server.close(), box.stop()) };
+/** Chromium gives up what it loads when an interface of this machine comes or goes, whatever address it loads from. */
+const NETWORK_CHANGED = /ERR_NETWORK_CHANGED/;
+
+/** Lets `goto` load a page again that was given up in the middle. */
+function loadsAgain(page) {
+  let lost = 0;
+  page.on('requestfailed', (request) => (lost += NETWORK_CHANGED.test(request.failure()?.errorText)));
+  const goto = page.goto.bind(page);
+  page.goto = async (...given) => {
+    for (;;) {
+      const before = lost;
+      const answer = await goto(...given).catch((error) => {
+        if (!NETWORK_CHANGED.test(error.message)) throw error;
+        lost++;
+      });
+      if (lost === before) return answer;
+    }
+  };
 }
 
 /** Starts Chromium with a profile of its own; `devices: false` is a machine without camera and microphone. */
@@ -110,15 +111,18 @@ export async function startBrowser({ devices = true, args = [] } = {}) {
     page.setDefaultTimeout(CONNECT_WITHIN);
     // A refused inline script, a missing file and a thrown error all end here.
     page.on('pageerror', (error) => faults.push(error.message));
-    page.on('console', (message) => message.type() === 'error' && faults.push(message.text()));
+    page.on('console', (message) => message.type() === 'error' && !NETWORK_CHANGED.test(message.text()) && faults.push(message.text()));
+    loadsAgain(page);
     await prepare?.(page);
     return page;
   };
+  /** Closes every page, also those that a failed test left open. */
+  const clear = () => Promise.all(context.pages().filter((page) => page.url() !== 'about:blank').map((page) => page.close()));
   const stop = async () => {
     await context.close();
     rmSync(profile, { recursive: true, force: true });
   };
-  return { open, stop, faults };
+  return { open, clear, stop, faults };
 }
 
 /** One participant: a page of that browser, driven as a person would. */
@@ -183,4 +187,11 @@ export class Person {
     if ((await hidden.count()) && (await this.page.locator('#more').isHidden())) await this.page.locator('#more-toggle').click();
     await found.click();
   }
+}
+
+/** A token of those claims, for ten minutes. */
+export function mint(secret, claims) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ exp: Math.floor(Date.now() / 1000) + 600, ...claims })}`;
+  return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`;
 }

@@ -81,7 +81,7 @@ async fn a_client_that_does_not_read_loses_datagrams_and_delays_nobody() {
         assert!(count > 0);
     });
     assert!(sent.load(Ordering::Relaxed) >= FLOOD, "{sent:?}");
-    assert!(slowest < SOON / 10, "{slowest:?}");
+    assert!(slowest < SOON, "{slowest:?}");
     let stats = relay.eventually(|stats| stats.io.slow_reader > 0).await;
     let grown = resident().saturating_sub(before);
     assert!(grown < 24 << 20, "{grown} bytes more");

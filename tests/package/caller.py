@@ -1,9 +1,10 @@
-"""A caller that outlives reloads and restarts: an open WebSocket and two live allocations.
+"""A caller that outlives reloads, upgrades and restarts: a WebSocket and two live allocations.
 
 usage: caller.py PORT TOKEN   (no module beyond the standard library: it runs in a small container)
 
-Sends a WebSocket ping message and a relayed payload ten times a second. On SIGTERM, and when the
-WebSocket is closed, it prints one JSON object of what it saw.
+Sends a WebSocket ping message and a relayed payload ten times a second. Closed with 1012, it resumes
+the session. On SIGTERM, and when the WebSocket is closed otherwise, it prints one JSON object of
+what it saw.
 """
 
 import base64, hashlib, hmac, json, os, select, signal, socket, struct, sys, time
@@ -114,9 +115,10 @@ def main():
     ws = WebSocket(port)
     ws.message(type="join", id="join", roomId="package", identity="caller", token=token)
     seen = {"pongs": 0, "sent": 0, "received": 0, "longestGapMs": 0, "draining": False,
-            "closed": None}
+            "closed": None, "resumed": 0, "gaps": 0, "relayed": 0}
+    session, seq = None, 0
     near = far = None
-    last, due = None, 0
+    last, due, lasted = None, 0, False
 
     def finish(*_):
         print(json.dumps(seen), flush=True)
@@ -136,14 +138,25 @@ def main():
                 continue
             for opcode, payload in ws.frames():
                 if opcode in (None, 8):
-                    seen["closed"] = struct.unpack("!H", payload[:2])[0] if payload[:2] else 0
+                    code = struct.unpack("!H", payload[:2])[0] if payload[:2] else 0
+                    if code == 1012:
+                        ws.sock.close()
+                        ws = WebSocket(port)
+                        ws.message(type="resume", id="resume", resumeToken=session, seq=seq)
+                        break
+                    seen["closed"] = code
                     finish()
                 if opcode == 9:
                     ws.send(10, payload)
                 if opcode != 1:
                     continue
                 message = json.loads(payload)
-                if message["type"] == "joined":
+                seq = max(seq, message.get("seq", 0))
+                session = message.get("resumeToken", session)
+                if message["type"] == "resumed":
+                    seen["resumed"] += 1
+                    seen["gaps"] += message["gap"]
+                elif message["type"] == "joined":
                     relay = next(s for s in message["iceServers"] if "username" in s)
                     url = next(u for u in relay["urls"] if "transport=udp" in u and "[" not in u)
                     turn = int(url.split("?")[0].split(":")[2])
@@ -151,13 +164,18 @@ def main():
                                  for _ in range(2))
                     near.permit(far.relayed)
                     far.permit(near.relayed)
+                    seen["relayed"] = far.relayed[0]
                     print("calling", flush=True)
                 elif message["type"] == "pong":
                     seen["pongs"] += 1
                 elif message["type"] == "draining":
                     seen["draining"] = True
+                    print("draining", flush=True)
                 elif message["type"] == "error":
                     raise SystemExit(str(message))
+        if not lasted and min(seen["pongs"], seen["received"]) > 10:
+            lasted = True
+            print("lasted", flush=True)
         if far and time.monotonic() >= due:
             due = time.monotonic() + 0.1
             ws.message(type="ping")

@@ -56,6 +56,26 @@ async fn the_client_of_webrtc_rs_relays_to_a_peer_and_back() {
     client.close().await.unwrap();
 }
 
+/// A report without DATA (RFC 8656 section 11.5) would end what reads for this client, and for pion's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_not_there_does_not_silence_the_client_of_webrtc_rs() {
+    let relay = Relay::start(1);
+    let client = crate_client(&relay, None).await;
+    let relayed = client.allocate().await.unwrap();
+    let dead = UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    relayed.send_to(b"anyone?", dead).await.unwrap();
+    relay.eventually(|stats| stats.io.icmp_errors > 0).await;
+    let peer = echo("127.0.0.1");
+    relayed.send_to(b"hello", peer).await.unwrap();
+    let mut buffer = [0; 16];
+    let answer = tokio::time::timeout(SOON, relayed.recv_from(&mut buffer)).await;
+    assert_eq!(answer.unwrap().unwrap(), (5, peer));
+    client.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_gets_no_allocation() {
     let relay = Relay::start(1);

@@ -1,15 +1,15 @@
 //! What the handle does to living allocations.
 
 use crate::client;
-use crate::relay::{Relay, echo, settings, unix_now};
+use crate::relay::{Relay, SOON, echo, settings, unix_now};
 use callbox::auth::credential::TurnSecrets;
 use callbox::relay::engine::PeerPolicy;
 use secrecy::SecretString;
 use std::net::UdpSocket;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn revocation_ends_a_users_relays_within_a_second() {
+async fn revocation_ends_a_users_relays_at_once() {
     let relay = Relay::start(4);
     let credential = relay.credential("eve");
     let mut eves: Vec<_> = (0..8)
@@ -33,7 +33,7 @@ async fn revocation_ends_a_users_relays_within_a_second() {
             assert_eq!(&*living[0].user, "alice");
             break;
         }
-        assert!(revoked_at.elapsed() < Duration::from_secs(1));
+        assert!(revoked_at.elapsed() < SOON);
     }
     assert_eq!(eves[0].allocate(), Err(401));
     let later = relay.secrets.mint("eve", unix_now() + 3601);

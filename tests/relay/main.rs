@@ -5,6 +5,7 @@
 mod batches;
 mod client;
 mod datagrams;
+mod handover;
 mod lifecycle;
 mod relay;
 mod streams;

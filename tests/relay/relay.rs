@@ -134,6 +134,7 @@ pub(crate) fn settings(secrets: &TurnSecrets) -> Settings {
     let own = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     Settings {
         realm: "callbox".into(),
+        users: callbox::auth::TurnUsers::default(),
         secrets: secrets.clone(),
         policy: PeerPolicy::new(loopback.to_vec(), vec![], own),
         quotas: Quotas {
@@ -145,6 +146,7 @@ pub(crate) fn settings(secrets: &TurnSecrets) -> Settings {
         max_rate: None,
         total_rate: None,
         alternates: vec![],
+        reports_icmp: false,
     }
 }
 

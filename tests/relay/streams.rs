@@ -76,7 +76,7 @@ async fn any_way_of_cutting_a_stream_relays_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_reads_again_hears_again() {
+async fn a_client_that_reads_again_receives_again() {
     let relay = Relay::start(1);
     let mut client = client::tcp(relay.tcp, relay.credential("alice"));
     let relayed = client.allocate().unwrap();
@@ -183,9 +183,9 @@ async fn last_words_are_answered_wherever_they_were_read() {
             let mut client = client::tcp_stream(server);
             client.write_all(&words).unwrap();
             client.shutdown(Shutdown::Write).unwrap();
-            let mut heard = vec![];
-            client.read_to_end(&mut heard).unwrap();
-            heard
+            let mut received = vec![];
+            client.read_to_end(&mut received).unwrap();
+            received
         });
         let (mut socket, peer) = listener.accept().await.unwrap();
         let mut prefix = vec![0; read_before];
@@ -208,9 +208,9 @@ async fn last_words_over_tls_are_answered() {
     stream.conn.writer().write_all(&request.raw).unwrap();
     stream.conn.send_close_notify();
     stream.conn.write_tls(&mut stream.sock).unwrap();
-    let mut heard = vec![];
-    stream.read_to_end(&mut heard).unwrap();
-    assert!(answers(&heard, &request));
+    let mut received = vec![];
+    stream.read_to_end(&mut received).unwrap();
+    assert!(answers(&received, &request));
     relay.eventually(|stats| stats.streams == 0).await;
 }
 

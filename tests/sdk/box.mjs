@@ -7,6 +7,10 @@ import { createInterface } from 'node:readline';
 /** Milliseconds: a debug build on a busy two-core machine still starts within these. */
 const START_WITHIN = 60_000;
 
+/** Boxes that run. A test that fails does not come to `stop`: its box ends with the tests, and keeps nobody waiting. */
+const running = new Set();
+process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
+
 /** Starts `$CALLBOX_BIN`; resolves to `{url, ws, port, stop, kill, restart}` once its banner names the page's address. */
 export async function startBox(environment = {}) {
   const program = process.env.CALLBOX_BIN;
@@ -22,6 +26,8 @@ export async function startBox(environment = {}) {
   const run = async () => {
     const child = spawn(program, ['serve'], { env: { PATH: process.env.PATH, ...settings }, stdio: ['ignore', 'pipe', 'pipe'] });
     box.child = child;
+    running.add(child);
+    child.on('exit', () => running.delete(child));
     const said = [];
     box.said = said;
     box.url = await new Promise((resolve, reject) => {
@@ -34,18 +40,19 @@ export async function startBox(environment = {}) {
       child.on('exit', (code) => giveUp(`ended with ${code}`));
       createInterface({ input: child.stdout }).on('line', (line) => {
         said.push(line);
-        const found = /https?:\/\/127\.0\.0\.1:[1-9]\d*\//.exec(line);
+        const found = /https?:\/\/[\d.]+:[1-9]\d*\//.exec(line);
         if (!found) return;
         clearTimeout(timer);
         resolve(found[0]);
       });
       createInterface({ input: child.stderr }).on('line', (line) => said.push(line));
     });
+    for (const held of [child, child.stdout, child.stderr]) held.unref();
     box.port = Number(new URL(box.url).port);
-    box.ws = `ws://127.0.0.1:${box.port}/ws`;
+    box.ws = `${box.url.replace(/^http/, 'ws')}ws`;
   };
   await run();
-  const ended = () => new Promise((resolve) => (box.child.exitCode !== null || box.child.signalCode ? resolve() : box.child.once('exit', resolve)));
+  const ended = () => new Promise((resolve) => (box.child.ref(), box.child.exitCode !== null || box.child.signalCode ? resolve() : box.child.once('exit', resolve)));
   box.kill = async (signal = 'SIGKILL') => {
     box.child.kill(signal);
     await ended();
@@ -79,6 +86,7 @@ export async function startProxy(port) {
     upstream.on('close', () => proxy.held || client.destroy());
   });
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  server.unref();
   proxy.port = server.address().port;
   proxy.ws = `ws://127.0.0.1:${proxy.port}/ws`;
   proxy.cut = () => pairs.forEach(({ client, upstream }) => (client.destroy(), upstream.destroy()));

@@ -56,10 +56,10 @@ describe('Signal against a box', { timeout: 240_000 }, () => {
     assert.equal(ann.peerId, joined.peerId);
     assert.ok(ann.ice.iceServers.length);
     await ben.join({ roomId: 'first', identity: 'Ben' });
-    const heard = next(ann, 'message');
+    const received = next(ann, 'message');
     const { type } = await ben.request('message', { content: { text: 'hello' } });
     assert.equal(type, 'ack');
-    assert.deepEqual((await heard).content, { text: 'hello' });
+    assert.deepEqual((await received).content, { text: 'hello' });
     await assert.rejects(ben.request('kick', { peerId: 'nobody' }), CallboxError);
   });
 
@@ -68,11 +68,11 @@ describe('Signal against a box', { timeout: 240_000 }, () => {
     await ann.join({ roomId: 'resumed', identity: 'Ann' });
     await ben.join({ roomId: 'resumed', identity: 'Ben' });
     const { peerId } = ann;
-    const [resumed, heard] = [next(ann, 'resumed'), next(ann, 'message')];
+    const [resumed, received] = [next(ann, 'resumed'), next(ann, 'message')];
     proxy.cut();
     await ben.request('message', { content: 'while you were away' });
     assert.equal((await resumed).gap, false);
-    assert.equal((await heard).content, 'while you were away');
+    assert.equal((await received).content, 'while you were away');
     assert.equal(ann.peerId, peerId);
   });
 
@@ -175,6 +175,85 @@ describe('Signal against a box', { timeout: 240_000 }, () => {
     await assert.rejects(ann.request('list'), { code: 'closed' });
   });
 
+  describe('over HTTP, where WebSockets do not pass', () => {
+    /** A WebSocket that a network breaks. */
+    class Broken {
+      readyState = 0;
+      constructor() {
+        setTimeout(() => this.onclose?.({ code: 1006, reason: '' }), 5);
+      }
+      send() {}
+      close() {}
+    }
+
+    it('falls back by itself, and does all that a WebSocket does', async () => {
+      const [ann, ben] = [client(box.ws, { WebSocket: Broken }), client(box.ws)];
+      const joined = await ann.join({ roomId: 'http', identity: 'Ann' });
+      assert.equal(joined.identity, 'Ann');
+      await ben.join({ roomId: 'http', identity: 'Ben' });
+      const received = next(ben, 'message');
+      assert.equal((await ann.request('message', { content: { text: 'by POST' } })).type, 'ack');
+      assert.deepEqual((await received).content, { text: 'by POST' });
+      const back = next(ann, 'message');
+      await ben.request('message', { content: 'by an event' });
+      assert.equal((await back).content, 'by an event');
+      for (let n = 0; n < 20; n++) void ann.request('message', { content: n });
+      const order = [];
+      ben.on('message', ({ content }) => order.push(content));
+      while (order.length < 20) await next(ben, 'message');
+      assert.deepEqual(order, Array.from({ length: 20 }, (_, n) => n), 'in the order in which they were sent');
+      const gone = next(ben, 'peer-left');
+      ann.leave();
+      assert.equal((await gone).reason, 'left');
+    });
+
+    it('polls where a proxy collects the events', async () => {
+      const asked = [];
+      const collecting = (url, init) => {
+        asked.push(String(url).replace(/.*\/v1\/sessions/, '').replace(/^\/[^/]+/, '/ID'));
+        if (!String(url).endsWith('/events')) return fetch(url, init);
+        return new Promise((_, reject) => init.signal.addEventListener('abort', () => reject(init.signal.reason)));
+      };
+      const [ann, ben] = [client(box.ws, { transport: 'http', fetch: collecting }), client(box.ws)];
+      await ann.join({ roomId: 'polled', identity: 'Ann' });
+      assert.ok(asked.some((path) => path.startsWith('/ID/messages?wait=')), asked.join());
+      await ben.join({ roomId: 'polled', identity: 'Ben' });
+      const received = next(ann, 'message');
+      await ben.request('message', { content: 'polled' });
+      assert.equal((await received).content, 'polled');
+    });
+
+    it('resumes its session after the network was away, and misses nothing', async () => {
+      let away = false;
+      const flaky = async (url, init) => {
+        if (away) throw new TypeError('network');
+        return fetch(url.replace(box.url, `http://127.0.0.1:${proxy.port}/`), init);
+      };
+      const [ann, ben] = [client(box.ws, { transport: 'http', fetch: flaky }), client(box.ws)];
+      await ann.join({ roomId: 'http-resumed', identity: 'Ann' });
+      await ben.join({ roomId: 'http-resumed', identity: 'Ben' });
+      const { peerId } = ann;
+      away = true;
+      const [resumed, received] = [next(ann, 'resumed'), next(ann, 'message')];
+      proxy.cut();
+      await status(ann, 'reconnecting');
+      await ben.request('message', { content: 'while you were away' });
+      away = false;
+      assert.equal((await resumed).gap, false);
+      assert.equal((await received).content, 'while you were away');
+      assert.equal(ann.peerId, peerId);
+    });
+
+    it('is told why it was closed', async () => {
+      const [host, ann] = [client(box.ws), client(box.ws, { transport: 'http' })];
+      await host.join({ roomId: 'http-kicked' });
+      await ann.join({ roomId: 'http-kicked' });
+      const closed = next(ann, 'closed');
+      await host.request('kick', { peerId: ann.peerId });
+      assert.deepEqual(await closed, { code: 4002, reason: 'kicked' });
+    });
+  });
+
   it('settles what nobody answers', async () => {
     const ann = client('ws://127.0.0.1:9/ws', { transport: 'websocket' });
     await assert.rejects(ann.join({ roomId: 'nowhere' }, { timeout: 300 }), { code: 'timeout' });
@@ -240,9 +319,9 @@ describe('Signal against a scripted server', { timeout: 120_000 }, () => {
     const order = [];
     ann.on('joined', ({ peers }) => order.push(peers.length));
     ann.on('message', ({ content }) => order.push(content));
-    const heard = next(ann, 'message');
+    const received = next(ann, 'message');
     const { peers } = await ann.join({ roomId: 'r' });
-    await heard;
+    await received;
     assert.deepEqual(peers.map(({ peerId }) => peerId), ['a', 'b', 'c']);
     assert.deepEqual(order, [3, 'early'], 'nothing overtakes the list');
     ann.leave();

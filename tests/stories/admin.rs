@@ -2,6 +2,9 @@
 
 use crate::harness::{Callbox, Client, Process};
 use crate::http::{json, send};
+use crate::turn_client;
+use callbox::auth::credential::TurnSecrets;
+use callbox::clock::unix_now;
 use serde_json::json as value;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -81,6 +84,50 @@ async fn rooms_are_listed_notified_changed_and_closed() {
     assert_eq!(rooms["rooms"], value!([]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn long_lists_go_on_from_a_room_and_from_a_user() {
+    let toml = format!("{ADMIN}\n[turn]\nsecrets = [\"north-0123456789abcdef\"]");
+    let callbox = Callbox::start(&toml).await;
+    let mut members = vec![];
+    for room in ["a", "b b", "c"] {
+        members.push(Client::join(&callbox, room, "x").await);
+    }
+    let names = async |path: &str, list: &str, name: &str| -> Vec<String> {
+        let (status, _, body) = send(&callbox, "GET", path, TOKEN, "").await;
+        assert_eq!(status, 200, "{body}");
+        let body = json(&body);
+        assert!(body.get("next").is_none(), "all fits: {body}");
+        let rows = body[list].as_array().unwrap().iter();
+        rows.map(|row| row[name].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        names("/v1/rooms", "rooms", "roomId").await,
+        ["a", "b b", "c"]
+    );
+    assert_eq!(
+        names("/v1/rooms?from=b%20b", "rooms", "roomId").await,
+        ["b b", "c"]
+    );
+    assert_eq!(names("/v1/rooms?from=d", "rooms", "roomId").await, [""; 0]);
+
+    let secrets = TurnSecrets::new(vec!["north-0123456789abcdef".into()]).unwrap();
+    let users = ["ann", "bob", "cyd"];
+    let mut relayed = vec![];
+    for user in users {
+        let credential = secrets.mint(user, unix_now() + 3_600);
+        let mut client = turn_client::udp(callbox.udp[0], credential);
+        client.allocate().unwrap();
+        relayed.push(client);
+    }
+    assert_eq!(names("/v1/relays", "relays", "user").await, users);
+    assert_eq!(
+        names("/v1/relays?from=bob", "relays", "user").await,
+        users[1..]
+    );
+    assert_eq!(names("/v1/relays?from=~", "relays", "user").await, [""; 0]);
+}
+
 #[tokio::test]
 async fn metrics_count_what_happened() {
     let callbox = Callbox::start(ADMIN).await;
@@ -119,6 +166,9 @@ async fn the_openapi_document_names_every_path() {
         ("/v1/rooms/{id}/peers/{peerId}", vec!["delete"]),
         ("/v1/relays", vec!["get"]),
         ("/v1/relays/{user}", vec!["delete"]),
+        ("/v1/usage", vec!["get"]),
+        ("/v1/denied", vec!["get"]),
+        ("/v1/denied/{cidr}", vec!["put", "delete"]),
         ("/metrics", vec!["get"]),
         ("/healthz", vec!["get"]),
         ("/readyz", vec!["get"]),
@@ -228,6 +278,9 @@ async fn tokens_credentials_and_invitations_are_minted_and_open_what_they_say() 
     assert_eq!((status, &minted["ttl"]), (200, &value!(60)));
     assert!(minted["username"].as_str().unwrap().ends_with(":camera"));
     for (path, bad) in [
+        ("/v1/tokens", "[]"),
+        ("/v1/tokens", "[\"ann\", \"r\"]"),
+        ("/v1/credentials", "[]"),
         ("/v1/tokens", "{\"role\": \"king\"}"),
         ("/v1/tokens", "{\"rooms\": \"r\"}"),
         ("/v1/credentials", "{\"ttl\": 0}"),

@@ -3,6 +3,7 @@
 use callbox::app::App;
 use callbox::config::Config;
 use futures_util::{SinkExt, StreamExt};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -68,6 +69,19 @@ impl Process {
         let http = http.expect("the banner names the page");
         let ice = ice.unwrap_or_default();
         Self { child, http, ice }
+    }
+
+    /// As [`Self::start`], on one core.
+    pub fn start_on_one_core(env: &[(&str, &str)]) -> Self {
+        // A child has the cores of the thread that starts it.
+        let cores = sched_getaffinity(None).unwrap();
+        let first = (0..CpuSet::MAX_CPU).find(|&core| cores.is_set(core));
+        let mut one = CpuSet::new();
+        one.set(first.expect("this thread runs on a core"));
+        sched_setaffinity(None, &one).unwrap();
+        let process = Self::start(env);
+        sched_setaffinity(None, &cores).unwrap();
+        process
     }
 
     /// Where TURN listens over UDP.

@@ -67,13 +67,63 @@ async fn health_readiness_pages_and_nothing_else() {
         );
     }
     let (status, head, body) = get(&callbox, "/admin", "").await;
-    assert_eq!(status, 404);
+    assert_eq!(status, 404, "without an admin token there is no dashboard");
     assert!(head.contains("application/problem+json"));
     assert_eq!(json(&body)["status"], 404);
 
+    let run = Callbox::start("[auth]\nadmin_token = \"an admin token of this test\"").await;
+    let (status, _, page) = get(&run, "/admin", "").await;
+    assert_eq!(status, 200, "the page asks for the token by itself");
+    for asset in page.split('"').filter(|s| s.starts_with("assets/")) {
+        assert_eq!(get(&run, &format!("/{asset}"), "").await.0, 200, "{asset}");
+    }
     let bare = Callbox::start("[http]\npages = false").await;
     assert_eq!(get(&bare, "/", "").await.0, 404);
     assert_eq!(get(&bare, "/healthz", "").await.0, 200);
+}
+
+#[tokio::test]
+async fn an_application_of_its_own_stands_at_the_root() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("index.html", "<title>app</title>");
+    write("assets/call.js", "app();");
+    write(".env", "hidden");
+    write("check", "not reached");
+    let toml = format!("[http]\nroot = {:?}", folder.path());
+    let callbox = Callbox::start(&toml).await;
+    let (status, head, body) = get(&callbox, "/", "").await;
+    assert_eq!((status, body.as_str()), (200, "<title>app</title>"));
+    assert!(!head.contains("content-security-policy"), "{head}");
+    assert!(head.contains("x-content-type-options: nosniff"));
+    let (_, _, body) = get(&callbox, "/assets/call.js", "").await;
+    assert_eq!(body, "app();", "the application has /assets/ to itself");
+    for path in ["/.env", "/nothing", "/../etc/passwd"] {
+        assert_eq!(get(&callbox, path, "").await.0, 404, "{path}");
+    }
+    // The box's own paths stay, and the call page has moved.
+    assert_eq!(get(&callbox, "/healthz", "").await.0, 200);
+    for page in ["/call", "/check"] {
+        let (status, _, body) = get(&callbox, page, "").await;
+        assert_eq!(status, 200, "{page}");
+        let assets: Vec<&str> = body
+            .split('"')
+            .filter(|part| part.starts_with("callbox-assets/"))
+            .collect();
+        assert!(assets.len() >= 2, "{page}: {assets:?}");
+        for asset in assets {
+            let (status, _, body) = get(&callbox, &format!("/{asset}"), "").await;
+            assert!(status == 200 && body != "app();", "{asset}");
+        }
+    }
+    let banner = callbox.banner.to_string();
+    assert!(banner.contains("/call#room="), "{banner}");
+    let foreign = get(&callbox, "/", "Host: evil.example\r\n").await;
+    assert_eq!(foreign.0, 403, "the guard stands before files too");
 }
 
 #[tokio::test]
@@ -98,6 +148,9 @@ async fn ice_servers_are_handed_out_in_both_formats() {
     let rest = json(&get(&callbox, "/v1/ice-servers?format=rest", "").await.2);
     assert_eq!(rest["ttl"], 3600);
     assert!(rest["password"].is_string() && rest["uris"].is_array());
+    let check = json(&get(&callbox, "/v1/ice-servers?format=check", "").await.2);
+    assert_eq!(check["iceServers"][0], servers["iceServers"][0]);
+    assert_eq!(check["natUrls"], json!([]), "one port tells no NATs apart");
     assert_eq!(get(&callbox, "/v1/ice-servers?format=xml", "").await.0, 400);
 
     let off = Callbox::start("[turn]\nenabled = false").await;
@@ -141,6 +194,24 @@ async fn in_jwt_mode_a_token_is_asked_for() {
     assert!(username.as_str().unwrap().ends_with(":http-alice"));
     let path = format!("/v1/ice-servers?token={}", token(now + 60));
     assert_eq!(get(&callbox, &path, "").await.0, 200);
+    // As Selkies asks: what else it says is passed over, and its key or the URI's token counts.
+    let headers = "x-auth-user: selkies\r\nx-turn-protocol: tcp\r\nx-turn-tls: true\r\n";
+    for name in ["key", "api", "token"] {
+        let token = token(now + 60);
+        let query = format!("format=rest&service=turn&username=selkies&{name}={token}");
+        let path = format!("/v1/ice-servers?{query}");
+        let (status, _, body) = get(&callbox, &path, headers).await;
+        let answer = json(&body);
+        assert_eq!(status, 200, "{name}: {body}");
+        assert!(
+            answer["username"]
+                .as_str()
+                .unwrap()
+                .ends_with(":http-alice")
+        );
+        let fields: Vec<_> = answer.as_object().unwrap().keys().collect();
+        assert_eq!(fields, ["password", "ttl", "uris", "username"]);
+    }
 }
 
 #[tokio::test]

@@ -39,7 +39,11 @@ async fn connections_of_one_address_are_counted_behind_trusted_proxies_only() {
     let _one = Client::connect_with(&callbox, "", forged).await.unwrap();
     let _two = Client::connect_with(&callbox, "", other).await.unwrap();
     let third = Client::connect_with(&callbox, "", other).await;
-    assert_eq!(third.err(), Some(429), "nobody vouches for those headers");
+    assert_eq!(
+        third.err(),
+        Some(429),
+        "no trusted proxy wrote those headers"
+    );
 
     let trusting = format!("{toml}\n[http]\ntrusted_proxies = [\"127.0.0.0/8\"]");
     let callbox = Callbox::start(&trusting).await;

@@ -12,12 +12,29 @@ const TOKEN: &str = "Authorization: Bearer sesame\r\n";
 /// What Prometheus adds to whatever it scrapes.
 const OF_THE_SCRAPE: &[&str] = &["instance", "job"];
 
+/// What foreign clients are seen by.
+const FOREIGN_CLIENTS: &[&str] = &[
+    "callbox_signal_dialect_connections",
+    "callbox_signal_dialect_messages_total",
+    "callbox_signal_topics",
+    "callbox_signal_subscriptions",
+    "callbox_signal_names",
+    "callbox_signal_parked_bytes",
+    "callbox_signal_topic_subscriptions_refused_total",
+    "callbox_signal_topic_messages_refused_total",
+];
+
 /// By metric, as served with its suffixes: the values that each label was seen with.
 type Served = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 async fn served() -> Served {
-    let toml = "[auth]\nadmin_token = \"sesame\"";
-    let tls = TlsBox::start(&["localhost"], toml).await;
+    // A node of a cluster shows all of its metrics before Redis has answered for the first time.
+    let toml = format!(
+        "[auth]\nadmin_token = \"sesame\"\n[turn]\nsecrets = [\"0123456789abcdef\"]\n\
+         [cluster]\nredis = \"unix:/nonexistent/redis\"\nsecret = \"{}\"",
+        "s".repeat(32)
+    );
+    let tls = TlsBox::start(&["localhost"], &toml).await;
     let (status, _, text) = send(&tls.callbox, "GET", "/metrics", TOKEN, "").await;
     assert_eq!(status, 200);
     let mut served = Served::new();
@@ -118,11 +135,15 @@ async fn the_dashboard_asks_for_what_is_served() {
     assert!(dashboard["schemaVersion"].as_u64() >= Some(39));
     let panels = dashboard["panels"].as_array().unwrap();
     let kinds = |kind: &str| panels.iter().filter(|p| p["type"] == kind).count();
-    assert_eq!(kinds("row"), 4);
+    assert_eq!(kinds("row"), 7);
 
     let mut targets = vec![];
     with_queries(&dashboard, &mut targets);
     assert!(targets.len() > panels.len(), "{} targets", targets.len());
+    let shown: String = targets.iter().map(|t| t["expr"].to_string()).collect();
+    for name in FOREIGN_CLIENTS {
+        assert!(shown.contains(name), "no panel shows {name}");
+    }
     let mut found = vec![];
     for target in targets {
         assert_eq!(

@@ -2,6 +2,7 @@
 
 use crate::harness::{Callbox, Client, Process, Reachable, TIMEOUT};
 use crate::turn_client;
+use callbox::auth::Bearer;
 use callbox::auth::credential::TurnSecrets;
 use callbox::cli::{DoctorArgs, Source, doctor};
 use callbox::clock::unix_now;
@@ -13,7 +14,7 @@ use std::time::Instant;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-fn config(toml: &str) -> Config {
+pub fn config(toml: &str) -> Config {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     std::io::Write::write_all(&mut file, toml.as_bytes()).unwrap();
     Config::load(Some(file.path()), std::iter::empty()).unwrap()
@@ -21,10 +22,16 @@ fn config(toml: &str) -> Config {
 
 /// The doctor's report on `callbox`, as seen by who holds `config`.
 async fn examine(callbox: &Callbox, config: &Config) -> Value {
+    asked(callbox, config, false).await
+}
+
+async fn asked(callbox: &Callbox, config: &Config, nat: bool) -> Value {
     let args = DoctorArgs {
+        textfile: None,
         source: Source { config: None },
         url: Some(format!("http://{}", callbox.http())),
         token: None,
+        nat,
         json: true,
     };
     let (text, _) = doctor(&args, Some(config), unix_now()).await.unwrap();
@@ -37,6 +44,17 @@ fn findings(report: &Value) -> Vec<&str> {
     failed
         .map(|check| check["finding"].as_str().unwrap())
         .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_finds_no_nat_where_there_is_none() {
+    let callbox = Callbox::start("").await;
+    let report = asked(&callbox, &config(""), true).await;
+    let checks = report["checks"].as_array().unwrap();
+    assert_eq!(checks.len(), 1, "{report}");
+    assert_eq!(checks[0]["check"], "NAT IPv4");
+    let detail = checks[0]["detail"].as_str().unwrap();
+    assert!(detail.starts_with("none (no NAT, "), "{detail}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +78,9 @@ async fn a_reload_changes_keys_and_secrets_under_an_open_session() {
         assert!(started.elapsed() < TIMEOUT, "{report}");
     }
     let report = examine(&callbox, &config(before)).await;
-    assert!(findings(&report).contains(&"token-needed"), "{report}");
+    let checks = report["checks"].as_array().unwrap();
+    let asks_for_token = |check: &Value| check["finding"] == "token-needed";
+    assert!(checks.iter().any(asks_for_token), "{report}");
     let mut newcomer = Client::connect(&callbox).await;
     let join = json!({"type": "join", "roomId": "room"});
     assert_eq!(newcomer.refused(join).await, "unauthorized");
@@ -75,6 +95,47 @@ async fn the_doctor_tells_a_secret_that_the_box_does_not_have() {
     assert_eq!(findings(&report), ["secret-mismatch"], "{report}");
     let fix = report["checks"].as_array().unwrap().last().unwrap()["fix"].as_str();
     assert!(fix.unwrap().contains("systemctl reload"), "{report}");
+}
+
+#[tokio::test]
+async fn the_doctor_without_a_token_accuses_no_box_and_names_a_bad_one() {
+    let toml = "[auth]\nmode = \"jwt\"\nsecret = \"0123456789abcdef0123456789abcdef\"";
+    let callbox = Callbox::start(toml).await;
+    let examine = async |token: Option<&str>| {
+        let args = DoctorArgs {
+            textfile: None,
+            source: Source { config: None },
+            url: Some(format!("http://{}", callbox.http())),
+            token: token.map(str::to_owned),
+            nat: false,
+            json: true,
+        };
+        let (text, is_healthy) = doctor(&args, None, unix_now()).await.unwrap();
+        let report: Value = serde_json::from_str(&text).unwrap();
+        let checks = report["checks"].as_array().unwrap().iter();
+        let found = checks.filter_map(|check| check["finding"].as_str().map(str::to_owned));
+        (is_healthy, found.collect::<Vec<_>>())
+    };
+    assert_eq!(examine(None).await, (true, vec!["token-needed".to_owned()]));
+    let garbage = examine(Some("sesame")).await;
+    assert_eq!(garbage, (false, vec!["token-malformed".to_owned()]));
+    let other = "[auth]\nmode = \"jwt\"\nsecret = \"another-secret-0123456789abcdef01\"";
+    let bearer = Bearer {
+        identity: "doctor".into(),
+        rooms: vec!["doctor-*".into()],
+        role: None,
+        call: None,
+        login: None,
+    };
+    let signer = config(other).auth.signer.unwrap();
+    let (token, _) = signer.sign(&bearer, unix_now(), TIMEOUT);
+    let forged = examine(Some(&token)).await;
+    assert_eq!(forged, (false, vec!["token-refused".to_owned()]));
+    let (token, _) = signer.sign(&bearer, unix_now() - 3600, TIMEOUT);
+    assert_eq!(examine(Some(&token)).await.1, ["token-refused"]);
+    let own = config(toml).auth.signer.unwrap();
+    let (token, _) = own.sign(&bearer, unix_now() - 3600, TIMEOUT);
+    assert_eq!(examine(Some(&token)).await.1, ["token-expired"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,7 +186,7 @@ async fn a_drain_waits_for_the_relays_of_other_programs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_hears_the_end_of_the_grace() {
+async fn everybody_gets_the_end_of_the_grace() {
     let mut process = Process::start(&[("CALLBOX_DRAIN__GRACE", "1s")]);
     let mut clients = vec![];
     for n in 0..300 {
@@ -167,4 +228,35 @@ fn the_configurations_of_the_deployment_guide_are_valid() {
         count += 1;
     }
     assert!(count > 5);
+}
+
+/// There, one thread does all that is not relayed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_box_on_one_core_serves_relays_and_drains() {
+    let mut process = Process::start_on_one_core(&[
+        ("CALLBOX_TURN__SECRETS", "north"),
+        ("CALLBOX_DRAIN__GRACE", "10m"),
+    ]);
+    let (mut ann, _) = Client::join(&process, "r", "ann").await;
+    let (mut bob, _) = Client::join(&process, "r", "bob").await;
+    ann.until("peer-joined").await;
+    for n in 0..100 {
+        ann.send(json!({"type": "message", "content": n})).await;
+        assert_eq!(bob.until("message").await["content"], n);
+        bob.send(json!({"type": "message", "content": n})).await;
+        assert_eq!(ann.until("message").await["content"], n);
+    }
+    let server = process.turn();
+    let allocate = move || {
+        let secrets = TurnSecrets::new(vec!["north".into()]).unwrap();
+        let mut client = turn_client::udp(server, secrets.mint("cam", unix_now() + 3_600));
+        client.allocate().unwrap();
+    };
+    tokio::task::spawn_blocking(allocate).await.unwrap();
+    process.signal("TERM");
+    ann.until("draining").await;
+    process.signal("TERM");
+    assert_eq!(ann.closed().await, CloseCode::Away);
+    let ended = tokio::task::spawn_blocking(move || process.exit_code());
+    assert_eq!(timeout(TIMEOUT, ended).await.unwrap().unwrap(), Some(0));
 }

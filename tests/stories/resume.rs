@@ -120,3 +120,23 @@ async fn a_repeated_request_has_one_effect_even_across_a_resume() {
         "no second copy came before"
     );
 }
+
+#[tokio::test]
+async fn who_was_removed_while_away_is_told_so_and_may_not_come_back_unasked() {
+    let callbox = Callbox::start("").await;
+    let (mut host, _) = Client::join(&callbox, "r", "host").await;
+    let (guest, joined) = Client::join(&callbox, "r", "guest").await;
+    let kick = json!({"type": "kick", "peerId": guest.peer_id});
+    drop(guest);
+    assert_eq!(host.until("peer-state").await["connection"], "away");
+    assert_eq!(host.request(kick).await["type"], "ack");
+    let mut back = Client::connect(&callbox).await;
+    back.send(resume(&joined, 1)).await;
+    assert_eq!(back.closed().await, CloseCode::Library(4002));
+    // A new entry is judged as ever.
+    let (mut again, _) = Client::join(&callbox, "r", "guest").await;
+    assert_eq!(
+        again.request(json!({"type": "leave"})).await["type"],
+        "left"
+    );
+}

@@ -109,6 +109,7 @@ async fn pages_and_websockets_share_the_port_with_and_without_alpn() {
     for alpn in [&[][..], &["http/1.1"], &["foo", "http/1.1"]] {
         let page = tls.get("localhost", "/", alpn).await;
         assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+        assert!(page.contains("strict-transport-security: max-age=15552000\r\n"));
     }
     let mut alice = tls.websocket("localhost").await;
     let joined = alice
@@ -278,14 +279,20 @@ async fn a_broken_pair_is_counted_and_the_old_one_kept() {
     drop(free);
     let toml = format!("[metrics]\nlisten = \"{metrics}\"");
     let tls = TlsBox::start(&["localhost"], &toml).await;
-    let scrape = async |wanted: &str| -> bool {
+    let ask = async |host: &str| -> String {
         let mut stream = TcpStream::connect(metrics).await.unwrap();
-        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        stream.write_all(request).await.unwrap();
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
+        text
+    };
+    let scrape = async |wanted: &str| -> bool {
+        let text = ask("localhost").await;
         text.lines().any(|line| line.starts_with(wanted))
     };
+    let foreign = ask("rebound.example").await;
+    assert!(foreign.starts_with("HTTP/1.1 403 ") && !foreign.contains("callbox_tls"));
     assert!(scrape("callbox_tls_certificate_days_left ").await);
     assert!(scrape("callbox_tls_certificate_failures_total 0").await);
 
@@ -328,4 +335,22 @@ async fn a_proxy_header_names_the_client() {
         tls.connect("localhost", &[]).await.is_err(),
         "no header, no connection"
     );
+}
+
+#[tokio::test]
+async fn a_cookie_is_for_tls_alone_where_its_client_came_by_tls() {
+    let toml = "[compat]\nenabled = [\"tutorials\"]\n[http]\ntrusted_proxies = [\"127.0.0.0/8\"]";
+    let tls = TlsBox::start(&["localhost"], toml).await;
+    let secure = |head: &str| {
+        let cookie = head.lines().find(|line| line.starts_with("set-cookie: "));
+        cookie.unwrap().ends_with("; secure")
+    };
+    let path = "/api/messages";
+    assert!(secure(
+        &tls.get("localhost", path, &[]).await.to_lowercase()
+    ));
+    for (headers, is_secure) in [("", false), ("X-Forwarded-Proto: https\r\n", true)] {
+        let (_, head, _) = crate::http::send(&tls.callbox, "GET", path, headers, "").await;
+        assert_eq!(secure(&head), is_secure, "{headers}");
+    }
 }

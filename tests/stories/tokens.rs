@@ -1,12 +1,15 @@
 //! Tokens: good, expired, forged; and where they may stand.
 
 use crate::harness::{Callbox, Client};
+use crate::http::{json, send};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use callbox::config::Config;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 const JWT: &str =
     "[auth]\nmode = \"jwt\"\nsecret = \"north\"\naudience = \"calls\"\n[rooms]\nmax_peers = 10";
@@ -168,12 +171,66 @@ async fn a_viewer_receives_and_sends_nothing_of_its_own() {
 const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEApksDIdprndk4iyr4J2lSTUr9EUtZLEKzI3QOUKoxIC0=\n-----END PUBLIC KEY-----\n";
 
 #[tokio::test]
-async fn a_public_key_is_no_shared_secret() {
+async fn a_public_key_is_not_a_shared_secret() {
     let toml = format!("[auth]\nmode = \"jwt\"\npublic_key = \"\"\"\n{PUBLIC_KEY}\"\"\"");
     let callbox = Callbox::start(&toml).await;
     let mut client = Client::connect(&callbox).await;
     let claims = json!({"sub": "mallory", "exp": now() + 60, "room": "r"});
     let confused = sign(Algorithm::HS256, PUBLIC_KEY, claims);
     let join = json!({"type": "join", "roomId": "r", "token": confused});
+    assert_eq!(client.refused(join).await, "unauthorized");
+}
+
+/// Test key, made by `openssl genpkey -algorithm ed25519`, and the `x` of its JWK.
+const PRIVATE_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIKVcIaft0r9sBGUmxNu1eWJznOymGNAfHeYkN8QLsYET\n-----END PRIVATE KEY-----\n";
+const PUBLIC_X: &str = "v5tgDHUGF3ALhD0_lZlM-hreVb6a8A_TeMyLgAMcVYA";
+
+#[tokio::test]
+async fn keys_of_an_identity_provider_are_fetched_and_a_join_waits_for_them() {
+    let provider = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/jwks", provider.local_addr().unwrap());
+    let callbox = Callbox::start(&format!("[auth]\nmode = \"jwt\"\njwks = {url:?}")).await;
+    // The box asks, and is not answered yet.
+    let (mut asked, _) = provider.accept().await.unwrap();
+    let mut request = [0; 1024];
+    let length = asked.read(&mut request).await.unwrap();
+    assert!(request[..length].starts_with(b"GET /jwks "));
+    let (status, _, body) = send(&callbox, "GET", "/readyz", "", "").await;
+    assert_eq!((status, &json(&body)["code"]), (503, &json!("no-keys")));
+
+    let mut header = Header::new(Algorithm::EdDSA);
+    header.kid = Some("2026-1".into());
+    let key = EncodingKey::from_ed_pem(PRIVATE_KEY.as_bytes()).unwrap();
+    let claims = json!({"sub": "alice", "exp": now() + 60, "room": "r"});
+    let token = jsonwebtoken::encode(&header, &claims, &key).unwrap();
+    let mut early = Client::connect(&callbox).await;
+    early
+        .send(json!({"type": "join", "roomId": "r", "token": token}))
+        .await;
+    // What is sent behind a join that waits keeps its place.
+    early.send(json!({"type": "list", "id": "l"})).await;
+    let set = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": PUBLIC_X, "kid": "2026-1"}]});
+    let (set, length) = (set.to_string(), set.to_string().len());
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{set}");
+    let path = format!("/v1/ice-servers?token={token}");
+    let (ice, written) = tokio::join!(
+        send(&callbox, "GET", &path, "", ""),
+        asked.write_all(answer.as_bytes())
+    );
+    written.unwrap();
+    assert_eq!(ice.0, 200, "{}", ice.2);
+    assert_eq!(early.until("joined").await["identity"], "alice");
+    assert_eq!(early.until("peers").await["id"], "l");
+    assert_eq!(send(&callbox, "GET", "/readyz", "", "").await.0, 200);
+
+    // A key that the set lacks is refused at once where the set is as new as this.
+    header.kid = Some("2026-2".into());
+    let unknown = jsonwebtoken::encode(&header, &claims, &key).unwrap();
+    let mut client = Client::connect(&callbox).await;
+    let join = json!({"type": "join", "roomId": "r", "token": unknown});
+    assert_eq!(client.refused(join).await, "unauthorized");
+    let shared = sign(Algorithm::HS256, PUBLIC_X, claims);
+    let mut client = Client::connect(&callbox).await;
+    let join = json!({"type": "join", "roomId": "r", "token": shared});
     assert_eq!(client.refused(join).await, "unauthorized");
 }

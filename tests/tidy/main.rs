@@ -8,6 +8,7 @@ mod source;
 
 use graph::Graph;
 use source::Facts;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,9 +22,20 @@ const PURE: &[&str] = &[
     "src/hooks/question.rs",
     "src/hooks/queue",
     "src/hooks/signature.rs",
+    "src/app/usage/month.rs",
+    "src/cli/doctor/diagnose.rs",
     "src/compat/",
+    "src/cluster/link",
+    "src/cluster/membership",
+    "src/cluster/node",
+    "src/cluster/ownership",
+    "src/cluster/seal.rs",
+    "src/cluster/store",
+    "src/cluster/wire",
     "src/signal/hub",
     "src/signal/dialect.rs",
+    "src/signal/driver/nodes/ends.rs",
+    "src/signal/parked.rs",
     "src/signal/room.rs",
     "src/signal/sdp",
     "src/signal/websocket",
@@ -33,6 +45,9 @@ const PURE: &[&str] = &[
     "crates/turn-engine/src/network.rs",
     "crates/turn-engine/src/rate.rs",
     "src/relay/worker/coalesce.rs",
+    "crates/callbox-lab/src/link.rs",
+    "crates/callbox-lab/src/nat.rs",
+    "crates/callbox-lab/src/packet",
 ];
 
 /// Pure but for locks, which guard what all workers share.
@@ -81,6 +96,9 @@ const UNSAFE: &[&str] = &[
     "src/app/handover/fds.rs",
 ];
 
+/// The file of the relay's engine that names webrtc-rs.
+const CODEC: &str = "crates/turn-engine/src/engine/codec.rs";
+
 /// Which modules each module of the top level may know; itself aside. A module that is not listed is
 /// a finding.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -89,7 +107,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["app", "cli", "clock", "config", "log", "net", "service"],
     ),
     ("app", &["*"]),
-    ("callbox_lab", &["cli"]),
+    ("callbox_lab", &["cli", "clock", "turn_engine"]),
     (
         "cli",
         &[
@@ -154,6 +172,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("service", &["clock"]),
     ("turn_engine", &[]),
     ("network", &[]),
+    ("rate", &[]),
     ("clock", &[]),
     ("origin", &[]),
     ("address", &[]),
@@ -375,6 +394,23 @@ fn the_wall_clock_is_read_in_one_file() {
 }
 
 #[test]
+fn one_file_of_the_engine_names_webrtc_rs() {
+    let product = product();
+    let engine = |source: &&Source| source.path.starts_with("crates/turn-engine/src/");
+    let mut findings = vec![];
+    for source in product.iter().filter(engine) {
+        let names = |path: &str| ["stun", "turn"].contains(&path.split("::").next().unwrap());
+        let found = source.facts.paths.iter().find(|(_, path)| names(path));
+        match (found, source.path == CODEC) {
+            (Some((line, path)), false) => findings.push(format!("{}:{line}: {path}", source.path)),
+            (None, true) => findings.push(format!("{CODEC} names nothing of it")),
+            _ => {}
+        }
+    }
+    assert_none(findings);
+}
+
+#[test]
 fn no_two_files_know_each_other() {
     assert_none(circles(&product()));
 }
@@ -405,4 +441,36 @@ fn every_module_says_what_it_owns_and_fits_in_the_head() {
         }
     }
     assert_none(findings);
+}
+
+#[test]
+fn the_documented_claims_are_those_that_are_read() {
+    let code = include_str!("../../src/auth/token.rs");
+    let calls = [".take(\"", ".take::<String>(\"", ".flag(\"", ".date(\""];
+    let read: BTreeSet<String> = (calls.iter())
+        .flat_map(|call| code.match_indices(call))
+        .map(|(at, call)| {
+            let name = code[at + call.len()..].split('"').next().unwrap();
+            let within = ["", "video."][usize::from(code[..at].ends_with("video"))];
+            format!("{within}{name}")
+        })
+        // Of the box's own tokens; and what the names below it document.
+        .filter(|name| !["callbox_login", "video"].contains(&name.as_str()))
+        .collect();
+    let page = include_str!("../../docs/protocol.md");
+    let table = page.split("| claim | meaning |").nth(1).unwrap();
+    let documented: BTreeSet<String> = (table.lines().skip(2))
+        .take_while(|line| line.starts_with('|'))
+        .flat_map(|line| {
+            line.split('|')
+                .nth(1)
+                .unwrap()
+                .split('`')
+                .skip(1)
+                .step_by(2)
+        })
+        .map(str::to_owned)
+        .collect();
+    assert!(read.len() > 12, "{read:?}");
+    assert_eq!(read, documented);
 }

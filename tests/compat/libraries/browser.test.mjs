@@ -1,15 +1,52 @@
-// PeerJS and y-webrtc in headless Chromium: the same tests against callbox and against the servers
-// that the libraries bring.
+// PeerJS, y-webrtc and trystero over MQTT in headless Chromium: the same tests against callbox and
+// against the servers that the libraries bring, or a broker.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { SOON, servePage, startBox, startBrowser, startPeerServer, startProxy, startYWebrtc } from './harness.mjs';
+import {
+  SOON,
+  servePage,
+  startAedes,
+  startBox,
+  startBrowser,
+  startPeerServer,
+  startProxy,
+  startRelay,
+  startYWebrtc,
+} from './harness.mjs';
 
 const LIBRARIES = `
   import { Peer } from 'peerjs';
   import * as Y from 'yjs';
   import { WebrtcProvider } from 'y-webrtc';
-  Object.assign(window, { Peer, Y, WebrtcProvider });
+  import { joinRoom } from '@trystero-p2p/mqtt';
+  import { createTopicStrategy } from '@trystero-p2p/core';
+  // The package of the strategy ws-relay is not published: its frames, on the core of the published one.
+  const handlers = new Map();
+  const joinRelayRoom = createTopicStrategy({
+    init: ({ relayUrl }) =>
+      new Promise((resolve, reject) => {
+        const socket = new WebSocket(relayUrl);
+        socket.onopen = () => resolve(socket);
+        socket.onerror = reject;
+        socket.onmessage = ({ data }) => {
+          const { topic, payload } = JSON.parse(data);
+          handlers.get(topic)?.(topic, payload);
+        };
+      }),
+    subscribeTopic: (socket, topic, onPayload) => {
+      handlers.set(topic, onPayload);
+      socket.send(JSON.stringify({ type: 'subscribe', topic }));
+      return () => {
+        handlers.delete(topic);
+        socket.send(JSON.stringify({ type: 'unsubscribe', topic }));
+      };
+    },
+    publishTopic: (socket, topic, payload) => {
+      socket.send(JSON.stringify({ type: 'publish', topic, payload }));
+    },
+  });
+  Object.assign(window, { Peer, Y, WebrtcProvider, joinRoom, joinRelayRoom });
 `;
 
 let page, browser;
@@ -22,11 +59,11 @@ after(async () => {
   page?.stop();
 });
 
-/** Runs in a page: a Peer that keeps what it hears. */
+/** Runs in a page: a Peer that keeps what it receives. */
 const openPeer = ([id, options]) =>
   new Promise((resolve, reject) => {
     const peer = id ? new window.Peer(id, options) : new window.Peer(options);
-    Object.assign(window, { peer, heard: [], errors: [] });
+    Object.assign(window, { peer, received: [], errors: [] });
     peer.on('open', resolve);
     peer.on('error', (error) => {
       window.errors.push(error.type);
@@ -34,7 +71,7 @@ const openPeer = ([id, options]) =>
     });
     peer.on('connection', (connection) => {
       connection.on('data', (data) => {
-        window.heard.push(data);
+        window.received.push(data);
         connection.send('echo ' + data);
       });
     });
@@ -183,5 +220,47 @@ for (const [name, start, path] of [
         for (const tab of tabs) await tab.close();
       });
     }
+  });
+}
+
+const openBox = () => startBox({ CALLBOX_HTTP__ALLOWED_ORIGINS: '["*"]' });
+for (const [name, start, path, join] of [
+  ['over MQTT at callbox', openBox, '/mqtt', 'joinRoom'],
+  ['over MQTT at a broker', startAedes, '/', 'joinRoom'],
+  ['over ws-relay at callbox', openBox, '/trystero', 'joinRelayRoom'],
+  ['over ws-relay at a plain relay', startRelay, '/', 'joinRelayRoom'],
+]) {
+  describe(`trystero ${name}`, { timeout: 3 * SOON }, () => {
+    let server;
+    before(async () => {
+      server = await start();
+    });
+    after(() => server.stop());
+
+    test('two pages find each other and exchange data', async () => {
+      const tabs = [await browser.open(page.url), await browser.open(page.url)];
+      const url = `ws://${server.host}:${server.port}${path}`;
+      for (const tab of tabs) {
+        await tab.evaluate(([url, join]) => {
+          const config = {
+            relayUrl: url,
+            appId: 'callbox',
+            password: 'a secret',
+            relayConfig: { urls: [url] },
+            rtcConfig: { iceServers: [] },
+          };
+          const room = window[join](config, 'room');
+          window.received = [];
+          const action = room.makeAction('say', { onMessage: (data) => void window.received.push(data) });
+          Object.assign(window, { room, say: (data) => action.send(data) });
+        }, [url, join]);
+      }
+      const meets = (tab) =>
+        tab.waitForFunction(() => Object.keys(window.room.getPeers()).length === 1, null, { timeout: 2 * SOON });
+      await Promise.all(tabs.map(meets));
+      await tabs[0].evaluate(() => window.say('hello'));
+      await tabs[1].waitForFunction(() => window.received.includes('hello'), null, { timeout: SOON });
+      for (const tab of tabs) await tab.close();
+    });
   });
 }

@@ -60,9 +60,9 @@ for (const [name, start, scheme, path] of servers) {
         const polite = await connect({ will: will('politely') });
         await polite.endAsync();
         const lost = await connect({ will: will('lost') });
-        const heard = next(watcher);
+        const received = next(watcher);
         lost.stream.destroy();
-        assert.deepEqual(await heard, ['left/lost', 'gone']);
+        assert.deepEqual(await received, ['left/lost', 'gone']);
       });
 
       test('a second connection of a client takes over', async () => {
@@ -105,9 +105,9 @@ describe('what callbox adds', { timeout: SOON }, () => {
     const client = mqtt.connect(url, { protocolVersion: 5, reconnectPeriod: 0 });
     const [connack] = await once(client, 'connect');
     assert.ok(JSON.parse(connack.properties.userProperties['ice-servers']).iceServers.length > 0);
-    const heard = once(client, 'message');
+    const received = once(client, 'message');
     await client.subscribeAsync('$callbox/ice');
-    const [topic, payload] = await heard;
+    const [topic, payload] = await received;
     assert.equal(topic, '$callbox/ice');
     assert.ok(JSON.parse(payload).iceServers.some((server) => server.credential));
     await assert.rejects(client.publishAsync('$callbox/ice', 'evil', { qos: 1 }), /Not authorized/);

@@ -25,10 +25,10 @@ pub const SERVER: SocketAddr = SocketAddr::new(IP, 3478);
 /// An engine on a thread of its own.
 pub struct VirtualBox {
     secrets: TurnSecrets,
-    inbox: mpsc::Sender<Mail>,
+    inbox: mpsc::Sender<Input>,
 }
 
-enum Mail {
+enum Input {
     ToServer(SocketAddr, Vec<u8>),
     ToRelay(RelayedKey, SocketAddr, Vec<u8>),
     Stats(oneshot::Sender<Stats>),
@@ -39,11 +39,11 @@ impl VirtualBox {
     /// Listens on [`SERVER`], which is an address of `net`.
     pub async fn start(net: Arc<Net>) -> Self {
         let secrets = TurnSecrets::new(vec![SecretString::from("north")]).unwrap();
-        let (inbox, mail) = mpsc::channel();
+        let (inbox, inputs) = mpsc::channel();
         let to = inbox.clone();
         let listener = net.bind(SERVER).await.unwrap();
         let listener = Socket::new(Handle::current(), listener, move |from, bytes| {
-            to.send(Mail::ToServer(from, bytes)).is_ok()
+            to.send(Input::ToServer(from, bytes)).is_ok()
         });
         let sockets = Sockets {
             net,
@@ -51,7 +51,7 @@ impl VirtualBox {
             runtime: Handle::current(),
         };
         let mut engine = engine(sockets, &secrets);
-        std::thread::spawn(move || serve(&mut engine, &mut Wire(listener), &mail));
+        std::thread::spawn(move || serve(&mut engine, &mut Wire(listener), &inputs));
         Self { secrets, inbox }
     }
 
@@ -62,19 +62,20 @@ impl VirtualBox {
     /// The engine's counters after all that has come in so far.
     pub async fn stats(&self) -> Stats {
         let (answer, answered) = oneshot::channel();
-        self.inbox.send(Mail::Stats(answer)).unwrap();
+        self.inbox.send(Input::Stats(answer)).unwrap();
         answered.await.unwrap()
     }
 }
 
 impl Drop for VirtualBox {
     fn drop(&mut self) {
-        let _ = self.inbox.send(Mail::Stop);
+        let _ = self.inbox.send(Input::Stop);
     }
 }
 
 fn engine(sockets: Sockets, secrets: &TurnSecrets) -> Engine<Sockets> {
     let settings = Settings {
+        users: callbox::auth::TurnUsers::default(),
         realm: "callbox".into(),
         secrets: secrets.clone(),
         policy: PeerPolicy::new(vec![], vec![], vec![IP]),
@@ -87,6 +88,7 @@ fn engine(sockets: Sockets, secrets: &TurnSecrets) -> Engine<Sockets> {
         max_rate: None,
         total_rate: None,
         alternates: vec![],
+        reports_icmp: false,
     };
     let relay = RelayAddress {
         bind: IP,
@@ -99,10 +101,10 @@ fn engine(sockets: Sockets, secrets: &TurnSecrets) -> Engine<Sockets> {
 }
 
 /// Timers are left alone: the shortest of them is minutes longer than any story.
-fn serve(engine: &mut Engine<Sockets>, out: &mut Wire, mail: &mpsc::Receiver<Mail>) {
-    for mail in mail {
-        match mail {
-            Mail::ToServer(client, bytes) => {
+fn serve(engine: &mut Engine<Sockets>, out: &mut Wire, inputs: &mpsc::Receiver<Input>) {
+    for input in inputs {
+        match input {
+            Input::ToServer(client, bytes) => {
                 let five_tuple = FiveTuple {
                     transport: Transport::Udp,
                     client,
@@ -110,13 +112,13 @@ fn serve(engine: &mut Engine<Sockets>, out: &mut Wire, mail: &mpsc::Receiver<Mai
                 };
                 engine.from_client(now(), &five_tuple, bytes.as_slice().into(), out);
             }
-            Mail::ToRelay(relay, peer, bytes) => {
+            Input::ToRelay(relay, peer, bytes) => {
                 engine.from_peer(now(), relay, peer, bytes.as_slice().into(), out);
             }
-            Mail::Stats(answer) => {
+            Input::Stats(answer) => {
                 let _ = answer.send(engine.stats().clone());
             }
-            Mail::Stop => return,
+            Input::Stop => return,
         }
     }
 }
@@ -133,7 +135,7 @@ fn now() -> Now {
 
 struct Sockets {
     net: Arc<Net>,
-    inbox: mpsc::Sender<Mail>,
+    inbox: mpsc::Sender<Input>,
     runtime: Handle,
 }
 
@@ -147,7 +149,7 @@ impl RelaySockets for Sockets {
         Ok(Socket::new(
             self.runtime.clone(),
             connection,
-            move |from, bytes| to.send(Mail::ToRelay(key, from, bytes)).is_ok(),
+            move |from, bytes| to.send(Input::ToRelay(key, from, bytes)).is_ok(),
         ))
     }
 }
