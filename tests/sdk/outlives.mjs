@@ -357,7 +357,9 @@ describe('a connection', { timeout: 180_000 }, () => {
         };
         return Promise.all([still(true), still(false)]);
       });
-      assert.deepEqual(got, [[2, true], [2, false]]);
+      // Nothing could connect before the second offer; on a loaded machine that one may stand still too.
+      for (const [offers] of got) assert.ok(offers >= 2 && offers <= 4, `${offers} offers`);
+      assert.deepEqual(got.map(([, anew]) => anew), [true, false]);
       await close(page);
     });
   }
