@@ -12,6 +12,7 @@ pub mod clock;
 pub mod cluster;
 pub mod compat;
 pub mod config;
+pub mod file;
 pub mod hooks;
 pub mod http;
 pub mod log;

@@ -1,11 +1,11 @@
 //! Revocations on disk, so that a restart does not forget them: one line each, appended as they
 //! come, and written anew once most of the file has passed.
 
+use crate::file;
 use crate::relay::RelayHandle;
 use crate::relay::shared::{Revocation, SharedState};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -85,12 +85,7 @@ impl RevocationLog {
         let (seed, all) = shared.revocations();
         let mut text = format!("{HEAD} {seed:x}\n");
         text.extend(all.iter().map(line));
-        let beside = self.path.with_extension("new");
-        // Of an earlier attempt, or of somebody else: it is not written to.
-        let _ = fs::remove_file(&beside);
-        let mut options = OpenOptions::new();
-        options.append(true).create_new(true).mode(0o600);
-        let mut file = options.open(&beside)?;
+        let (mut file, beside) = file::beside(&self.path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, &self.path)?;

@@ -6,6 +6,7 @@ mod month;
 use crate::auth::credential::{SecretId, http_user};
 use crate::clock::unix_now;
 use crate::config::{Budget, Config, Mode};
+use crate::file;
 use crate::http::AsyncQuery;
 use crate::protocol::PeerId;
 use crate::relay::RelayHandle;
@@ -14,9 +15,8 @@ use crate::service::state_directory;
 use month::{ANONYMOUS, Account, Entry, SESSIONS, UsageRecord, month_of};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -269,12 +269,7 @@ fn read(path: &Path) -> UsageRecord {
 }
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    // Of an earlier attempt, or of somebody else: it is not written to.
-    let _ = fs::remove_file(&beside);
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600);
-    let mut file = options.open(&beside)?;
+    let (mut file, beside) = file::beside(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&beside, path)

@@ -87,6 +87,12 @@ mod tests {
         assert!(warned("other.example", "does not name other.example"));
         write(dir.path(), 2021);
         assert!(warned("call.example", "has expired"));
+
+        write(dir.path(), 2100);
+        assert!(!warned("call.example", "byte order mark"));
+        let pem = std::fs::read_to_string(dir.path().join("cert")).unwrap();
+        std::fs::write(dir.path().join("cert"), format!("\u{feff}{pem}")).unwrap();
+        assert!(warned("call.example", "byte order mark"));
     }
 
     #[test]

@@ -4,11 +4,12 @@
 use super::Source;
 use crate::auth::{is_name, passwords};
 use crate::config::Config;
+use crate::file;
 use clap::{Args, Subcommand};
 use rand::RngExt;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 /// Characters of a password that is made here: 32 of them, without those that look alike.
@@ -210,12 +211,7 @@ fn unwritable(path: &Path, error: &io::Error) -> String {
 /// Puts a whole new file in the place of the old one, with its owner, group and mode. A new one gets
 /// the group of its folder.
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    // Of an earlier attempt, or of somebody else: it is not written to.
-    let _ = fs::remove_file(&beside);
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600);
-    let mut file = options.open(&beside)?;
+    let (mut file, beside) = file::beside(path)?;
     file.write_all(text.as_bytes())?;
     let (owner, group, mode) = match fs::metadata(path) {
         Ok(old) => (Some(old.uid()), Some(old.gid()), old.permissions().mode()),

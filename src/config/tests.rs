@@ -290,3 +290,14 @@ fn a_file_that_is_no_text_is_named_as_what_it_is() {
         );
     }
 }
+
+#[test]
+fn an_origin_that_no_browser_sends_is_refused_with_its_right_spelling() {
+    let error = load(
+        "[http]\nallowed_origins = [\"https://Call.example:443/app\"]",
+        &[],
+    )
+    .unwrap_err();
+    assert!(error.contains("http.allowed_origins"), "{error}");
+    assert!(error.contains("write \"https://call.example\""), "{error}");
+}

@@ -10,7 +10,7 @@ use super::others::{self, Alone};
 use super::paging::{Begin, MAX_OF_NODE, MAX_PART, part};
 use super::problem::Problem;
 use crate::address::shown;
-use crate::protocol::{ErrorCode, RequestError, RoomPatch, RoomView};
+use crate::protocol::{ErrorCode, MAX_DEPTH, RequestError, RoomPatch, RoomView, is_deeper_than};
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
@@ -268,7 +268,7 @@ async fn close_room(
     params(("id" = String, Path, description = "`roomId`")),
     request_body(content = String, content_type = "application/json", description = "any JSON"),
     responses((status = 200, description = "`{\"members\": n}`: how many are told"),
-        (status = 400, description = "the body is not JSON"),
+        (status = 400, description = "the body is not JSON, or nests more than 63 levels deep"),
         (status = 404, description = "no such room")))]
 async fn notify(
     State(context): State<Arc<AppState>>,
@@ -282,6 +282,16 @@ async fn notify(
             "the body is not JSON",
         )
     })?;
+    // The message around it is a level too.
+    let limit = MAX_DEPTH - 1;
+    if is_deeper_than(content.get(), limit) {
+        let detail = format!("the body nests at most {limit} levels deep");
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "invalid-message",
+            detail,
+        ));
+    }
     let members = context
         .driver
         .with_hub(|hub, now, effects| hub.notify(now, &id, &content, effects))?;

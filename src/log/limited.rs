@@ -97,10 +97,20 @@ where
             return Ok(());
         };
         if left_out > 0 {
-            // In a line of its own, as each format frames lines differently.
-            tracing::info!(left_out, "lines like the next one were left out");
+            say_left_out(*event.metadata().level(), left_out);
         }
         self.format.format_event(context, writer, event)
+    }
+}
+
+/// In a line of its own, as each format frames lines differently; at the level of the line that it speaks of, so that it is
+/// written wherever that one is; and of the main file, so that it is not left out itself.
+fn say_left_out(level: Level, left_out: u64) {
+    const SAID: &str = "lines like the next one were left out";
+    match level {
+        Level::ERROR => tracing::error!(target: MAIN, left_out, "{SAID}"),
+        Level::WARN => tracing::warn!(target: MAIN, left_out, "{SAID}"),
+        _ => tracing::info!(target: MAIN, left_out, "{SAID}"),
     }
 }
 

@@ -51,6 +51,12 @@ async fn rooms_are_listed_notified_changed_and_closed() {
     );
     assert_eq!(bob.until("notify").await["content"], value!({"n": 1}));
     assert_eq!(send(&callbox, "POST", path, TOKEN, "{nope").await.0, 400);
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    for (levels, status) in [(64, 400), (63, 200)] {
+        let sent = send(&callbox, "POST", path, TOKEN, &nested(levels)).await;
+        assert_eq!(sent.0, status, "{levels} levels: {}", sent.2);
+    }
+    assert_eq!(bob.until("notify").await["content"], json(&nested(63)));
 
     let patch = "{\"locked\": true, \"metadata\": {\"t\": 1}}";
     let (status, _, body) = send(&callbox, "PATCH", "/v1/rooms/r%201", TOKEN, patch).await;

@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -47,6 +48,23 @@ pub struct Process {
 impl Process {
     /// Starts the program with `env` over free loopback ports, and reads its banner.
     pub fn start(env: &[(&str, &str)]) -> Self {
+        Self::spawn(env, Stdio::null())
+    }
+
+    /// As [`Self::start`], with the lines of its log.
+    pub fn start_with_log(env: &[(&str, &str)]) -> (Self, mpsc::Receiver<String>) {
+        let mut process = Self::spawn(env, Stdio::piped());
+        let log = BufReader::new(process.child.stderr.take().unwrap());
+        let (to, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                let _ = to.send(line);
+            }
+        });
+        (process, lines)
+    }
+
+    fn spawn(env: &[(&str, &str)], log: Stdio) -> Self {
         // With the few descriptors that an interactive shell gives.
         let mut child = Command::new("sh")
             .args(["-c", "ulimit -S -n 1024; exec \"$0\""])
@@ -56,7 +74,7 @@ impl Process {
             .env("CALLBOX_TURN__TCP", "127.0.0.1:0")
             .envs(env.iter().copied())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let banner = BufReader::new(child.stdout.take().unwrap());

@@ -1,6 +1,6 @@
 //! The HTTP surface, spoken by hand.
 
-use crate::harness::{Callbox, Reachable, TIMEOUT};
+use crate::harness::{Callbox, Client, Reachable, TIMEOUT};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -44,6 +44,16 @@ async fn get(callbox: &Callbox, path: &str, headers: &str) -> (u16, String, Stri
 
 pub fn json(body: &str) -> Value {
     serde_json::from_str(body).unwrap()
+}
+
+/// Browsers fail a WebSocket whose subprotocols are not answered, and say no reason.
+#[tokio::test]
+async fn a_websocket_that_offers_subprotocols_gets_one_of_them() {
+    let callbox = Callbox::start("").await;
+    let offers = [("sec-websocket-protocol", "chat, superchat")];
+    // The client refuses a handshake without one of them.
+    let client = Client::connect_with(&callbox, "", &offers).await;
+    assert!(!client.unwrap().peer_id.is_empty());
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod hooks;
 mod http;
 mod integrations;
 mod limits;
+mod log;
 mod memory;
 mod moderation;
 mod monitoring;

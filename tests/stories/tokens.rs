@@ -97,6 +97,18 @@ async fn a_key_set_rotates_by_a_reload() {
     assert_eq!(pong["type"], "pong", "who is in stays in");
 }
 
+/// Who signs tokens may have a clock that is ahead of this one by some seconds.
+#[tokio::test]
+async fn a_token_of_the_next_seconds_is_taken_by_default() {
+    let callbox = Callbox::start(JWT).await;
+    let soon = token(json!({"sub": "a", "room": "r", "nbf": now() + 3, "exp": now() + 60}));
+    let mut client = Client::connect(&callbox).await;
+    let joined = client
+        .request(json!({"type": "join", "roomId": "r", "token": soon}))
+        .await;
+    assert_eq!(joined["type"], "joined", "{joined}");
+}
+
 #[tokio::test]
 async fn what_does_not_verify_is_refused_with_its_reason() {
     let callbox = Callbox::start(JWT).await;

@@ -117,6 +117,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "auth",
             "clock",
             "config",
+            "file",
             "http",
             "net",
             "network",
@@ -162,7 +163,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "net",
         &[
-            "origin", "address", "auth", "clock", "config", "network", "protocol", "rate",
+            "origin", "address", "auth", "clock", "config", "file", "network", "protocol", "rate",
         ],
     ),
     ("config", &["origin", "address", "auth", "protocol"]),
@@ -174,6 +175,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("network", &[]),
     ("rate", &[]),
     ("clock", &[]),
+    ("file", &[]),
     ("origin", &[]),
     ("address", &[]),
     ("rate", &[]),

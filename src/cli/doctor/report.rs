@@ -1,10 +1,14 @@
 //! What the doctor says: one line a check, and under a failed one its likeliest cause and fix.
 
+use crate::file;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
-use std::{fmt, io};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -91,9 +95,11 @@ impl Report {
 
     /// Puts the report in the place of `path` at once, so that nobody reads half of it.
     pub(super) fn write_textfile(&self, path: &Path, now: u64) -> io::Result<()> {
-        let beside = path.with_extension("prom.new");
-        std::fs::write(&beside, self.to_metrics(now))?;
-        std::fs::rename(&beside, path)
+        let (mut file, beside) = file::beside(path)?;
+        file.write_all(self.to_metrics(now).as_bytes())?;
+        // The exporter runs as another user.
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        fs::rename(beside, path)
     }
 
     /// The text format of Prometheus.
@@ -200,7 +206,13 @@ mod tests {
         };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("callbox.prom");
+        let victim = folder.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, folder.path().join("callbox.new")).unwrap();
         report.write_textfile(&path, 7).unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644, "the exporter reads it");
         let text = std::fs::read_to_string(&path).unwrap();
         for line in [
             "callbox_doctor_healthy 0",
@@ -214,6 +226,6 @@ mod tests {
                 "{line} in {text}"
             );
         }
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }

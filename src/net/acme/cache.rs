@@ -3,11 +3,12 @@
 //! Files are named by what they belong to, so that another authority (a staging one) or other
 //! names never meet them.
 
+use crate::file;
 use instant_acme::AccountCredentials;
 use sha2::{Digest, Sha256};
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 pub(super) struct Cache {
@@ -40,9 +41,8 @@ impl Cache {
                 digest(&[directory, &names.join(",")])
             )),
         };
-        let probe = dir.join(".writable");
-        write(&probe, b"")
-            .and_then(|()| fs::remove_file(&probe))
+        file::beside(&dir.join(".writable"))
+            .and_then(|(_, probe)| fs::remove_file(probe))
             .map_err(unusable)?;
         Ok(cache)
     }
@@ -75,26 +75,14 @@ fn digest(parts: &[&str]) -> String {
 }
 
 fn save(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    let fresh = path.with_extension("new");
-    write(&fresh, bytes)
-        .and_then(|()| fs::rename(&fresh, path))
-        .map_err(|error| format!("cannot write {}: {error}", path.display()))
+    replace(path, bytes).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // What an earlier run left half-written keeps its own mode otherwise.
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (mut file, beside) = file::beside(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    file.sync_all()?;
+    fs::rename(beside, path)
 }
 
 #[cfg(test)]
