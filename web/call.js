@@ -33,6 +33,8 @@ let joining = null;
 /** Whether people log in by name and password. */
 let logsIn = false;
 let sharedState = '';
+/** Why the session ended, while media flows on and the person has not come back into the room. */
+let lost = '';
 /** What the host gave as a reason when it removed this person. */
 let removedFor;
 let wakeLock = null;
@@ -69,6 +71,7 @@ function start() {
   $('copy-invite').addEventListener('click', copyLink);
   $('leave').addEventListener('click', leave);
   $('warning-close').addEventListener('click', () => say('warning', null));
+  $('rejoin').addEventListener('submit', comeBack);
   $('more-toggle').addEventListener('click', () => showMore($('more').hidden));
   $('more').addEventListener('click', ({ target }) => target.closest('button') && showMore(false));
   $('more').addEventListener('keydown', ({ key }) => key === 'Escape' && showMore(false));
@@ -155,8 +158,10 @@ async function submit(event) {
   drawJoining();
   say('join-note', null);
   for (const field of document.querySelectorAll('#join [aria-invalid]')) field.removeAttribute('aria-invalid');
-  if (!(await logIn(name))) {
+  const wrong = await logIn(name, $('login-password').value);
+  if (wrong) {
     joining = null;
+    refused(wrong, t('notAnswering'));
     return drawJoining();
   }
   await openMedia();
@@ -193,20 +198,18 @@ function loginUrl() {
   return new URL('v1/login', document.baseURI);
 }
 
-/** Exchanges name and password for a token, where people log in; false: they are refused, and the page says so. */
-async function logIn(name) {
-  const password = $('login-password').value;
-  if (!logsIn || !password) return true;
+/** Exchanges name and password for a token, where people log in; gives the code of a refusal. */
+async function logIn(name, password) {
+  if (!logsIn || !password) return '';
   const body = JSON.stringify({ name, password });
   const answer = await fetch(loginUrl(), { method: 'POST', headers: { 'content-type': 'application/json' }, body }).catch(() => null);
   if (answer?.ok) {
     token.keep((await answer.json()).token);
     $('login-password').value = '';
     $('login-password-field').hidden = true;
-    return true;
+    return '';
   }
-  refused(answer?.status === 429 ? 'login-limited' : 'bad-login', t('notAnswering'));
-  return false;
+  return answer?.status === 429 ? 'login-limited' : 'bad-login';
 }
 
 /** What is needed, or what was wrong with what was given. */
@@ -239,10 +242,15 @@ function drawJoining() {
   $('join-button').textContent = t($('join-button').dataset.i18n);
 }
 
-/** Shows a sentence, `words()`, or hides it. */
+/** Shows a sentence, `words()`, or hides it. That the session is lost is said for as long as it is. */
 function say(place, words) {
+  if (place === 'warning' && !words && lost) words = sessionLost;
   sentences[place] = words;
-  if (place === 'warning') $('warning-check').hidden = words !== noPath;
+  if (place === 'warning') {
+    $('warning-check').hidden = words !== noPath;
+    $('rejoin').hidden = words !== sessionLost;
+    $('warning-close').hidden = words === sessionLost;
+  }
   $(`${place}-text`).textContent = words?.() ?? '';
   const shown = $(place).hidden && words;
   $(place).hidden = !words;
@@ -270,7 +278,9 @@ function enter(entered) {
   });
   room.on('leave', (peer, reason) => {
     unfollow(peer);
-    if (room?.status !== 'closed') sayEvent('left', t(has(`gone.${reason}`) ? `gone.${reason}` : 'gone.left', { name: nameOf(peer) }));
+    // The last one whose media had outlived the session.
+    if (room?.status === 'closed' && !room.peers.size) ended(room.reason);
+    else sayEvent('left', t(has(`gone.${reason}`) ? `gone.${reason}` : 'gone.left', { name: nameOf(peer) }));
   });
   room.on('state', (peer) => {
     const entry = shown.get(peer);
@@ -321,11 +331,12 @@ function drawRole(role) {
   dialogs.redraw();
 }
 
-/** Media of somebody whose session ended may flow on; this page shows the lobby all the same. */
+/** The session is over. The call is over with it where somebody ended it, or where no media flows on. */
 function ended(reason) {
   if (!room) return;
   // The page goes away, perhaps to be loaded again. A person who leaves has no room any more.
   if (reason === 'left') return;
+  if (room.peers.size && !['kicked', 'replaced', 'room-closed'].includes(reason)) return goesOn(reason);
   leave();
   const why = removedFor;
   removedFor = undefined;
@@ -337,9 +348,47 @@ function ended(reason) {
   else say('join-note', () => t('ended.lost'));
 }
 
+/** Media flows without a session: the tiles stay, and the person is asked for what brings the session back. */
+function goesOn(reason) {
+  const needsToken = ['unauthorized', 'token-expired', 'forbidden'].includes(reason);
+  lost = logsIn && needsToken ? 'login' : reason;
+  $('rejoin-key').hidden = !needsToken && !['bad-login', 'login-limited'].includes(reason);
+  $('rejoin-key').dataset.i18nLabel = $('rejoin-key').dataset.i18nPlaceholder = logsIn ? 'loginPassword' : 'token';
+  for (const name of ['aria-label', 'placeholder']) $('rejoin-key').setAttribute(name, t($('rejoin-key').dataset.i18nLabel));
+  say('warning', sessionLost);
+  drawStatus();
+}
+
+function sessionLost() {
+  const key = [`error.${lost}.given`, `error.${lost}`].find(has);
+  return `${t('goesOn')} ${key ? t(key) : ''}`.trim();
+}
+
+async function comeBack(event) {
+  event.preventDefault();
+  const coming = room;
+  const key = $('rejoin-key').value.trim();
+  $('rejoin-button').disabled = true;
+  $('rejoin-key').value = '';
+  const wrong = await logIn($('name').value.trim(), key);
+  if (key && !logsIn) token.keep(key);
+  if (room === coming && wrong) goesOn(wrong);
+  else if (room === coming) {
+    // A refusal comes to `ended` too, which asks again.
+    const back = await room.rejoin().then(() => true, () => false);
+    if (back && room === coming) {
+      lost = '';
+      if (sentences.warning === sessionLost) say('warning', null);
+    }
+  }
+  $('rejoin-button').disabled = false;
+}
+
 async function leave() {
   const leaving = room;
   room = camera = screen = null;
+  lost = '';
+  if (sentences.warning === sessionLost) say('warning', null);
   sessionStorage.removeItem(IN_CALL);
   if (recording.on) await recording.stop();
   leaving?.leave();
@@ -405,7 +454,7 @@ function unfollow(peer) {
 
 /** Who has no path looks for one on and on; meanwhile the person reads what may be in the way, and where it is found out. */
 function sayUnreached() {
-  if (unreached.size) say('warning', noPath);
+  if (unreached.size && !lost) say('warning', noPath);
   else if (sentences.warning === noPath) say('warning', null);
 }
 

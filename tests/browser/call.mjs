@@ -188,6 +188,55 @@ describe('a call through the relay', { timeout: 240_000 }, () => {
   it('made no page throw or log an error', () => assert.deepEqual(browser.faults, []));
 });
 
+describe('a page that is used again, or without https', { timeout: 120_000 }, () => {
+  let box, browser;
+  before(async () => {
+    box = await startBox();
+    browser = await startBrowser();
+  });
+  after(async () => {
+    await browser?.stop();
+    box?.stop();
+  });
+
+  it('leaves without a word of a lost connection, and joins again on the same page', async () => {
+    const gina = await (await Person.arrive(browser, box, { name: 'Gina', room: 'again', prepare: keepSockets })).inRoom();
+    const hugo = await (await Person.arrive(browser, box, { name: 'Hugo', room: 'again' })).inRoom();
+    const { page } = gina;
+    const faults = browser.faults.length;
+    for (let turn = 1; turn <= 3; turn++) {
+      await gina.seesMoving('Hugo');
+      await hugo.seesMoving('Gina');
+      await gina.says(`turn ${turn}`);
+      await hugo.readsInLog(`turn ${turn}`);
+      await gina.press('Leave');
+      await page.locator('#lobby').waitFor();
+      await hugo.tile('Gina').waitFor({ state: 'detached' });
+      // Whatever the page may say of the connection it says once that is closed.
+      await page.waitForFunction(() => globalThis.sockets.every(({ readyState }) => readyState === WebSocket.CLOSED));
+      await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(resolve)));
+      assert.deepEqual([await page.locator('#join-note').isHidden(), await page.locator('#join-note-text').textContent()], [true, '']);
+      await page.getByRole('button', { name: 'Join', exact: true }).click();
+      await gina.inRoom();
+    }
+    await gina.seesMoving('Hugo');
+    assert.deepEqual([await page.locator('.tile').count(), await hugo.page.locator('.tile').count()], [2, 2]);
+    assert.deepEqual(browser.faults.slice(faults), []);
+    await Promise.all([gina, hugo].map((one) => one.page.close()));
+  });
+
+  it('names, where the browser withholds camera and microphone, an address that this box listens on', async () => {
+    const page = await browser.open((page) => page.addInitScript(() => Object.defineProperty(globalThis, 'isSecureContext', { value: false })));
+    await page.goto(`${box.url}#plain`);
+    const words = await page.locator('#warning').innerText();
+    assert.deepEqual(words.match(/https?:\/\/[^\s,]+?(?=[.,]?\s)/g), [box.url], words);
+    assert.match(words, /Open it over https, or on the box itself at/);
+    await page.close();
+  });
+
+  it('made no page throw or log an error', () => assert.deepEqual(browser.faults, []));
+});
+
 describe('a box where people log in', { timeout: 120_000 }, () => {
   let box, browser, folder;
 
@@ -237,6 +286,19 @@ describe('a box that asks for tokens', { timeout: 120_000 }, () => {
   it('makes the page ask for one, and take it from the address', async () => {
     const { page } = await Person.arrive(browser, box, { name: 'Ann', room: 'closed' });
     await page.getByText('This box asks for an access token.').waitFor();
+    const wrong = [
+      ['garbage', 'The access token was not accepted. Ask for a new one.'],
+      [mint('another secret of this test alone, 32 bytes', { sub: 'ann', room: 'closed' }), 'The access token was not accepted. Ask for a new one.'],
+      [mint(secret, { sub: 'ann', room: 'closed', exp: 1 }), 'The access token has expired; ask for a new one.'],
+      [mint(secret, { sub: 'ann', room: 'elsewhere' }), 'The access token does not admit you to this room.'],
+    ];
+    for (const [given, words] of wrong) {
+      await page.getByLabel('Access token').fill(given);
+      await page.getByRole('button', { name: 'Join', exact: true }).click();
+      await page.locator('#join-button:enabled').waitFor();
+      await page.locator('#token[aria-invalid="true"]').waitFor();
+      assert.equal(await page.locator('#join-note-text').textContent(), words);
+    }
     await page.getByLabel('Access token').fill(mint(secret, { sub: 'ann', room: 'closed' }));
     await page.getByRole('button', { name: 'Join', exact: true }).click();
     await page.locator('.tile.local', { hasText: 'ann (you)' }).waitFor();

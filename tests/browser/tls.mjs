@@ -47,6 +47,15 @@ describe('a call through the TLS port alone', { timeout: 120_000 }, () => {
     await page.close();
   });
 
+  it('names no address for a page without https, since none is listened on', async () => {
+    const page = await browser.open((page) => page.addInitScript(() => Object.defineProperty(globalThis, 'isSecureContext', { value: false })));
+    await page.goto(`${box.url}#plain`);
+    const words = await page.locator('#warning').innerText();
+    assert.match(words, /Open it over https\. You can still join/);
+    assert.doesNotMatch(words, /https?:\/\/|localhost|127\.|::1/);
+    await page.close();
+  });
+
   it('carries video both ways', async () => {
     const ann = await (await Person.arrive(browser, box, { name: 'Ann', room: 'tls', relayOnly: true })).inRoom();
     const ben = await Person.arrive(browser, box, { name: 'Ben', room: 'tls', relayOnly: true });

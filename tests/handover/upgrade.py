@@ -345,6 +345,12 @@ def buffers_last():
     return packets * 1_000 // (FLOOD // 2)
 
 
+def beyond_buffers(wait):
+    """Packets that may be lost where nothing was read for that many milliseconds: what came once the buffers were full. Clients are not
+    spread evenly over the listeners, so that one of them is full after half of the time, and may be the one that gets nearly all."""
+    return max(0, wait - buffers_last() // 2) * FLOOD // 1_000
+
+
 def upgrade_under_flood(count, is_strict):
     """What is wrong, if anything is; faults that no slow machine explains end the run."""
     box = Box()
@@ -367,15 +373,16 @@ def upgrade_under_flood(count, is_strict):
         client.refresh()
     box.end()
     blackout, here = waited(line)
-    said = "%d allocations, %d packets a second: packets waited for %d ms (%d ms of it in the new program), %d of %d lost" % (
-        count, FLOOD, blackout, here, lost, sent)
-    if blackout >= GENEROUS or lost > 0 and (is_strict or blackout < buffers_last() // 2):
+    allowed = 0 if is_strict else beyond_buffers(max(blackout, silent))
+    said = "%d allocations, %d packets a second: packets waited for %d ms (%d ms of it in the new program), %d of %d lost (%d may be)" % (
+        count, FLOOD, blackout, here, lost, sent, allowed)
+    if blackout >= GENEROUS or lost > allowed:
         return said
     ok(said)
 
 
 def many_allocations(many):
-    """Ten thousand take as long as stock buffers last; of a thousand, none may be lost."""
+    """Of a thousand, none may be lost; ten thousand may take longer than stock buffers last, and then what they did not hold is lost."""
     for count, is_strict in ((1_000, True), (raise_descriptors(many), False)):
         for attempt in range(3):
             wrong = upgrade_under_flood(count, is_strict)

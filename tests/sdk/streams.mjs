@@ -1,5 +1,5 @@
-// What streams are called in a direct call, recordings that end by themselves or whose sink fails, and a client without the library
-// that begins anew. Needs what browsers.mjs needs.
+// What streams are called in a direct call, recordings that end by themselves or whose sink fails, and clients without the library: one
+// that begins anew, and one whose peer changes its path. Needs what browsers.mjs needs.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -122,6 +122,75 @@ describe('streams, recordings and connections that begin anew', { timeout: 240_0
       await run(plain, () => t.again());
       // Nobody sends anything: the channel is there all the same.
       await run(plain, () => t.wait(() => t.labels.includes('board')));
+      await close(ann, plain);
+    });
+
+    it(`changes its path, and the call with a client without the library goes on (${name} with ${other})`, async () => {
+      const [ann, plain] = [await open(name), await open(other)];
+      await run(ann, (url, room) => t.enter(url, { room, name: 'Ann' }), used.box.ws, `path-${name}`);
+      await run(plain, async (url, room) => {
+        const camera = await t.camera();
+        const socket = new WebSocket(url);
+        const send = (message) => socket.readyState === 1 && socket.send(JSON.stringify(message));
+        Object.assign(t, { hangups: 0, connections: 0 });
+        let pc, peer, iceServers;
+        const connect = () => {
+          pc?.close();
+          const own = (t.pc = pc = new RTCPeerConnection({ iceServers }));
+          t.connections++;
+          own.onicecandidate = ({ candidate }) => own === pc && send({ type: 'candidate', to: peer, candidate: candidate?.toJSON() ?? null });
+          own.ontrack = ({ streams: [stream] }) => own === pc && (t.seen = stream);
+          for (const track of camera.getTracks()) own.addTrack(track, camera);
+        };
+        const fingerprint = (sdp) => /^a=fingerprint:.*$/m.exec(sdp)?.[0];
+        const text = ({ sdp }) => sdp.sdp ?? sdp;
+        const answers = {
+          async joined(message) {
+            ({ iceServers } = message);
+            peer = message.peers[0].peerId;
+            connect();
+            await pc.setLocalDescription();
+            send({ type: 'offer', to: peer, sdp: pc.localDescription.sdp });
+          },
+          answer: (message) => pc.setRemoteDescription({ type: 'answer', sdp: text(message) }),
+          async offer(message) {
+            const sdp = text(message);
+            // Another certificate is another connection, as docs/protocol.md says.
+            if (fingerprint(sdp) !== fingerprint(pc.remoteDescription.sdp)) connect();
+            await pc.setRemoteDescription({ type: 'offer', sdp });
+            await pc.setLocalDescription();
+            send({ type: 'answer', to: peer, sdp: pc.localDescription.sdp });
+          },
+          candidate: ({ candidate }) => candidate && pc.addIceCandidate(candidate).catch(() => {}),
+          // That is the end of a call for such a client.
+          hangup: () => (t.hangups++, pc.close()),
+        };
+        let done = Promise.resolve();
+        socket.onmessage = ({ data }) => {
+          const message = JSON.parse(data);
+          done = done.then(() => answers[message.type]?.(message));
+        };
+        socket.onopen = () => send({ type: 'join', roomId: room, identity: 'Plain' });
+        t.sees = async () => {
+          const [before, own] = [await t.decoded(t.pc, t.seen), t.pc];
+          return t.wait(async () => t.pc === own && (await t.decoded(t.pc, t.seen)) >= before + 10);
+        };
+      }, used.box.ws, `path-${name}`);
+      const bothSee = async () => {
+        await run(ann, () => t.moving('Plain'));
+        await run(plain, () => t.sees());
+      };
+      await bothSee();
+      const id = await run(ann, () => t.peer('Plain').id);
+      for (const [on, connections] of [[true, 2], [false, 3]]) {
+        await run(ann, (on) => void (t.room.relayOnly = on), on);
+        await run(plain, (connections) => t.wait(() => t.connections === connections && t.pc.connectionState === 'connected'), connections);
+        await run(ann, (on) => t.wait(() => t.peer('Plain').path?.kind.startsWith('relay-') === on), on);
+        await bothSee();
+      }
+      assert.deepEqual(await run(plain, () => [t.hangups, t.connections, t.pc.connectionState]), [0, 3, 'connected']);
+      assert.equal(await run(ann, () => t.peer('Plain').id), id);
+      assert.deepEqual(await run(ann, () => t.events.filter((event) => event.startsWith('left'))), []);
       await close(ann, plain);
     });
   }

@@ -132,6 +132,7 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
   #timer: ReturnType<typeof setInterval> | undefined;
   #watch: ReturnType<typeof setInterval> | undefined;
   #reports = true;
+  #refused: string | undefined;
   #encryption: Encryption | null;
 
   /** @internal */
@@ -264,6 +265,7 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
   /** Comes back after the session ended for good, as with an expired token, while media may still flow. */
   rejoin(): Promise<void> {
     if (this.signaling.status !== 'closed') return Promise.resolve();
+    this.#setStatus('connecting');
     this.signaling = this.#connect();
     return quiet(this.enter(false));
   }
@@ -287,10 +289,10 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
         { ...(timeout !== undefined && { timeout }), ...(signal && { signal }) },
       );
     } catch (error) {
-      if (!this.peers.size) {
-        this.signaling.leave();
-        this.#close(error instanceof CallboxError ? error.code : 'closed');
-      }
+      // Refused again, the call goes on as it was, and `rejoin()` may be asked again.
+      if (!first) this.#refused = error instanceof CallboxError ? error.code : 'closed';
+      this.signaling.leave();
+      this.#refused = undefined;
       throw error;
     }
   }
@@ -414,7 +416,7 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
     const signal = new Signal(this.#url, this.#options);
     const from = (frame: { from?: unknown }) => this.#byPeerId(frame.from as string);
     signal.on('status', (status) => (status === 'online' || status === 'reconnecting') && this.#setStatus(status));
-    signal.on('closed', ({ reason }) => this.#ended(reason));
+    signal.on('closed', ({ reason }) => this.#ended(this.#refused ?? reason));
     signal.on('welcome', ({ peerId }) => this.#own.add(peerId));
     signal.on('joined', (joined) => this.#joined(joined));
     signal.on('resumed', (resumed) => this.#resumed(resumed));
