@@ -8,7 +8,7 @@ const TEST_ITEM: &str = "//! A module.\n#[cfg(test)]\nuse std::sync::Mutex;\n#[c
 
 fn planted(path: &str, code: &str) -> Vec<Source> {
     // The parts of the program that the code may name.
-    let others = ["app", "signal", "relay", "http", "protocol"];
+    let others = ["app", "cli", "signal", "relay", "http", "protocol"];
     let mut sources: Vec<Source> = others
         .map(|name| Source::new(&format!("src/{name}.rs"), "//! A part.\n".into()))
         .into();
@@ -64,12 +64,40 @@ fn clocks_locks_sockets_and_randomness_are_found_in_pure_modules() {
         "fn f() { let x = vec![std::net::UdpSocket::bind(a)]; }",
         "fn f(then: std::time::Instant) { then.elapsed(); }",
         "fn f() { std::env::var(\"X\"); }",
+        "use rand::rngs::SysRng; fn f() { SysRng.try_next_u64(); }",
+        "fn f(mut rng: rand::rngs::ThreadRng) { rng.next_u64(); }",
+        "fn f() -> StdRng { rand::make_rng() }",
+        "fn f() { rand::fill(&mut [0; 8]); }",
+        "fn f() { rand::random_bool(0.5); }",
+        "fn f() { rand::random_iter::<u8>().next(); }",
+        "use rand::random_range as roll; fn f() { roll(1..=6); }",
+        "use rand::*; fn f() { random_ratio(1, 6); }",
+        "fn f() { getrandom::u64(); }",
     ] {
         let found = impurities(&planted("src/signal/hub/planted.rs", code));
         assert!(!found.is_empty(), "{code}");
         assert!(line(&found).iter().all(|line| *line == 1), "{found:?}");
         assert!(impurities(&planted("src/http/planted.rs", code)).is_empty());
     }
+}
+
+#[test]
+fn locks_are_found_in_the_engine_and_allowed_in_what_its_workers_share() {
+    let lock = "fn f(x: std::sync::Mutex<u8>) {}";
+    let clock = "fn f() { std::time::Instant::now(); }";
+    for path in [
+        "crates/turn-engine/src/engine/planted.rs",
+        "crates/turn-engine/src/engine/policy/planted.rs",
+        "crates/turn-engine/src/rate.rs",
+    ] {
+        for code in [lock, clock] {
+            let found = impurities(&planted(path, code));
+            assert_eq!(line(&found), [1], "{path}: {code}");
+        }
+    }
+    let shared = "crates/turn-engine/src/shared/planted.rs";
+    assert_eq!(impurities(&planted(shared, lock)), Vec::<String>::new());
+    assert_eq!(line(&impurities(&planted(shared, clock))), [1]);
 }
 
 #[test]
@@ -85,6 +113,8 @@ fn upward_paths_are_found_grouped_renamed_or_written_in_full() {
         let found = wrong_arrows(&planted("src/signal/planted.rs", code));
         assert!(!found.is_empty(), "{code}");
     }
+    let app = planted("src/app/planted.rs", "use crate::cli::DoctorArgs;");
+    assert_eq!(line(&wrong_arrows(&app)), [1]);
     let downward = "use crate::{protocol::Body, protocol};";
     assert_eq!(
         wrong_arrows(&planted("src/signal/planted.rs", downward)),
