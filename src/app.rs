@@ -246,7 +246,7 @@ impl App {
             sign: signer(applied.subscribe()),
             people: people(applied.subscribe()),
             page: page.clone(),
-            local_page: banner::local_page_url(&http),
+            local_page: banner::local_page_url(&config, &http),
             drain: Arc::clone(&drain_asked),
             denied: denied.admin(),
             usage: Usage::query(usage.clone()),

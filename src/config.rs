@@ -215,6 +215,16 @@ pub struct Listen {
 }
 
 impl Config {
+    /// The URL of the call page at `origin`, which ends in a slash.
+    #[must_use]
+    pub fn call_page(&self, origin: String) -> String {
+        match self.http.root {
+            // At the root is the application's own page.
+            Some(_) => origin + "call",
+            None => origin,
+        }
+    }
+
     /// Reads `file` (if any) under the `CALLBOX_…` variables of `env`.
     ///
     /// # Errors

@@ -101,12 +101,7 @@ fn mode_in_words(mode: Mode) -> &'static str {
 
 /// The URL of the call page as clients reach it.
 pub(super) fn page_url(config: &Config, http: &[SocketAddr], https: &[SocketAddr]) -> String {
-    let origin = origin(config, http, https);
-    match config.http.root {
-        // At the root is the application's own page.
-        Some(_) => origin + "call",
-        None => origin,
-    }
+    config.call_page(origin(config, http, https))
 }
 
 fn origin(config: &Config, http: &[SocketAddr], https: &[SocketAddr]) -> String {
@@ -124,10 +119,10 @@ fn origin(config: &Config, http: &[SocketAddr], https: &[SocketAddr]) -> String 
 }
 
 /// The URL of the call page for browsers on this machine, if plain HTTP listens there.
-pub(super) fn local_page_url(http: &[SocketAddr]) -> Option<String> {
+pub(super) fn local_page_url(config: &Config, http: &[SocketAddr]) -> Option<String> {
     let mut listeners = http.iter().map(|listener| reachable(*listener));
     let local = listeners.find(|listener| listener.ip().is_loopback())?;
-    Some(format!("http://{local}/"))
+    Some(config.call_page(format!("http://{local}/")))
 }
 
 /// A listener on every address is reached on this machine by loopback.
@@ -232,10 +227,12 @@ mod tests {
 
     #[test]
     fn the_page_on_this_machine_is_named_where_one_is_listened_on() {
-        let local = |listeners: &[&str]| {
+        let local_of = |env: &[(&str, &str)], listeners: &[&str]| {
+            let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
             let listeners: Vec<_> = listeners.iter().map(|at| at.parse().unwrap()).collect();
-            local_page_url(&listeners)
+            local_page_url(&Config::load(None, env).unwrap(), &listeners)
         };
+        let local = |listeners: &[&str]| local_of(&[], listeners);
         let at = |url: &str| Some(url.to_owned());
         assert_eq!(
             local(&["192.0.2.7:80", "127.0.0.1:8080"]),
@@ -245,5 +242,11 @@ mod tests {
         assert_eq!(local(&["[::]:8080"]), at("http://[::1]:8080/"));
         assert_eq!(local(&["192.0.2.7:80"]), None);
         assert_eq!(local(&[]), None);
+        // At the root is the application's own page.
+        let root = [("CALLBOX_HTTP__ROOT", env!("CARGO_MANIFEST_DIR"))];
+        assert_eq!(
+            local_of(&root, &["127.0.0.1:8080"]),
+            at("http://127.0.0.1:8080/call")
+        );
     }
 }

@@ -122,7 +122,7 @@ fn page(config: &Config) -> String {
         true => "localhost".to_owned(),
         false => address.ip().to_string(),
     };
-    match (
+    let origin = match (
         &config.public.host,
         config.tls.listen.first(),
         config.http.listen.first(),
@@ -132,7 +132,8 @@ fn page(config: &Config) -> String {
         (None, Some(tls), _) => format!("https://{}/", place(&listener(tls), tls.port(), 443)),
         (None, None, Some(http)) => format!("http://{}/", place(&listener(http), http.port(), 80)),
         (None, None, None) => "http://localhost/".into(),
-    }
+    };
+    config.call_page(origin)
 }
 
 fn no_signer(config: &Config, has_file: bool) -> String {
@@ -194,6 +195,22 @@ mod tests {
         assert_eq!(grant.role, Some(Role::Host));
         assert!(grant.rooms.allows("demo") && !grant.rooms.allows("other"));
         assert!(!grant.call);
+    }
+
+    #[test]
+    fn beside_an_application_of_its_own_the_link_is_to_the_call_page() {
+        let config = config(&[
+            ("CALLBOX_AUTH__SECRET", "0123456789abcdef0123456789abcdef"),
+            ("CALLBOX_HTTP__ROOT", env!("CARGO_MANIFEST_DIR")),
+        ]);
+        let asked = args("--room demo --identity alice --json");
+        let printed: Value =
+            serde_json::from_str(&token(&config, &asked, NOW).unwrap().out).unwrap();
+        let url = printed["url"].as_str().unwrap();
+        assert!(
+            url.starts_with("http://127.0.0.1:8080/call#room=demo&token="),
+            "{url}"
+        );
     }
 
     #[test]

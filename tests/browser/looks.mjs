@@ -37,6 +37,8 @@ async function look(page, name) {
       for (const { id, nodes } of violations) found.push(`${name} ${size} ${colorScheme}: ${id}: ${nodes.map(({ html, failureSummary }) => `${html.slice(0, 120)} ${failureSummary}`).join(' | ').slice(0, 600)}`);
       const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
       if (wide) found.push(`${name} ${size} ${colorScheme}: reaches beyond the sides`);
+      const cut = await page.evaluate(() => [...document.querySelectorAll('.dialog .table-scroll')].some((one) => one.scrollWidth > one.clientWidth));
+      if (cut) found.push(`${name} ${size} ${colorScheme}: a table is cut off`);
     }
   }
   await page.setViewportSize(SIZES.wide);

@@ -317,8 +317,12 @@ describe('a box that is killed under a call', { timeout: 240_000 }, () => {
     await Promise.all([moving(ann, 'Ben'), moving(ben, 'Ann')]);
     const before = await Promise.all([run(ann, () => t.peer('Ben').id), run(ben, () => t.peer('Ann').id)]);
     for (const page of [ann, ben]) await run(page, () => (t.events.length = 0));
-    // The longest pause between two frames is what a person would see.
-    await run(ann, () => t.watchPauses('Ben'));
+    // The longest pause between two frames is what a person would see. First: how long it is on this machine anyway.
+    const sides = [[ann, 'Ben'], [ben, 'Ann']];
+    for (const [page, other] of sides) await run(page, (other) => t.watchPauses(other), other);
+    await Promise.all(sides.map(([page, other]) => run(page, (other) => t.moving(other, 'camera', 60), other)));
+    const usual = await Promise.all(sides.map(([page]) => run(page, () => Math.round(t.pause))));
+    for (const [page] of sides) await run(page, () => (t.pause = 0));
     await box.kill();
     await run(ann, () => t.wait(() => t.room.status === 'reconnecting'));
     await moving(ben, 'Ann');
@@ -330,8 +334,9 @@ describe('a box that is killed under a call', { timeout: 240_000 }, () => {
     const after = await Promise.all([run(ann, () => t.peer('Ben').id), run(ben, () => t.peer('Ann').id)]);
     assert.deepEqual(after, before);
     for (const page of [ann, ben]) assert.deepEqual(await events(page), ['reconnecting', 'online']);
-    const pause = await run(ann, () => t.pause);
-    assert.ok(pause < 1_500, `a pause of ${Math.round(pause)} ms`);
+    const pauses = await Promise.all(sides.map(([page]) => run(page, () => Math.round(t.pause))));
+    console.log(`# while the box was killed and started: pauses of ${pauses} ms at most, and of ${usual} ms before`);
+    for (const [index, pause] of pauses.entries()) assert.ok(pause < Math.max(1_000, 2 * usual[index]), `pauses of ${pauses} ms, and of ${usual} ms before`);
     // Signaling reaches the same peer under its new address.
     await run(ben, () => t.room.on('message', (content) => (t.word = content)));
     await run(ann, () => t.room.send('still here', t.peer('Ben')));
@@ -346,15 +351,17 @@ describe('a box that is killed under a call', { timeout: 240_000 }, () => {
     await box.kill();
     await box.start();
     const began = Date.now();
-    await run(ann, async () => {
-      await t.wait(() => t.room.status === 'online');
-      await t.moving('Ben');
-    });
-    const took = Date.now() - began;
+    const back = async (page, name) => {
+      await run(page, async (name) => {
+        await t.wait(() => t.room.status === 'online');
+        await t.moving(name);
+      }, name);
+      return Date.now() - began;
+    };
+    const took = await Promise.all([back(ann, 'Ben'), back(ben, 'Ann')]);
     console.log(`# relayed media was back ${took} ms after the box`);
-    await moving(ben, 'Ann');
     // Three seconds are the goal; a loaded machine adds some.
-    assert.ok(took < 8_000, `${took} ms`);
+    assert.ok(Math.max(...took) < 6_000, `${took} ms`);
     for (const page of [ann, ben]) assert.deepEqual((await events(page)).filter((event) => /^(left|came|stream)/.test(event)), []);
   });
 });
@@ -502,6 +509,7 @@ describe('a direct call', { timeout: 120_000 }, () => {
         assert.ok(Date.now() < end, 'both sides report how the connection went');
         await new Promise((resolve) => setTimeout(resolve, 200));
       }
+      assert.match(await metrics(), /report_loss_ratio_count 2\n/, 'and what was lost');
 
       // The box forgets every call. The media goes on, and the two sides find each other again without a ring.
       await run(ben, () => ((t.rings = 0), t.phone.on('call', () => t.rings++)));

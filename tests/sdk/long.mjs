@@ -72,6 +72,42 @@ describe('a file of 200 MB', { timeout: 420_000 }, () => {
   });
 });
 
+describe('a box that is away for longer than the longest retry', { timeout: 300_000 }, () => {
+  it('has relayed media back soon after it is there again, in the same tiles', async () => {
+    const box = await startBox();
+    const pages = await startPages();
+    const [chromium, firefox] = await Promise.all([startBrowser('chromium'), startBrowser('firefox')]);
+    try {
+      const [ann, ben] = [await prepare(await chromium.open(pages.url)), await prepare(await firefox.open(pages.url))];
+      await run(ann, (url) => t.enter(url, { room: 'away', name: 'Ann', relayOnly: true }), box.ws);
+      await run(ben, (url) => t.enter(url, { room: 'away', name: 'Ben', relayOnly: true }), box.ws);
+      for (const away of [36_000, 41_000]) {
+        await Promise.all([moving(ann, 'Ben'), moving(ben, 'Ann')]);
+        for (const page of [ann, ben]) await run(page, () => (t.events.length = 0));
+        await box.kill();
+        await new Promise((resolve) => setTimeout(resolve, away));
+        await box.start();
+        const began = Date.now();
+        const back = async (page, name) => {
+          await run(page, () => t.wait(() => t.room.status === 'online'));
+          const online = Date.now() - began;
+          await moving(page, name);
+          return [online, Date.now() - began];
+        };
+        const took = await Promise.all([back(ann, 'Ben'), back(ben, 'Ann')]);
+        console.log(`# after ${away} ms without a box: sessions and relayed media were back after ${took.join(' and ')} ms`);
+        for (const page of [ann, ben]) assert.deepEqual((await run(page, () => t.events)).filter((event) => /^(left|came|stream)/.test(event)), []);
+        // Three seconds are the goal; a loaded machine adds some.
+        assert.ok(Math.max(...took.flat()) < 6_000, `${took} ms`);
+      }
+    } finally {
+      await Promise.all([chromium.stop(), firefox.stop()]);
+      pages.stop();
+      box.stop();
+    }
+  });
+});
+
 describe('a side whose address changes', { timeout: 180_000 }, () => {
   const NAME = 'callbox-sdk-a';
   const [HERE, FIRST, SECOND] = ['10.177.0.1', '10.177.0.2', '10.177.0.3'];

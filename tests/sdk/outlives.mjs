@@ -87,6 +87,27 @@ describe('a call outlives its signaling', { timeout: 240_000 }, () => {
     }
   });
 
+  it('whose WebSocket swallows everything, found within five seconds', async () => {
+    const box = await startBox();
+    const { ann, ben, proxy } = await call(box, 'held');
+    try {
+      await run(ann, () => t.room.on('status', (status) => status === 'reconnecting' && (t.found = Date.now())));
+      const began = Date.now();
+      proxy.held = true;
+      const took = (await run(ann, () => t.wait(() => t.found))) - began;
+      console.log(`# a WebSocket that swallows everything was found after ${took} ms`);
+      // A question every 1.5 s, and 2.5 s for its answer; a busy machine's timers are late.
+      assert.ok(took < 5_000, `${took} ms`);
+      proxy.held = false;
+      proxy.cut();
+      await went(ann, ben);
+    } finally {
+      await close(ann, ben);
+      proxy.stop();
+      box.stop();
+    }
+  });
+
   it('on a box that drains, ends, and is started anew', async () => {
     const box = await startBox({ CALLBOX_DRAIN__GRACE: '2s' });
     const { ann, ben, proxy } = await call(box, 'drained');
@@ -121,6 +142,31 @@ describe('a call outlives its signaling', { timeout: 240_000 }, () => {
     } finally {
       await close(ann, ben);
       proxy.stop();
+      box.stop();
+    }
+  });
+});
+
+describe('a call by a relay that nobody reaches', { timeout: 120_000 }, () => {
+  it('counts as failed where Chromium itself says nothing, is reported, and connects when it may go another way', async () => {
+    const admin = 'an admin token of this test alone';
+    const box = await startBox({ CALLBOX_AUTH__ADMIN_TOKEN: admin, CALLBOX_PUBLIC__ICE_URLS: '["turn:127.0.0.1:9?transport=udp"]', CALLBOX_AUTH__MODE: 'open' });
+    const [ann, ben] = [await open('chromium'), await open('chromium')];
+    try {
+      for (const [page, name] of [[ann, 'Ann'], [ben, 'Ben']]) await enter(page, box.ws, { room: 'unreached', name, relayOnly: true });
+      for (const [page, other] of [[ann, 'Ben'], [ben, 'Ann']]) {
+        await run(page, (other) => t.wait(() => t.peer(other)?.status === 'failed' && t.peer(other).link.pc.iceConnectionState === 'new'), other);
+      }
+      const failed = async () => /signal_reports_total\{[^}]*path="failed"[^}]*\} 2/.test(await (await fetch(`${box.url}metrics`, { headers: { Authorization: `Bearer ${admin}` } })).text());
+      for (const end = Date.now() + 10_000; !(await failed()); ) {
+        assert.ok(Date.now() < end, 'both sides report that there is no path');
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+      for (const page of [ann, ben]) await run(page, () => (t.room.relayOnly = false));
+      await Promise.all([moving(ann, 'Ben'), moving(ben, 'Ann')]);
+      for (const [page, other] of [[ann, 'Ben'], [ben, 'Ann']]) assert.equal(await run(page, (other) => t.peer(other).status, other), 'connected');
+    } finally {
+      await close(ann, ben);
       box.stop();
     }
   });

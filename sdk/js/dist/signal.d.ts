@@ -336,6 +336,10 @@ declare class HttpTransport implements Transport {
     send(text: string): void;
     close(): void;
 }
+/** Milliseconds: how long a connection may take to greet, and a silent one to answer. */
+declare const WELCOME_WITHIN = 6000;
+/** The longest wait between attempts while a call depends on the connection: relayed media waits for it. */
+declare const ATTENTIVE_RETRY = 2500;
 /** Settings of a `Signal`. */
 export interface SignalOptions {
     /** Used where `join` and `register` bring none. A function is asked again whenever a token is needed. */

@@ -363,7 +363,7 @@ export class Call extends Emitter<CallEvents> implements PeerHost {
   linkChanged(peer: Peer): void {
     if (peer.status === 'connected') {
       this.#setStatus('connected');
-      void peer.measure(VIDEO_BUDGET, 1).then(() => this.#report(peer));
+      this.#measure(peer);
     } else if (peer.status === 'failed') this.#report(peer);
     else if (peer.status === 'disconnected') this.#phone.signaling.probe();
   }
@@ -409,8 +409,12 @@ export class Call extends Emitter<CallEvents> implements PeerHost {
     this.#setStatus('connecting');
     peer.connect(offers);
     peer.link?.on('bye', (said) => said && setTimeout(() => this.finish('hangup'), REASON_WITHIN));
-    this.#timer = setInterval(() => void peer.measure(VIDEO_BUDGET, 1), MEASURE_EVERY);
+    this.#timer = setInterval(() => this.#measure(peer), MEASURE_EVERY);
     this.#watch = setInterval(() => void peer.look(this.#phone.signaling), WATCH_EVERY);
+  }
+
+  #measure(peer: Peer): void {
+    void peer.measure(VIDEO_BUDGET, 1).then(() => this.#report(peer));
   }
 
   /** Says how the connection went, once; a server that does not ask for it is spared. */

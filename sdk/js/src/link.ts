@@ -7,6 +7,8 @@ const RESTART_AFTER = { impolite: 1_000, polite: 3_000 };
 /** Milliseconds after both descriptions in which ICE begins to check paths. Chromium may stop gathering before the first candidate, and
  * then says nothing for ever. Each further wait is twice as long, up to a minute. */
 const CHECKS_AFTER = { impolite: 3_000, polite: 5_000, most: 60_000 };
+/** Connections in a row, none of which began to check a path, after which the link counts as failed. */
+const UNCHECKED_FAILS = 3;
 /** Milliseconds between two connections that are begun because a description did not fit the one before. */
 const BEGIN_ANEW_AFTER = 5_000;
 /** Milliseconds in which a living peer answers over the connection itself, and after which one that has not is doubted. */
@@ -132,7 +134,9 @@ export class Link extends Emitter<LinkEvents> {
 
   /** `new`, `connecting`, `connected`, `disconnected`, `failed` or `closed`. */
   get state(): RTCPeerConnectionState {
-    return this.#closed ? 'closed' : this.#pc.connectionState;
+    if (this.#closed) return 'closed';
+    // Without any candidate Chromium itself says `new` for ever.
+    return this.#unchecked >= UNCHECKED_FAILS && this.#pc.iceConnectionState === 'new' ? 'failed' : this.#pc.connectionState;
   }
 
   set polite(polite: boolean) {
@@ -418,6 +422,8 @@ export class Link extends Emitter<LinkEvents> {
     if (!other && this.#spoils(sdp)) return this.#open(true);
     // A connection that has no peer yet is begun anew, which spares the rollback.
     const begun = known === undefined && this.#pc.signalingState === 'have-local-offer';
+    // What the peer gives up because no check began, it gives up for both.
+    if (other && this.#pc.iceConnectionState === 'new') this.#countUnchecked();
     if (other || (begun && this.#options.polite)) this.#open(false);
     const pc = this.#pc;
     const glare = pc.signalingState !== 'stable';
@@ -492,11 +498,15 @@ export class Link extends Emitter<LinkEvents> {
     const first = this.#options.polite ? CHECKS_AFTER.polite : CHECKS_AFTER.impolite;
     this.#checksTimer = setTimeout(() => {
       if (pc !== this.#pc || this.#closed || pc.iceConnectionState !== 'new') return;
-      this.#unchecked++;
+      this.#countUnchecked();
       // A peer without this library may not know what to do with another certificate.
       if (this.#options.control) this.#open(true);
       else this.restart();
     }, Math.min(CHECKS_AFTER.most, first * 2 ** this.#unchecked));
+  }
+
+  #countUnchecked(): void {
+    if (++this.#unchecked === UNCHECKED_FAILS) this.emit('state', this.state);
   }
 
   #stateChanged(): void {

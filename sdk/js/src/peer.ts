@@ -1,13 +1,16 @@
 import { Emitter } from './emitter.ts';
 import { Link, type Outgoing } from './link.ts';
 import type { Path } from './path.ts';
-import type { Signal } from './signal.ts';
+import { ATTENTIVE_RETRY, WELCOME_WITHIN, type Signal } from './signal.ts';
 import type { Json, PeerInfo, Role } from './wire.ts';
 
-/** Milliseconds that a peer whose session is gone may be silent before it counts as gone too. */
-const SILENT_FOR = 6_000;
+/** Milliseconds that a peer whose session is gone may be silent before it counts as gone too: after a restart of the box the last attempt
+ * of the peer may have begun just before, and the relay's path takes some time as well. */
+const SILENT_FOR = ATTENTIVE_RETRY + WELCOME_WITHIN + 2_500;
 /** The least milliseconds that signaling gets to answer when a connection got no answer. */
 const PROBE_WITHIN = 600;
+/** Measurements without a figure of loss after which the others are reported without it. */
+const REPORT_WITHOUT_LOSS = 6;
 /** Questions without an answer after which a new path is looked for; the impolite side moves first, to spare a glare. */
 const MISSED = { impolite: 2, polite: 7 };
 
@@ -78,6 +81,7 @@ export class Peer extends Emitter<PeerEvents> {
   #stale = new Set<MediaStreamTrack>();
   #silence: ReturnType<typeof setTimeout> | undefined;
   #reported = false;
+  #unreported = 0;
   /** @internal The peer ended its media in order: Firefox lets a page that goes away say no more than that. */
   saidBye = false;
 
@@ -216,11 +220,13 @@ export class Peer extends Emitter<PeerEvents> {
     if (link.missed >= (this.#isPolite() ? MISSED.polite : MISSED.impolite) && signaling.status === 'online') link.restart();
   }
 
-  /** @internal What is to be reported about this connection, once. */
-  outcome(): Json | null {
+  /** @internal What is to be reported about this connection, once; `last`: now or never. */
+  outcome(last = false): Json | null {
     const { link, path } = this;
     const failed = link?.state === 'failed';
     if (this.#reported || !link || (!failed && !path)) return null;
+    // The loss is known from the second measurement with media on.
+    if (!last && !failed && path!.loss === null && ++this.#unreported < REPORT_WITHOUT_LOSS) return null;
     this.#reported = true;
     if (failed || !path) return { path: 'failed' };
     return {

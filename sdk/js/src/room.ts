@@ -258,6 +258,7 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
 
   /** Leaves and ends all media at once; also right while a page goes away. */
   leave(): void {
+    this.peers.forEach((peer) => this.#report(peer, true));
     this.signaling.leave();
     this.#close('left');
   }
@@ -326,7 +327,7 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
   linkChanged(peer: Peer): void {
     const { status } = peer;
     if (status === 'disconnected' || peer.link?.pc.iceConnectionState === 'disconnected') this.signaling.probe();
-    if (status === 'connected') void peer.measure(this.videoBudget, this.peers.size).then(() => this.#report(peer));
+    if (status === 'connected') this.#measure(peer);
     else if (status === 'failed') {
       this.#report(peer);
       this.#channels.forEach((channel) => channel.release(peer));
@@ -609,12 +610,16 @@ export class Room extends Emitter<RoomEvents> implements PeerHost {
   }
 
   #tick(): void {
-    for (const peer of this.peers.values()) void peer.measure(this.videoBudget, this.peers.size);
+    for (const peer of this.peers.values()) this.#measure(peer);
+  }
+
+  #measure(peer: Peer): void {
+    void peer.measure(this.videoBudget, this.peers.size).then(() => this.#report(peer));
   }
 
   /** Says how a connection went, once; a server that does not ask for it is spared. */
-  #report(peer: Peer): void {
-    const outcome = this.#reports && peer.connection === 'online' && peer.outcome();
+  #report(peer: Peer, last = false): void {
+    const outcome = this.#reports && peer.connection === 'online' && peer.outcome(last);
     if (!outcome) return;
     this.signaling.request('report', { ...outcome, to: peer.peerId }).catch(({ code }: CallboxError) => {
       if (code === 'unknown-type') this.#reports = false;

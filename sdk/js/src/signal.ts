@@ -12,7 +12,7 @@ const HEARTBEAT_TIMEOUT = 4005;
 const RATE_LIMITED = 4006;
 const TOO_LARGE = 1009;
 /** Milliseconds: how long a connection may take to greet, and a silent one to answer. */
-const WELCOME_WITHIN = 6_000;
+export const WELCOME_WITHIN = 6_000;
 const PONG_WITHIN = { calm: 10_000, attentive: 2_500 };
 /** Milliseconds between two looks at a connection while a call depends on it: with the answer's time under five seconds. */
 const ATTENTIVE_HEARTBEAT = 1_500;
@@ -20,10 +20,12 @@ const ATTENTIVE_HEARTBEAT = 1_500;
 const SLEPT = 1_000;
 const FIRST_RETRY = 200;
 const RATE_LIMITED_RETRY = 5_000;
+/** The longest wait between attempts while a call depends on the connection: relayed media waits for it. */
+export const ATTENTIVE_RETRY = 2_500;
 /** The longest wait between attempts, by the time since the loss: well under the resume window while that is open. */
 const RETRY_CAPS = [
   { within: 10_000, cap: 1_000 },
-  { within: 30_000, cap: 2_500 },
+  { within: 30_000, cap: ATTENTIVE_RETRY },
   { within: Infinity, cap: 10_000 },
 ];
 /** The least attempts while the session is kept. */
@@ -495,7 +497,7 @@ export class Signal {
     const now = Date.now();
     const { cap } = RETRY_CAPS.find(({ within }) => now - this.#lostAt < within)!;
     // Several attempts fit into a short window, too.
-    const most = Math.min(cap, this.#resumeWindow / RETRIES_IN_WINDOW);
+    const most = Math.min(cap, this.#attentive ? ATTENTIVE_RETRY : Infinity, this.#resumeWindow / RETRIES_IN_WINDOW);
     const jitter = 0.5 + Math.random() / 2;
     // Where only the path is dead, the server waits behind another one.
     const first = (code === RESUME_AT_ONCE || code === HEARTBEAT_TIMEOUT) && !this.#attempts ? 0 : FIRST_RETRY;
