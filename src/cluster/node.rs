@@ -8,6 +8,7 @@ mod link_table;
 mod memory;
 mod place;
 mod rooms;
+mod saves;
 mod seekers;
 mod words;
 
@@ -197,7 +198,7 @@ impl Node {
                 self.beat_failed = true;
                 self.membership.failed(sent);
             }
-            Input::Reconnected => self.reassert(effects),
+            Input::Reconnected => self.missed = true,
             Input::Namesake(node, count) => {
                 if let Some(mark) = self.mark.clone().filter(|_| node != self.me) {
                     effects.push(Effect::Bury(node, count, mark));
@@ -205,12 +206,12 @@ impl Node {
             }
             Input::Buried(node, gone) => self.buried(node, gone, effects),
             Input::Claimed(ticket, room, Some(answer)) => {
-                self.claimed(ticket, &room, answer, effects);
+                self.claimed(now, ticket, &room, answer, effects);
             }
             Input::Claimed(_, _, None) => self.missed = true,
-            Input::Unclaimable(ticket, room) => self.unclaimable(ticket, &room, effects),
+            Input::Unclaimable(ticket, room) => self.unclaimable(now, ticket, &room, effects),
             Input::Taken(records) => self.taken(records, effects),
-            Input::Saved(answer) => self.saved(answer, effects),
+            Input::Saved(answer) => self.saved(now, answer, effects),
             Input::Published(to, id, listeners) => {
                 self.links.published(now, to, id, listeners, effects);
             }
@@ -228,6 +229,15 @@ impl Node {
             }
             Input::GiveUp => {
                 self.giving = true;
+                // What was not asked yet is not asked any more.
+                self.early.retain(|command| match command {
+                    Command::Claim { ticket, room, .. } if self.ownership.epoch(room).is_none() => {
+                        self.ownership.forget_claim(*ticket, room);
+                        false
+                    }
+                    _ => true,
+                });
+                self.ownership.leave();
                 let own: Vec<_> = self.ownership.own().cloned().collect();
                 for room in own {
                     self.give_up(&room, effects);
@@ -357,6 +367,8 @@ impl Node {
         self.living.remove(&before);
         self.remember_gone(before);
         self.reasserting = true;
+        // All that was asked is asked again once it has registered.
+        self.missed = false;
         self.listening = false;
         effects.push(Effect::Listen(self.me));
         let mut commands = vec![];

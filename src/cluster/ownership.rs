@@ -398,6 +398,38 @@ impl Ownership {
         self.reconnected(commands);
     }
 
+    /// Whether Redis is being asked whether a room still is this node's.
+    pub fn is_asserting(&self, room: &str) -> bool {
+        self.own.get(room).is_some_and(|own| own.asserting)
+    }
+
+    /// Whether Redis has yet to say whose a room is.
+    pub fn is_sought(&self, room: &str) -> bool {
+        let settling = self.settling.as_ref();
+        self.sought.contains_key(room)
+            || settling.is_some_and(|settling| settling.wanted.contains(room))
+    }
+
+    /// A claim is not made after all.
+    pub fn forget_claim(&mut self, ticket: u64, room: &str) {
+        if (self.sought.get(room)).is_some_and(|asked| asked.ticket == ticket) {
+            self.sought.remove(room);
+        }
+    }
+
+    /// Whether Redis has yet to answer claims: each may make this node the home of a room.
+    pub fn is_claiming(&self) -> bool {
+        !self.sought.is_empty()
+    }
+
+    /// No room is wanted any more, as this node leaves; what was asked is asked again until Redis answers.
+    pub fn leave(&mut self) {
+        self.settling = None;
+        for asked in self.sought.values_mut() {
+            asked.is_wanted = true;
+        }
+    }
+
     /// Whether this node has written all of its rooms again.
     pub fn has_settled(&self) -> bool {
         self.own.values().all(|own| !own.asserting)

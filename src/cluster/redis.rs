@@ -44,6 +44,9 @@ pub enum StoreError {
     /// It did not answer in time.
     #[error("no answer within {} s", ANSWER.as_secs())]
     Slow,
+    /// The connection is another one than the last beat was answered on, and perhaps another memory.
+    #[error("the connection was replaced")]
+    Replaced,
     /// It answered what no script of ours does.
     #[error("an answer that is not understood: is `cluster.prefix` used by another program?")]
     Strange,
@@ -159,7 +162,8 @@ impl Redis {
     }
 
     /// Counts the own beat; `known` is the mark under which this node has registered, and `drawn` a
-    /// random one for a store that has none.
+    /// random one for a store that has none. Says which connection has answered: what it says of the
+    /// store's memory holds for that one.
     ///
     /// # Errors
     /// Redis gave no answer.
@@ -168,21 +172,22 @@ impl Redis {
         me: Incarnation,
         known: Option<&[u8]>,
         drawn: &[u8],
-    ) -> Result<Beat, StoreError> {
+    ) -> Result<(Beat, u64), StoreError> {
         let mut cmd = self.beat.call(&[self.names.nodes(), self.names.mark()]);
         let known = known.unwrap_or_default();
         cmd.arg(me.to_string()).arg(known).arg(drawn);
-        let answer = self.run(&self.beat, cmd).await?;
+        let (answer, connection) = self.run(&self.beat, cmd, None).await?;
         let (mark, count, counts): (Vec<u8>, u64, BTreeMap<String, String>) = read(answer)?;
         // What is not a node was put there by another program.
         let counts = (counts.into_iter())
             .filter_map(|(node, count)| Some((Incarnation::parse(&node)?, count.parse().ok()?)))
             .collect();
-        Ok(Beat {
+        let beat = Beat {
             mark,
             count,
             counts,
-        })
+        };
+        Ok((beat, connection))
     }
 
     /// Buries a node if its count is still that one, in the memory of that mark; returns whether it is
@@ -198,7 +203,7 @@ impl Redis {
     ) -> Result<bool, StoreError> {
         let mut cmd = self.bury.call(&[self.names.nodes(), self.names.mark()]);
         cmd.arg(node.to_string()).arg(count).arg(mark);
-        read(self.run(&self.bury, cmd).await?)
+        read(self.run(&self.bury, cmd, None).await?.0)
     }
 
     /// Takes a node of this name, or this node itself, out of the list at once.
@@ -211,22 +216,24 @@ impl Redis {
         read(self.ask(&cmd).await?)
     }
 
-    /// Claims a room.
+    /// Claims a room, on that connection and no other: on another one Redis may have forgotten, and the
+    /// room's home may be about to claim it again.
     ///
     /// # Errors
-    /// Redis gave no answer.
+    /// Redis gave no answer, or was not asked.
     pub async fn claim(
         &self,
         room: &str,
         me: Incarnation,
         expected: Option<Incarnation>,
+        connection: u64,
     ) -> Result<Claimed, StoreError> {
         let mut cmd = self.claim.call(&[self.names.room(room)]);
         let expected = expected.map(|expected| expected.to_string());
         cmd.arg(me.to_string())
             .arg(expected.unwrap_or_default())
             .arg(KEPT_MS);
-        let answer = self.run(&self.claim, cmd).await?;
+        let (answer, _) = self.run(&self.claim, cmd, Some(connection)).await?;
         let Value::Array(parts) = &answer else {
             return Err(StoreError::Strange);
         };
@@ -305,11 +312,11 @@ impl Redis {
         Ok(self.address.client().await?)
     }
 
-    /// The connection for commands; dials where there is none.
-    async fn connection(&self) -> Result<MultiplexedConnection, StoreError> {
+    /// The connection for commands with its number; dials where there is none.
+    async fn connection(&self) -> Result<(MultiplexedConnection, u64), StoreError> {
         let mut connection = self.connection.lock().await;
         if let Some(connection) = &*connection {
-            return Ok(connection.clone());
+            return Ok((connection.clone(), self.connections()));
         }
         let dial = async {
             let config = AsyncConnectionConfig::new()
@@ -320,13 +327,14 @@ impl Redis {
                 .get_multiplexed_async_connection_with_config(&config)
                 .await?)
         };
-        let dialed: Result<_, StoreError> = timeout(CONNECT + ANSWER, dial)
+        // In a box, as all calls hold this one.
+        let dialed: Result<_, StoreError> = timeout(CONNECT + ANSWER, Box::pin(dial))
             .await
             .or(Err(StoreError::Slow))?;
         let dialed: MultiplexedConnection = dialed?;
         *connection = Some(dialed.clone());
-        self.connections.fetch_add(1, Ordering::Relaxed);
-        Ok(dialed)
+        let before = self.connections.fetch_add(1, Ordering::Relaxed);
+        Ok((dialed, before + 1))
     }
 
     /// Gives up a connection that failed, unless it was replaced already.
@@ -350,14 +358,21 @@ impl Redis {
     }
 
     async fn ask(&self, cmd: &Cmd) -> Result<Value, StoreError> {
-        let mut connection = self.connection().await?;
-        let of = self.connections();
+        Ok(self.ask_on(cmd, None).await?.0)
+    }
+
+    /// Asks on that connection, or on any; says on which.
+    async fn ask_on(&self, cmd: &Cmd, on: Option<u64>) -> Result<(Value, u64), StoreError> {
+        let (mut connection, of) = self.connection().await?;
+        if on.is_some_and(|on| on != of) {
+            return Err(StoreError::Replaced);
+        }
         let began = Instant::now();
         let answer = connection.send_packed_command(cmd).await;
         self.seconds.observe(began.elapsed().as_secs_f64());
         let error = match answer {
             Ok(answer) => match server_error(&answer) {
-                None => return Ok(answer),
+                None => return Ok((answer, of)),
                 Some(error) => error,
             },
             Err(error) => error,
@@ -366,11 +381,16 @@ impl Redis {
         Err(error.into())
     }
 
-    async fn run(&self, script: &Script, cmd: Cmd) -> Result<Value, StoreError> {
-        match self.ask(&cmd).await {
+    async fn run(
+        &self,
+        script: &Script,
+        cmd: Cmd,
+        on: Option<u64>,
+    ) -> Result<(Value, u64), StoreError> {
+        match self.ask_on(&cmd, on).await {
             Err(StoreError::Redis(error)) if is_unknown(&error) => {
                 self.load(script).await?;
-                self.ask(&cmd).await
+                self.ask_on(&cmd, on).await
             }
             answer => answer,
         }
@@ -384,8 +404,7 @@ impl Redis {
     ) -> Result<Vec<Value>, StoreError> {
         // A script that Redis lacks is missed by all calls of the pipeline: none has done anything.
         for is_last in [false, true] {
-            let mut connection = self.connection().await?;
-            let of = self.connections();
+            let (mut connection, of) = self.connection().await?;
             let began = Instant::now();
             let answers = connection.send_packed_commands(pipeline, 0, count).await;
             self.seconds.observe(began.elapsed().as_secs_f64());

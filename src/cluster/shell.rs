@@ -14,6 +14,7 @@ mod signaling;
 mod upkeep;
 
 use super::Incarnation;
+use super::membership::Beat;
 use super::node::{Effect, Gauges, Input, Node, Settings};
 use super::redis::Redis;
 use super::wire::Head;
@@ -32,7 +33,7 @@ use signaling::{Carried, Signaling};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use upkeep::Known;
 
@@ -136,6 +137,8 @@ struct Shown {
 #[derive(Debug)]
 enum Asked {
     Input(Input),
+    /// A beat that was sent then was answered, by the connection to Redis with that number.
+    Beat(Instant, Beat, u64),
     /// A connection seeks something.
     Seek(ConnId, Sought),
     /// Signaling says something that takes so many bytes.
@@ -181,8 +184,9 @@ struct Task {
     on_noted: OnNoted,
     on_ask: OnAsk,
     stage: watch::Sender<Stage>,
-    /// Connections to Redis so far, as the node knows of them.
-    connections: u64,
+    /// The number of the connection on which the last beat was answered. Claims go on no other one: on
+    /// another one Redis may have forgotten, which the next beat says.
+    connection: u64,
     /// Revocations that Redis does not have yet.
     unsent: VecDeque<(String, u64)>,
     /// Notes that Redis does not have yet, the newest of each.
@@ -242,6 +246,7 @@ impl Task {
     fn take(&mut self, asked: Asked) {
         match asked {
             Asked::Input(input) => self.input(input),
+            Asked::Beat(sent, beat, connection) => self.beat(sent, beat, connection),
             Asked::Seek(conn, sought) => {
                 self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
                 self.input(Input::Seek(conn, sought));
@@ -307,31 +312,26 @@ impl Task {
         }
     }
 
-    fn input(&mut self, input: Input) {
-        if let Input::Beat(..) = input {
-            let connections = self.calls.connections();
-            if std::mem::replace(&mut self.connections, connections) != connections {
-                self.shared
-                    .reconnects
-                    .store(connections.saturating_sub(1), Ordering::Relaxed);
-                // It may be another memory, which lacks what was noted.
-                self.misses |= *self.stage.borrow() == Stage::Joined;
-                self.node(Input::Reconnected);
-            }
-            self.node(input);
-            let description = (self.describe)();
-            self.calls.describe(self.node.me(), description);
-            if std::mem::take(&mut self.misses) {
-                self.calls.load_revocations();
-            }
-            self.look_for_namesakes();
-            self.keep_notes();
-            return self.send_revocations();
+    fn beat(&mut self, sent: Instant, beat: Beat, connection: u64) {
+        if std::mem::replace(&mut self.connection, connection) != connection {
+            let reconnects = connection.saturating_sub(1);
+            self.shared.reconnects.store(reconnects, Ordering::Relaxed);
+            // It may be another memory, which lacks what was noted.
+            self.misses |= *self.stage.borrow() == Stage::Joined;
+            self.input(Input::Reconnected);
         }
-        self.node(input);
+        self.input(Input::Beat(sent, beat));
+        let description = (self.describe)();
+        self.calls.describe(self.node.me(), description);
+        if std::mem::take(&mut self.misses) {
+            self.calls.load_revocations();
+        }
+        self.look_for_namesakes();
+        self.keep_notes();
+        self.send_revocations();
     }
 
-    fn node(&mut self, input: Input) {
+    fn input(&mut self, input: Input) {
         let mut effects = vec![];
         self.node.handle(clock::boot_instant(), input, &mut effects);
         self.effects.extend(effects);
@@ -386,7 +386,7 @@ impl Task {
                 me,
                 room,
                 expected,
-            } => self.calls.claim(ticket, me, room, expected),
+            } => (self.calls).claim(ticket, me, room, expected, self.connection),
             Effect::Save { me, saves, images } => self.calls.save(me, saves, images),
             Effect::Publish { to, id, batch, era } => self.calls.publish(to, id, batch, era),
             Effect::Word(_, Word::Revoke { user, until }) => (self.on_revoke)(&user, until),

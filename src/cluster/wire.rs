@@ -158,6 +158,7 @@ pub fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
             out.number(u64::from(*loss == Loss::Timeout));
         }
         Entry::Leave { vconn } => out.tag(4, *vconn),
+        Entry::Cancel { vconn } => out.tag(18, *vconn),
         Entry::Entered {
             vconn,
             peer,
@@ -390,6 +391,9 @@ impl Reader<'_> {
                     qos: u8::try_from(self.number()?).or(Err(WireError::Malformed))?,
                     room: self.option(Self::text)?.map(Arc::from),
                 }),
+            },
+            18 => Entry::Cancel {
+                vconn: self.number()?,
             },
             17 => Entry::Ended(EndedSession {
                 code: self.close_code()?,

@@ -371,8 +371,11 @@ impl Driver {
         if let (Some(links), Some((node, word))) = (&state.links, word) {
             links.say(node, word);
         }
+        let has_handed = self.nodes.get().is_some_and(|nodes| nodes.has_handed());
         for effect in effects.drain(..) {
             match effect {
+                // The image has the number for another frame.
+                Effect::Send { seq: Some(_), .. } if has_handed => {}
                 Effect::Send {
                     conn,
                     peer,

@@ -41,6 +41,10 @@ pub trait Nodes: Send + Sync {
     fn has_stopped(&self) -> bool {
         false
     }
+    /// Whether the images of all rooms are taken: what sessions get from here on, they get where they resume.
+    fn has_handed(&self) -> bool {
+        false
+    }
     /// Finds the node for a connection; the answer comes to [`Driver::found`](super::Driver::found).
     fn seek(&self, conn: ConnId, sought: &Sought);
     /// A connection does not wait for what it sought any more.
@@ -136,6 +140,13 @@ pub enum Word {
     },
     /// Edge to home: the connection has a session at another node from here on.
     Leave {
+        /// Which.
+        vconn: u64,
+    },
+    /// Edge to home: the client of a connection that wants a session there does not wait any more, and
+    /// has got nothing of such a session: it ends at once, and nothing of it is revoked, as the client may
+    /// have another one under the same peer id.
+    Cancel {
         /// Which.
         vconn: u64,
     },

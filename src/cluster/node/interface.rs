@@ -46,7 +46,7 @@ pub enum Input {
     Beat(Instant, Beat),
     /// A beat that was sent then was not.
     BeatFailed(Instant),
-    /// Redis answers on another connection.
+    /// The next beat was answered on another connection than the last one.
     Reconnected,
     /// Another node of this one's name was found, with that count.
     Namesake(Incarnation, u64),
@@ -100,7 +100,7 @@ pub enum Effect {
     },
     /// Buries a node whose count is that.
     Bury(Incarnation, u64, Vec<u8>),
-    /// Claims a room.
+    /// Claims a room, on the connection on which the last beat was answered and no other.
     Claim {
         /// Names the claim.
         ticket: u64,

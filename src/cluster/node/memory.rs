@@ -73,6 +73,8 @@ impl Node {
 
     pub(super) fn forgotten(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.settling = true;
+        // All rooms are asserted here, and what is sought waits for the others.
+        self.missed = false;
         let others: Vec<_> = self
             .membership
             .others()

@@ -2,20 +2,16 @@
 
 use super::super::Incarnation;
 use super::super::ownership::{Claimed, Fields, Key, Outcome, Way};
-use super::super::redis::Save;
-use super::super::seal::NONCE_LEN;
-use super::super::store::Fate;
-use super::{Effect, Node, PEOPLE, Record, hex};
+use super::{Effect, Node, PEOPLE, hex};
+use crate::protocol::Locator;
 use crate::signal::hub::ConnId;
 use crate::signal::{Found, NodeId, Sought};
-use rand::RngExt;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
+use std::time::Instant;
 
-/// Rooms of one save, so that none is larger than an answer may take.
-const MAX_SAVES: usize = 1_000;
 /// The field of a room's settings.
 pub const SETTINGS: &str = "s";
 /// What stands for the image of a room among its fields; it is kept beside them.
@@ -33,17 +29,19 @@ pub(super) struct Rooms {
     /// Owners that may be gone, and what is theirs.
     suspects: BTreeMap<Incarnation, BTreeSet<Key>>,
     /// Rooms that were claimed for somebody who may not have entered.
-    fresh: BTreeSet<Arc<str>>,
+    pub(super) fresh: BTreeSet<Arc<str>>,
     /// What is not saved yet, by room.
-    unsaved: BTreeMap<Key, Unsaved>,
+    pub(super) unsaved: BTreeMap<Key, Unsaved>,
     /// What is being saved.
-    saving: Option<Vec<(Key, Unsaved)>>,
+    pub(super) saving: Option<Vec<(Key, Unsaved)>>,
     /// Rooms whose end is being saved, or is about to be, and that were entered since.
-    revived: BTreeSet<Key>,
+    pub(super) revived: BTreeSet<Key>,
+    /// Connections of other nodes that want a room of which Redis has yet to say whether it is over.
+    pub(super) held: BTreeMap<Key, Vec<(Incarnation, u64, Locator)>>,
     /// Who waits while the rooms get other keys.
     pub(super) again: Vec<(ConnId, Sought)>,
     pub(super) changed: bool,
-    taking: bool,
+    pub(super) taking: bool,
     pub(super) takeovers: u64,
     pub(super) yields: u64,
     pub(super) handovers: u64,
@@ -51,24 +49,24 @@ pub(super) struct Rooms {
 
 /// The newest state of what is not saved.
 #[derive(Debug, Clone, Default)]
-struct Unsaved {
-    exists: bool,
-    fields: BTreeMap<String, Option<Vec<u8>>>,
+pub(super) struct Unsaved {
+    pub(super) exists: bool,
+    pub(super) fields: BTreeMap<String, Option<Vec<u8>>>,
     /// The room is given up with this.
-    gives: bool,
+    pub(super) gives: bool,
 }
 
 impl Rooms {
+    /// Whether a room's end is being saved, or is about to be.
+    pub(super) fn is_ending(&self, room: &str) -> bool {
+        let ends = |(key, unsaved): &(Key, Unsaved)| &**key == room && !unsaved.exists;
+        let waits = self.unsaved.get(room);
+        self.saving.iter().flatten().any(ends) || waits.is_some_and(|unsaved| !unsaved.exists)
+    }
+
     /// Somebody may enter a room of this node.
     pub(super) fn used(&mut self, room: &str) {
-        let ends = |(key, unsaved): &(Key, Unsaved)| &**key == room && !unsaved.exists;
-        let is_ending = self.saving.iter().flatten().any(ends);
-        if is_ending
-            || self
-                .unsaved
-                .get(room)
-                .is_some_and(|unsaved| !unsaved.exists)
-        {
+        if self.is_ending(room) {
             self.revived.insert(room.into());
         }
         if let Some(name) = self.names.get(room) {
@@ -110,6 +108,8 @@ impl Node {
         let mut commands = vec![];
         let way = self.ownership.seek(&key, &mut commands);
         match way {
+            // Another node may be about to have it: two rooms would come of one.
+            Way::Home if self.is_unsure(&key) => self.wait(&key, conn, sought),
             Way::Home => {
                 effects.push(Effect::Found(conn, Found::Here));
                 self.rooms.used(&key);
@@ -158,6 +158,7 @@ impl Node {
 
     pub(super) fn claimed(
         &mut self,
+        now: Instant,
         ticket: u64,
         key: &Key,
         answer: Claimed,
@@ -166,6 +167,13 @@ impl Node {
         let (mut commands, mut outcomes) = (vec![], vec![]);
         self.ownership
             .claimed(ticket, key, answer, &mut commands, &mut outcomes);
+        let is_waited_for = self.rooms.seekers.contains_key(key);
+        if outcomes.is_empty() && is_waited_for && self.owns(key) && !self.is_unsure(key) {
+            // It still is this node's. They enter it before all of it is saved.
+            self.found(key, Found::Here, effects);
+            self.rooms.used(key);
+            self.take(effects);
+        }
         self.command(commands, effects);
         for outcome in outcomes {
             match outcome {
@@ -185,10 +193,17 @@ impl Node {
                 }
             }
         }
+        self.release(now, key, effects);
     }
 
     /// Nobody can be the home of a room: somebody else has put something in its place.
-    pub(super) fn unclaimable(&mut self, ticket: u64, key: &Key, effects: &mut Vec<Effect>) {
+    pub(super) fn unclaimable(
+        &mut self,
+        now: Instant,
+        ticket: u64,
+        key: &Key,
+        effects: &mut Vec<Effect>,
+    ) {
         if self.ownership.unclaimable(ticket, key) {
             self.rooms.yields += 1;
             self.rooms.unsaved.remove(key);
@@ -198,6 +213,7 @@ impl Node {
         }
         self.found(key, Found::Nowhere, effects);
         self.forget_name(key);
+        self.release(now, key, effects);
     }
 
     /// A room has become this node's.
@@ -283,153 +299,6 @@ impl Node {
         }
     }
 
-    /// Takes what has changed, unless something is being saved.
-    pub(super) fn take(&mut self, effects: &mut Vec<Effect>) {
-        let rooms = &mut self.rooms;
-        let busy = rooms.taking || rooms.saving.is_some() || self.membership.mark().is_none();
-        if !rooms.changed || busy {
-            return;
-        }
-        rooms.changed = false;
-        rooms.taking = true;
-        let fresh = mem::take(&mut rooms.fresh).into_iter().collect();
-        let gives = self.giving;
-        self.handing |= gives;
-        effects.push(Effect::Take { fresh, gives });
-    }
-
-    pub(super) fn taken(&mut self, records: Vec<Record>, effects: &mut Vec<Effect>) {
-        self.rooms.taking = false;
-        for record in records {
-            let Some(key) = self.room_key(Some(&record.room)) else {
-                continue;
-            };
-            let nothing = record.exists && record.fields.is_empty();
-            if nothing || self.ownership.epoch(&key).is_none() {
-                continue;
-            }
-            let names = &mut self.rooms.names;
-            names.insert(Key::clone(&key), Arc::clone(&record.room));
-            let waiting = self.rooms.unsaved.get(&key);
-            if record.exists && waiting.is_some_and(|unsaved| !unsaved.exists) {
-                // Its end comes first, so that nothing is left of the room before; then all of it is saved.
-                self.rooms.revived.insert(key);
-                continue;
-            }
-            let unsaved = self.rooms.unsaved.entry(key).or_default();
-            unsaved.exists = record.exists;
-            // What was taken before has no image.
-            unsaved.gives |= self.handing && record.exists;
-            match record.exists {
-                true => unsaved.fields.extend(record.fields),
-                false => unsaved.fields.clear(),
-            }
-        }
-        self.save(effects);
-    }
-
-    fn save(&mut self, effects: &mut Vec<Effect>) {
-        if self.rooms.saving.is_some() {
-            return;
-        }
-        let (mut saves, mut images) = (vec![], vec![]);
-        let mut saving = vec![];
-        let all = mem::take(&mut self.rooms.unsaved);
-        for (key, unsaved) in all {
-            if saves.len() >= MAX_SAVES {
-                self.rooms.changed = true;
-                self.rooms.unsaved.insert(key, unsaved);
-                continue;
-            }
-            let Some(epoch) = self.ownership.epoch(&key) else {
-                continue;
-            };
-            let (mut set, mut removed) = (Fields::new(), vec![]);
-            for (field, value) in &unsaved.fields {
-                match value {
-                    Some(text) => {
-                        let nonce: [u8; NONCE_LEN] = self.rng.random();
-                        let place: [&[u8]; 2] = [key.as_bytes(), field.as_bytes()];
-                        let sealed = self.records.seal(nonce, &place, text);
-                        match field == IMAGE {
-                            true => images.push((Key::clone(&key), sealed)),
-                            false => drop(set.insert(field.clone(), sealed)),
-                        }
-                    }
-                    None => removed.push(field.clone()),
-                }
-            }
-            saves.push(Save {
-                room: Key::clone(&key),
-                epoch,
-                fate: match unsaved.exists {
-                    true if unsaved.gives => Fate::Give,
-                    true => Fate::Keep,
-                    false => Fate::End,
-                },
-                set,
-                removed,
-            });
-            saving.push((key, unsaved));
-        }
-        if !saves.is_empty() {
-            self.rooms.saving = Some(saving);
-            let me = self.me;
-            effects.push(Effect::Save { me, saves, images });
-        } else {
-            self.take(effects);
-        }
-    }
-
-    pub(super) fn saved(&mut self, answer: Option<Vec<bool>>, effects: &mut Vec<Effect>) {
-        let saving = self.rooms.saving.take().unwrap_or_default();
-        let Some(answers) = answer else {
-            // Tried again with the next beat that is answered; what is newer counts.
-            for (key, before) in saving {
-                let newer = self.rooms.unsaved.remove(&key);
-                let both = match newer {
-                    Some(newer) if newer.exists && !before.exists => {
-                        self.rooms.revived.insert(Key::clone(&key));
-                        before
-                    }
-                    Some(newer) if newer.exists => {
-                        let mut fields = before.fields;
-                        fields.extend(newer.fields);
-                        Unsaved { fields, ..newer }
-                    }
-                    Some(newer) => newer,
-                    None => before,
-                };
-                self.rooms.unsaved.insert(key, both);
-            }
-            self.rooms.changed = true;
-            return;
-        };
-        let mut commands = vec![];
-        for ((key, unsaved), is_mine) in saving.into_iter().zip(answers) {
-            match (is_mine, unsaved.exists) {
-                (true, true) if unsaved.gives => {
-                    self.ownership.ended(&key);
-                    self.rooms.handovers += 1;
-                    if let Some(name) = self.rooms.names.remove(&key) {
-                        effects.push(Effect::Yield(name));
-                    }
-                }
-                (true, true) => {}
-                (true, false) if !self.rooms.revived.remove(&key) => {
-                    self.ownership.ended(&key);
-                    self.forget_name(&key);
-                }
-                _ => self.ownership.fenced(&key, &mut commands),
-            }
-        }
-        self.command(commands, effects);
-        if !self.rooms.unsaved.is_empty() {
-            self.save(effects);
-        }
-        self.take(effects);
-    }
-
     /// Rooms are found by other bytes: all are sought and owned under other keys.
     pub(super) fn renamed(&mut self) {
         let names = mem::take(&mut self.rooms.names);
@@ -449,6 +318,7 @@ impl Node {
         }
         self.rooms.unsaved.clear();
         self.rooms.suspects.clear();
+        self.rooms.held.clear();
         let seekers = mem::take(&mut self.rooms.seekers);
         self.rooms.waits.clear();
         self.rooms.again.extend(seekers.into_values().flatten());
@@ -463,7 +333,10 @@ impl Node {
 
     /// Whether every room was given up, after [`Input::GiveUp`](super::Input::GiveUp).
     pub fn has_given_up(&self) -> bool {
-        self.giving && self.ownership.own().next().is_none() && self.rooms.saving.is_none()
+        self.giving
+            && self.ownership.own().next().is_none()
+            && self.rooms.saving.is_none()
+            && !self.ownership.is_claiming()
     }
 
     /// Has a room saved whole, and owned by nobody.

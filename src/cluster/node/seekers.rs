@@ -1,9 +1,12 @@
 //! Connections that wait until it is known where a room is.
 
+use super::super::Incarnation;
 use super::super::ownership::Key;
 use super::{Effect, Node};
+use crate::protocol::Locator;
 use crate::signal::hub::ConnId;
-use crate::signal::{Found, Sought};
+use crate::signal::{Found, Sought, Word};
+use std::time::Instant;
 
 /// Connections that wait at most; with more, the next ones come again later.
 const MAX_SEEKERS: usize = 65_536;
@@ -36,7 +39,10 @@ impl Node {
         });
         if is_last {
             self.rooms.seekers.remove(&key);
-            self.ownership.unwanted(&key);
+            // What is asked may be answered to nobody, and a node that leaves has to give it back.
+            if !self.giving && !self.rooms.held.contains_key(&key) {
+                self.ownership.unwanted(&key);
+            }
             self.forget_name(&key);
         }
     }
@@ -51,6 +57,27 @@ impl Node {
     pub(super) fn forget_name(&mut self, key: &Key) {
         if self.ownership.epoch(key).is_none() && !self.rooms.seekers.contains_key(key) {
             self.rooms.names.remove(key);
+        }
+    }
+
+    /// Whether Redis has yet to say that a room of this node is over, or still is this node's.
+    pub(super) fn is_unsure(&self, key: &Key) -> bool {
+        self.rooms.is_ending(key) || self.ownership.is_asserting(key)
+    }
+
+    /// Keeps a connection of another node that wants a room, until it is known whose that is.
+    pub(super) fn hold(&mut self, key: Key, from: Incarnation, vconn: u64, place: Locator) {
+        let held = self.rooms.held.entry(key).or_default();
+        held.push((from, vconn, place));
+    }
+
+    /// It may be known: who waits at other nodes seeks the room again.
+    pub(super) fn release(&mut self, now: Instant, key: &Key, effects: &mut Vec<Effect>) {
+        if self.is_unsure(key) || self.ownership.is_sought(key) {
+            return;
+        }
+        for (to, vconn, place) in self.rooms.held.remove(key).unwrap_or_default() {
+            self.say(now, to, &Word::Astray { vconn, place }, effects);
         }
     }
 }

@@ -13,6 +13,7 @@ mod alone;
 mod forgets;
 mod leaves;
 mod seekers;
+mod unsure;
 
 const STEP: Duration = Duration::from_millis(100);
 const LEASE: Duration = Duration::from_secs(10);

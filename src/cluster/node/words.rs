@@ -2,7 +2,8 @@
 
 use super::super::Incarnation;
 use super::super::membership::Gate;
-use super::{Effect, MAX_HELD, Node, hex};
+use super::super::ownership::Way;
+use super::{Effect, Key, MAX_HELD, Node, hex};
 use crate::signal::Word;
 use std::time::Instant;
 
@@ -83,11 +84,23 @@ impl Node {
     ) {
         match &word {
             Word::Enter { vconn, place, .. } => {
-                let room = hex(place);
+                let room = Key::from(hex(place));
                 if self.ownership.epoch(&room).is_none() {
                     let (vconn, place) = (*vconn, *place);
+                    let mut commands = vec![];
+                    // A claim of this node may have been carried out and not been answered: then nobody
+                    // else is the room's home.
+                    let is_asked =
+                        !self.giving && self.ownership.seek(&room, &mut commands) == Way::Sought;
+                    if is_asked {
+                        self.hold(room, from, vconn, place);
+                        return self.command(commands, effects);
+                    }
                     let word = Word::Astray { vconn, place };
                     return self.say(now, from, &word, effects);
+                }
+                if self.is_unsure(&room) {
+                    return self.hold(room, from, *vconn, *place);
                 }
                 // Looked at once the word has had its effect.
                 self.rooms.used(&room);

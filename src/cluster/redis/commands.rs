@@ -128,8 +128,7 @@ impl Redis {
         pipeline: &Pipeline,
         count: usize,
     ) -> Result<T, StoreError> {
-        let mut connection = self.connection().await?;
-        let of = self.connections();
+        let (mut connection, of) = self.connection().await?;
         let began = Instant::now();
         let answered = connection.send_packed_commands(pipeline, 0, count).await;
         self.seconds.observe(began.elapsed().as_secs_f64());

@@ -126,7 +126,7 @@ async fn the_scripts_do_what_the_model_does() {
         match rng.random_range(0..6) {
             0 => {
                 let known = [None, Some(&b"mark"[..]), Some(b"other")][rng.random_range(0..3)];
-                let beat = redis.beat(node, known, b"mark").await.unwrap();
+                let (beat, _) = redis.beat(node, known, b"mark").await.unwrap();
                 assert_eq!(beat, model.beat(node, known, b"mark"), "{step}");
             }
             1 => {
@@ -137,7 +137,7 @@ async fn the_scripts_do_what_the_model_does() {
             }
             2 | 3 => {
                 let expected = rng.random::<bool>().then_some(other);
-                let claimed = redis.claim(&room, node, expected).await.unwrap();
+                let claimed = redis.claim(&room, node, expected, 1).await.unwrap();
                 assert_eq!(claimed, model.claim(&room, node, expected), "{step}");
             }
             _ => {
@@ -181,19 +181,23 @@ async fn batches_reach_the_inbox_and_a_killed_server_is_noticed_and_found_again(
     for n in 0..100u8 {
         assert_eq!(inbox.next().await.unwrap(), [n, 0, 255]);
     }
-    redis.beat(A, None, b"first").await.unwrap();
-    assert_eq!(redis.connections(), 1);
+    let (_, connection) = redis.beat(A, None, b"first").await.unwrap();
+    assert_eq!(connection, 1);
     server.kill();
     assert_eq!(inbox.next().await, None, "the subscription has ended");
     assert!(redis.publish(A, b"lost").await.is_err());
     server.restart().await;
     eventually(async || redis.publish(A, b"again").await.is_ok()).await;
-    assert_eq!(redis.connections(), 2);
-    // It has forgotten everything, its scripts included.
-    let beat = redis.beat(A, Some(b"first"), b"second").await.unwrap();
-    assert_eq!((beat.mark, beat.count), (b"second".to_vec(), 1));
     let room: Key = "room".into();
-    redis.claim(&room, A, None).await.unwrap();
+    // A claim of before the restart is not made: the room's home may be about to make its own.
+    let late = redis.claim(&room, A, None, connection).await;
+    assert!(matches!(late, Err(StoreError::Replaced)), "{late:?}");
+    assert_eq!(redis.owner(&room).await.unwrap(), None);
+    // It has forgotten everything, its scripts included.
+    let (beat, connection) = redis.beat(A, Some(b"first"), b"second").await.unwrap();
+    assert_eq!((beat.mark, beat.count), (b"second".to_vec(), 1));
+    assert_eq!((connection, redis.connections()), (2, 2));
+    redis.claim(&room, A, None, connection).await.unwrap();
     let save = Save {
         room,
         epoch: 1,
@@ -219,9 +223,9 @@ async fn the_line_for_the_acl_allows_what_is_needed_and_no_more() {
     words.push(">secret");
     let server = Server::start(&words).await;
     let redis = server.redis_as("?user=callbox&pass=secret");
-    assert_eq!(redis.beat(A, None, b"mark").await.unwrap().count, 1);
+    assert_eq!(redis.beat(A, None, b"mark").await.unwrap().0.count, 1);
     assert!(matches!(
-        redis.claim("room", A, None).await.unwrap(),
+        redis.claim("room", A, None, 1).await.unwrap(),
         Claimed::Mine { .. }
     ));
     let save = Save {
@@ -233,7 +237,7 @@ async fn the_line_for_the_acl_allows_what_is_needed_and_no_more() {
     };
     assert_eq!(redis.save(A, &[save]).await.unwrap(), [true]);
     assert!(matches!(
-        redis.claim("room", B, None).await.unwrap(),
+        redis.claim("room", B, None, 1).await.unwrap(),
         Claimed::Mine { epoch: 2, .. }
     ));
     redis.describe(A, b"a node").await.unwrap();
@@ -255,7 +259,7 @@ async fn the_line_for_the_acl_allows_what_is_needed_and_no_more() {
     let address = Address::parse(&format!("unix:{}?user=callbox&pass=secret", server.path()));
     let other = Redis::new(address.unwrap(), Names::new("elsewhere"));
     assert!(
-        other.claim("room", A, None).await.is_err(),
+        other.claim("room", A, None, 1).await.is_err(),
         "another prefix"
     );
     let stranger = server.redis_as("?user=callbox&pass=wrong");

@@ -98,10 +98,6 @@ impl Calls {
         self.inbox
     }
 
-    pub(super) fn connections(&self) -> u64 {
-        self.redis.connections()
-    }
-
     /// Makes a call; its answer, if any, is an input.
     fn call<F: Future<Output = Option<Input>> + Send + 'static>(
         &mut self,
@@ -160,12 +156,13 @@ impl Calls {
     }
 
     pub(super) fn beat(&mut self, me: Incarnation, known: Option<Vec<u8>>, drawn: Vec<u8>) {
-        let sent = clock::boot_instant();
+        let (sent, answers) = (clock::boot_instant(), self.answers.clone());
         self.call(|redis| async move {
             match redis.beat(me, known.as_deref(), &drawn).await {
-                Ok(beat) => {
+                Ok((beat, connection)) => {
                     let _ = redis.publish(me, b"").await;
-                    Some(Input::Beat(sent, beat))
+                    let _ = answers.send(Asked::Beat(sent, beat, connection));
+                    None
                 }
                 Err(error) => {
                     complain(&error);
@@ -233,9 +230,10 @@ impl Calls {
         me: Incarnation,
         room: Key,
         expected: Option<Incarnation>,
+        connection: u64,
     ) {
         self.call(|redis| async move {
-            let mut answer = redis.claim(&room, me, expected).await;
+            let mut answer = redis.claim(&room, me, expected, connection).await;
             if let Ok(Claimed::Mine {
                 already: false,
                 fields,

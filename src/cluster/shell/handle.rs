@@ -54,6 +54,10 @@ impl Nodes for Cluster {
         self.shared.has_stopped.load(Ordering::Relaxed)
     }
 
+    fn has_handed(&self) -> bool {
+        self.shared.is_handing.load(Ordering::Relaxed)
+    }
+
     fn seek(&self, conn: ConnId, sought: &Sought) {
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         let _ = self.inputs.send(Asked::Seek(conn, sought.clone()));
@@ -140,7 +144,7 @@ impl Cluster {
             on_noted: options.on_noted,
             on_ask: options.on_ask,
             stage,
-            connections: 0,
+            connection: 0,
             unsent: VecDeque::new(),
             unkept: BTreeMap::new(),
             namesakes: Namesakes::default(),

@@ -71,8 +71,9 @@ pub(super) fn records(driver: &Driver, fresh: Vec<Arc<str>>, gives: bool) -> Vec
 pub(super) fn restore(driver: &Driver, image: Option<&[u8]>, settings: &[u8], members: &[Vec<u8>]) {
     let image = image.and_then(|image| serde_json::from_slice::<RoomImage>(image).ok());
     if serde_json::from_slice::<Value>(settings).is_ok_and(|settings| settings["room"] == PEOPLE) {
-        let restored =
-            image.map(|image| driver.with_hub(|hub, now, _| hub.restore_room(now, image)));
+        let restored = image.map(|image| {
+            driver.with_hub(|hub, now, effects| hub.restore_room(now, image, effects))
+        });
         if let Some(Err(error)) = restored {
             tracing::debug!("who was registered at another node is not taken over: {error}");
         }
@@ -84,13 +85,13 @@ pub(super) fn restore(driver: &Driver, image: Option<&[u8]>, settings: &[u8], me
     let members: Vec<MemberRecord> = (members.iter())
         .filter_map(|member| serde_json::from_slice(member).ok())
         .collect();
-    let restored = driver.with_hub(|hub, now, _| {
+    let restored = driver.with_hub(|hub, now, effects| {
         if let Some(image) = image
-            && hub.restore_room(now, image).is_ok()
+            && hub.restore_room(now, image, effects).is_ok()
         {
             return Ok(());
         }
-        hub.restore_records(now, settings, members)
+        hub.restore_records(now, settings, members, effects)
     });
     if let Err(error) = restored {
         tracing::debug!(

@@ -2,7 +2,8 @@
 //! hold their sessions through whatever happens. Faults follow from a seed.
 //!
 //! `CALLBOX_SEEDS=5000` (a count, or a range as `70..90`) runs as many seeds in place of the few; a failure
-//! prints its seed and what happened before it.
+//! prints its seed and what happened before it. `CALLBOX_TRACE=1` prints what nodes and clients get and do,
+//! as it happens.
 
 mod clients;
 mod ends;
@@ -19,6 +20,7 @@ use super::*;
 use crate::auth::credential::{IceIssuer, TurnSecrets};
 use crate::cluster::membership::Isolated;
 use crate::protocol::CloseCode;
+use std::sync::LazyLock;
 use std::time::Instant;
 use world::{Kind, World};
 
@@ -33,6 +35,15 @@ const CLIENTS: usize = 6;
 /// Steps that a time takes.
 const fn steps(time: Duration) -> u64 {
     (time.as_millis() / STEP.as_millis()) as u64
+}
+
+/// Says what happens, where that is asked for.
+fn trace(step: u64, what: impl FnOnce() -> String) {
+    static IS_ASKED: LazyLock<bool> =
+        LazyLock::new(|| std::env::var_os("CALLBOX_TRACE").is_some_and(|asked| asked == "1"));
+    if *IS_ASKED {
+        eprintln!("{:6.1} s  {}", step as f64 * STEP.as_secs_f64(), what());
+    }
 }
 
 fn ice() -> IceIssuer {

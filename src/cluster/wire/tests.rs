@@ -122,6 +122,7 @@ pub(crate) fn entry() -> impl Strategy<Value = Entry> {
             loss: [Loss::Disconnected, Loss::Timeout][usize::from(timeout)],
         }),
         any::<u64>().prop_map(|vconn| Entry::Leave { vconn }),
+        any::<u64>().prop_map(|vconn| Entry::Cancel { vconn }),
         entered,
         any::<u64>().prop_map(|vconn| Entry::Refused { vconn }),
         any::<(u64, [u8; 16])>().prop_map(|(vconn, place)| Entry::Astray { vconn, place }),

@@ -10,6 +10,7 @@ mod ends;
 mod gate;
 mod home;
 mod lists;
+mod moving;
 mod reasons;
 mod reset;
 mod route;
@@ -18,14 +19,15 @@ use super::{Driver, Outbox, Outgoing, State, now};
 use crate::auth::Grant;
 use crate::protocol::{Body, ClientMessage, CloseCode, FrameError, Locator, RequestError};
 use crate::signal::hub::{ConnId, Event, Guest, Input, Locate, Loss, Standing};
-use crate::signal::nodes::{NodeId, Nodes, Sought, Target, Word};
+use crate::signal::nodes::{NodeId, Nodes, Target, Word};
 use ends::{EdgeEnd, HomeEnd, Position};
 use lists::Lists;
+use moving::Moving;
 use reasons::reason;
 use reset::Doomed;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a client waits at most until it is known where its room is.
 const SEEK: Duration = Duration::from_secs(3);
@@ -81,20 +83,6 @@ struct GuestOf {
     node: NodeId,
     vconn: u64,
     end: HomeEnd<Outgoing>,
-}
-
-/// A client that has asked for something that may be elsewhere.
-pub(super) struct Moving {
-    /// Where its session is meanwhile, if not here.
-    from: Option<There>,
-    /// Who was asked; `None` while that is sought.
-    to: Option<NodeId>,
-    sought: Sought,
-    message: ClientMessage,
-    grant: Grant,
-    behind: VecDeque<(Message, Granted)>,
-    until: Instant,
-    astray: u32,
 }
 
 /// How many connections there are between this node and others.
@@ -208,18 +196,20 @@ impl Links {
 
     /// A connection here is gone: the node of its session learns of it.
     fn forget_route(&mut self, conn: ConnId, loss: Loss) {
-        let (from, to) = match self.routes.remove(&conn) {
-            Some(Route::There(there)) => (Some(there.node), None),
-            Some(Route::Moving(moving)) => {
-                if moving.to.is_none() {
-                    self.nodes.unsought(conn);
-                }
-                (moving.from.map(|there| there.node), moving.to)
-            }
-            None => (None, None),
-        };
         let vconn = conn.0;
-        for node in from.into_iter().chain(to.filter(|to| from != Some(*to))) {
+        let from = match self.routes.remove(&conn) {
+            Some(Route::There(there)) => Some(there.node),
+            Some(Route::Moving(moving)) => {
+                match moving.end_of_wait(vconn, loss) {
+                    Some(word) => self.said.push(word),
+                    None if moving.to.is_none() => self.nodes.unsought(conn),
+                    None => {}
+                }
+                moving.from.map(|there| there.node)
+            }
+            None => None,
+        };
+        if let Some(node) = from {
             self.said.push((node, Word::Closed { vconn, loss }));
         }
     }
@@ -343,6 +333,12 @@ impl Driver {
                     self.run(state, |hub, now, effects| hub.left_for(now, conn, effects));
                 }
             }
+            Word::Cancel { vconn } => {
+                let mut state = self.lock();
+                if let Some(conn) = state.forget_guest(node, vconn) {
+                    self.run(state, |hub, now, effects| hub.cancelled(now, conn, effects));
+                }
+            }
             Word::Entered {
                 vconn,
                 peer,
@@ -437,25 +433,6 @@ impl Driver {
 }
 
 impl State {
-    pub(super) fn take_moving(&mut self, conn: ConnId) -> Option<Box<Moving>> {
-        let links = self.links.as_mut()?;
-        match links.routes.remove(&conn)? {
-            Route::Moving(moving) => Some(moving),
-            there @ Route::There(_) => {
-                links.routes.insert(conn, there);
-                None
-            }
-        }
-    }
-
-    pub(super) fn is_asked(&self, conn: ConnId, node: NodeId) -> bool {
-        let links = self.links.as_ref();
-        links.is_some_and(|links| match links.routes.get(&conn) {
-            Some(Route::Moving(moving)) => moving.to == Some(node),
-            _ => false,
-        })
-    }
-
     fn is_of(&self, conn: ConnId, node: NodeId) -> bool {
         (self.links.as_ref()).is_some_and(|links| links.is_of(conn, node))
     }

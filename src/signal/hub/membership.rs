@@ -373,6 +373,7 @@ impl Hub {
                 ends: None,
                 refresh: None,
                 calls,
+                is_used: false,
                 report: None,
             },
         );

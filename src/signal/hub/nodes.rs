@@ -268,7 +268,21 @@ impl Hub {
     /// Whether the client of a connection has a session here.
     pub fn has_session(&self, conn: ConnId) -> bool {
         let peer = self.conns.get(&conn).map(|conn| conn.peer);
-        peer.is_some_and(|peer| self.sessions.get(peer).is_some())
+        let session = peer.and_then(|peer| self.sessions.get(peer));
+        session.is_some_and(|session| session.conn() == Some(conn))
+    }
+
+    /// Whether a connection of another node may have a session under that peer id: it may not where there
+    /// is one that has lost its connection. One of which its client does not know ends.
+    pub fn admits(&mut self, now: Now, peer: PeerId, effects: &mut Vec<Effect>) -> bool {
+        let is_known = match self.sessions.get(peer) {
+            Some(session) => session.is_used || session.conn().is_some(),
+            None => return true,
+        };
+        if !is_known {
+            self.end_unknown(&mut Cx { now, effects }, peer);
+        }
+        !is_known
     }
 
     /// What the client of a connection lacks that has everything up to `seq`: all of it, or `None`
@@ -354,6 +368,25 @@ impl Hub {
             self.end(cx, peer, LeaveReason::Left);
         }
         self.lost(cx, conn, LeaveReason::Left);
+    }
+
+    /// The client of a connection of another node has got nothing of the session that it has here, and is
+    /// where it was.
+    pub fn cancelled(&mut self, now: Now, conn: ConnId, effects: &mut Vec<Effect>) {
+        let cx = &mut Cx { now, effects };
+        if let Some(peer) = self.conns.get(&conn).map(|conn| conn.peer) {
+            self.end_unknown(cx, peer);
+        }
+        self.lost(cx, conn, LeaveReason::Left);
+    }
+
+    /// Ends a session of which its client does not know. Its credentials were given to nobody, and those of
+    /// the session that the client has elsewhere under the same peer id stay.
+    pub(super) fn end_unknown(&mut self, cx: &mut Cx<'_>, peer: PeerId) {
+        if let Some(session) = self.sessions.get_mut(peer) {
+            session.minted = None;
+        }
+        self.end(cx, peer, LeaveReason::Left);
     }
 
     /// Answers a request with an error.

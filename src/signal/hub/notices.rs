@@ -22,6 +22,10 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    pub(super) fn has_events(&self) -> bool {
+        self.events
+    }
+
     pub(super) fn has_traces(&self) -> bool {
         !self.traced.is_empty()
     }

@@ -80,9 +80,10 @@ impl Hub {
         {
             self.lobbies.leave(lobby, conn);
         }
-        let has_entered = entry.elsewhere
-            || self.sessions.get(entry.peer).is_some()
-            || self.exchange.has_entered(conn, entry.dialect);
+        let session = self.sessions.get_mut(entry.peer);
+        let session = session.map(|session| session.is_used = true);
+        let has_entered =
+            entry.elsewhere || session.is_some() || self.exchange.has_entered(conn, entry.dialect);
         entry.outside = match (has_entered, asks) {
             (true, _) => 0,
             (false, Asks::NothingWhenDue) => entry.outside,

@@ -25,7 +25,8 @@ impl Hub {
         if !self.has_dated() {
             self.ignore_clock();
         }
-        let Some(session) = self.sessions.get(peer) else {
+        let session = self.sessions.get(peer);
+        let Some(session) = session.filter(|session| session.conn() == Some(id)) else {
             return;
         };
         // While the box drains, calls outlive their signaling, whatever dialect it speaks.
@@ -76,12 +77,12 @@ impl Hub {
             .sessions
             .get_mut(peer)
             .expect("a token belongs to a session");
-        let was_lost = session.ring.find(seq);
+        session.is_used = true;
+        session.ring.find(seq);
         let (frames, gap) = session
             .ring
             .since(seq)
             .ok_or_else(|| failed("`seq` was never sent"))?;
-        let gap = gap || was_lost;
 
         let (was_away, lost) = match mem::replace(&mut session.link, Link::Online(requester.conn)) {
             Link::Online(old) => {

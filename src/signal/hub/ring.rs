@@ -19,7 +19,9 @@ const FRAME_OVERHEAD: usize = 32;
 /// token to resume with, so it is never kept and counting begins at 2.
 ///
 /// The ring of a session whose node has died is lost: it does not know its numbers, and goes on from
-/// where its client says that it is. What it has kept since then comes next.
+/// where its client says that it is. One number is left out for the frames that are lost, so that a
+/// client which does not get the answer learns of them with the next one. What the ring has kept since
+/// then comes next.
 #[derive(Debug)]
 pub(super) struct Ring {
     frames: VecDeque<Body>,
@@ -99,15 +101,12 @@ impl Ring {
         }
     }
 
-    /// Lets a lost ring go on from the number that its client has; returns whether it was lost, and
-    /// with it frames.
-    pub(super) fn find(&mut self, seq: u64) -> bool {
-        let is_lost = self.next == LOST;
-        if is_lost {
-            let last = (MAX_NEXT - 1).saturating_sub(self.frames.len() as u64);
-            self.next = seq.clamp(1, last) + 1 + self.frames.len() as u64;
+    /// Lets a lost ring go on behind the number that its client has.
+    pub(super) fn find(&mut self, seq: u64) {
+        if self.next == LOST {
+            let last = (MAX_NEXT - 2).saturating_sub(self.frames.len() as u64);
+            self.next = seq.clamp(1, last) + 2 + self.frames.len() as u64;
         }
-        is_lost
     }
 
     /// The frames after `seq` with their numbers, and whether some are missing before them;
@@ -263,9 +262,19 @@ mod tests {
         }
         let frames = ring.parts().0.cloned().collect();
         let mut ring = Ring::from_parts(frames, LOST).expect("it may move once more");
-        assert!(ring.find(40));
-        assert_eq!(seqs(&ring, 40), (vec![41, 42, 43], false));
-        assert_eq!(ring.push(body(3), 1 << 20, &mut total, 1 << 20), 44);
-        assert!(!ring.find(44));
+        for seq in [40, 40, 39] {
+            ring.find(seq);
+            let expected = (vec![42, 43, 44], true);
+            assert_eq!(
+                seqs(&ring, seq),
+                expected,
+                "a client may not get the answer"
+            );
+        }
+        assert_eq!(ring.push(body(3), 1 << 20, &mut total, 1 << 20), 45);
+        assert_eq!(seqs(&ring, 43), (vec![44, 45], false), "it has got it");
+        let (mut ring, last) = (Ring::from_parts(vec![], LOST).unwrap(), MAX_NEXT);
+        ring.find(last);
+        assert!(Ring::from_parts(vec![], ring.next).is_some());
     }
 }

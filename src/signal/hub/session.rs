@@ -109,6 +109,8 @@ pub(super) struct Session {
     pub(super) refresh: Option<Instant>,
     /// Calls it rings in, is rung by, or is in.
     pub(super) calls: Vec<CallId>,
+    /// Whether its client has shown that it knows of it: by a frame, a confirmation or a resume.
+    pub(super) is_used: bool,
     /// What it reported last of a connection, for the operator.
     pub(super) report: Option<Box<DatedReport>>,
 }
@@ -230,6 +232,7 @@ impl Sessions {
 
     pub(super) fn confirm(&mut self, peer: PeerId, seq: u64) {
         if let Some(session) = self.map.get_mut(&peer) {
+            session.is_used = true;
             session.ring.confirm(seq, &mut self.ring_bytes);
         }
     }

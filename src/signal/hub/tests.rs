@@ -8,6 +8,7 @@ mod admission;
 mod calls;
 mod documented;
 mod exchange;
+mod guests;
 mod harness;
 mod invites;
 mod limits;

@@ -82,6 +82,8 @@ pub(super) struct Session {
     /// A host was about to end it.
     pub(super) kick_asked: bool,
     pub(super) kicked: Option<Deed>,
+    /// When its credentials end.
+    pub(super) expires: u64,
     pub(super) sent: u64,
     pub(super) unanswered: VecDeque<(String, String)>,
     /// Of each peer the number of its last message to all.
@@ -293,7 +295,7 @@ impl World {
     }
 
     pub(super) fn change(&mut self, c: usize, room: usize, change: Value) {
-        self.rooms[room].changing = Some((c, self.step));
+        self.rooms[room].changing = Some((c, self.step, format!("c{}", self.next + 1)));
         self.rooms[room].is_known = false;
         self.tell(format!(
             "{} changes {}: {change}",
@@ -309,7 +311,10 @@ impl World {
         let Some(target) = session.view.keys().next().cloned() else {
             return;
         };
-        if let Some(victim) = self.client_of(&target) {
+        if let Some(victim) = self
+            .client_of(&target)
+            .filter(|v| self.room_of(*v) == self.room_of(c))
+        {
             let names = (&self.clients[c].name, &self.clients[victim].name);
             self.tell(format!(
                 "{} kicks {} from {}",
@@ -321,6 +326,7 @@ impl World {
                 session.kick_asked = true;
             }
             self.totals.kicks += 1;
+            self.kicked.insert(target.clone());
             let kick = json!({"type": "kick", "peerId": target});
             self.send(c, kick, "k");
         }

@@ -119,6 +119,11 @@ impl World {
                 self.end(index, 20);
             }
         }
+        // What waited in the buffers of the server that is gone is gone with it.
+        self.orphans.clear();
+        for of in &mut self.boxes {
+            of.calls.retain(|call| !call.given_up);
+        }
         self.unsettled_until = self.step + 2 * steps(LEASE);
         self.nothing_is_certain();
         let away = self.rng.random_range(1..20);

@@ -27,8 +27,10 @@ pub(super) struct Room {
     has_password: bool,
     deed: Deed,
     pub(super) is_known: bool,
-    /// Whose change of it is not answered yet, and since when.
-    pub(super) changing: Option<(usize, u64)>,
+    /// Whose change of it is not answered yet, since when, and the id of the request.
+    pub(super) changing: Option<(usize, u64, String)>,
+    /// When there were two halves of it last, of which one is lost.
+    halves_at: Option<u64>,
 }
 
 impl Room {
@@ -44,11 +46,17 @@ impl Room {
             deed: Deed::new(0),
             is_known: false,
             changing: None,
+            halves_at: None,
         }
     }
 
     pub(super) fn password(&self) -> String {
         format!("key of {}", self.name)
+    }
+
+    /// Whether members may have been in another half of it a moment ago.
+    pub(super) fn had_halves(&self, step: u64) -> bool {
+        self.halves_at.is_some_and(|at| step < at + steps(WINDOW))
     }
 
     /// Whether it is locked, as far as is known, and nobody is about to change that.
@@ -143,6 +151,7 @@ impl World {
             if serving.len() > 1 || serving.iter().any(isolated) {
                 // Both halves go on; one of them will be lost.
                 self.lose(at, true);
+                self.rooms[at].halves_at = Some(self.step);
                 self.rooms[at].home = None;
                 continue;
             }
@@ -364,7 +373,11 @@ impl World {
 
     /// A peer is said to have left a room.
     pub(super) fn judge_left(&mut self, c: usize, peer: &str, reason: &str) {
-        let Some(victim) = self.client_of(peer) else {
+        let Some(victim) = self
+            .client_of(peer)
+            .filter(|v| self.room_of(*v) == self.room_of(c))
+        else {
+            // It has moved on, under the same id.
             return;
         };
         let name = self.clients[victim].name.clone();
@@ -381,14 +394,16 @@ impl World {
     }
 
     /// The relays of a peer are revoked.
-    pub(super) fn judge_revoked(&mut self, user: &str) {
+    pub(super) fn judge_revoked(&mut self, user: &str, until: Option<u64>) {
         let Some(c) = self.client_of(user) else {
             return;
         };
         let Some(session) = &self.clients[c].session else {
             return;
         };
-        if !session.may_be_gone(self.step) {
+        // Its session before may have had others.
+        let is_older = until.is_some_and(|until| until < session.expires);
+        if !is_older && !session.may_be_gone(self.step) {
             self.fail(format!(
                 "the relays of {} are revoked",
                 self.clients[c].name
@@ -397,11 +412,12 @@ impl World {
     }
 
     /// A kick is answered; returns who is gone.
-    pub(super) fn kick_was_done(&mut self, request: &str) -> String {
+    pub(super) fn kick_was_done(&mut self, by: usize, request: &str) -> String {
         let request: Value = serde_json::from_str(request).unwrap_or_default();
         let peer = request["peerId"].as_str().unwrap_or_default().to_owned();
         let step = self.step;
-        if let Some(c) = self.client_of(&peer)
+        let room = self.room_of(by);
+        if let Some(c) = self.client_of(&peer).filter(|c| self.room_of(*c) == room)
             && let Some(session) = self.session(c)
         {
             session.kicked.get_or_insert(Deed::new(step));
@@ -416,13 +432,14 @@ impl World {
         peer
     }
 
-    pub(super) fn changed(&mut self, c: usize, frame: &Value) {
+    pub(super) fn changed(&mut self, c: usize, id: &str, frame: &Value) {
         let step = self.step;
         let Some(at) = self.clients[c].session.as_ref().map(|session| session.room) else {
             return;
         };
         let room = &mut self.rooms[at];
-        if let Some((_, asked)) = room.changing.take_if(|(by, _)| *by == c) {
+        let is_it = |(by, _, of): &mut (usize, u64, String)| *by == c && of == id;
+        if let Some((_, asked, _)) = room.changing.take_if(is_it) {
             room.learn(step, &frame["room"]);
             room.is_known = room.lost_at < asked;
         }
@@ -431,7 +448,7 @@ impl World {
     /// What a client asked of a room may have happened, or not.
     pub(super) fn forget_changes_of(&mut self, c: usize) {
         for room in &mut self.rooms {
-            if room.changing.take_if(|(by, _)| *by == c).is_some() {
+            if room.changing.take_if(|(by, ..)| *by == c).is_some() {
                 room.is_known = false;
             }
         }

@@ -36,6 +36,9 @@ impl Nodes for Post {
     fn has_stopped(&self) -> bool {
         self.shared.has_stopped.load(Ordering::Relaxed)
     }
+    fn has_handed(&self) -> bool {
+        self.shared.is_handing.load(Ordering::Relaxed)
+    }
     fn seek(&self, conn: ConnId, sought: &Sought) {
         lock(&self.said).push_back(Said::Seek(conn, sought.clone()));
     }
@@ -71,8 +74,11 @@ pub(super) struct Machine {
     pub(super) listens_at: Option<u64>,
     pub(super) frozen_until: u64,
     pub(super) cut_until: u64,
-    /// Its connection to Redis is another one since the last beat.
-    pub(super) reconnected: bool,
+    /// The number of its connection to Redis, of the one that has carried the last beat, and of the one
+    /// that has brought the last answer to a beat: claims go on that one.
+    pub(super) connection: u64,
+    pub(super) beat_on: u64,
+    answered_on: u64,
     failed_era: Option<u64>,
     pub(super) joined: bool,
     /// Since when it gives its rooms up.
@@ -136,7 +142,9 @@ impl Machine {
             listens_at: None,
             frozen_until: 0,
             cut_until: 0,
-            reconnected: false,
+            connection: 1,
+            beat_on: 1,
+            answered_on: 0,
             failed_era: None,
             joined: false,
             leaving: None,
@@ -172,7 +180,7 @@ impl Machine {
             };
             while let Some((_, input)) = next(self) {
                 if let Input::Beat(..) = &input
-                    && std::mem::take(&mut self.reconnected)
+                    && std::mem::replace(&mut self.answered_on, self.beat_on) != self.beat_on
                 {
                     self.input(step, Input::Reconnected, earlier);
                 }
@@ -193,8 +201,15 @@ impl Machine {
     }
 
     pub(super) fn input(&mut self, step: u64, input: Input, earlier: &[Incarnation]) {
-        self.node.handle(now(), input, &mut self.effects);
+        self.handle(step, input);
         self.pump(step, earlier);
+    }
+
+    fn handle(&mut self, step: u64, input: Input) {
+        if !matches!(input, Input::Received(_)) {
+            trace(step, || format!("run {} <- {input:?}", self.run));
+        }
+        self.node.handle(now(), input, &mut self.effects);
     }
 
     /// Carries everything out that waits between the node and its signaling.
@@ -204,11 +219,12 @@ impl Machine {
                 let Some(effect) = self.plant_in(effect) else {
                     continue;
                 };
+                if !matches!(effect, Effect::Publish { .. }) {
+                    trace(step, || format!("run {} -> {effect:?}", self.run));
+                }
                 match self.signaling.carry_out(effect) {
                     Carried::Done => {}
-                    Carried::Answered(input) => {
-                        self.node.handle(now(), input, &mut self.effects);
-                    }
+                    Carried::Answered(input) => self.handle(step, input),
                     Carried::Other(effect) => self.call(step, effect, earlier),
                 }
             }
@@ -222,7 +238,7 @@ impl Machine {
                 None if self.shared.changed.swap(false, Ordering::Relaxed) => Input::Changed,
                 None => break,
             };
-            self.node.handle(now(), input, &mut self.effects);
+            self.handle(step, input);
         }
         self.due = self.node.next_timeout(now());
     }
@@ -268,7 +284,11 @@ impl Machine {
 
     fn ask(&mut self, step: u64, ask: Ask) {
         let ask = self.plant_into(ask);
-        self.calls.push_back(call(step, ask));
+        let on = matches!(ask, Ask::Claim(..)).then_some(self.answered_on);
+        self.calls.push_back(Call {
+            on,
+            ..call(step, ask)
+        });
     }
 
     /// A request gets no answer.
@@ -289,7 +309,7 @@ impl Machine {
         if std::mem::take(&mut self.is_subscribed) {
             self.arriving.push_back((step, Input::Deaf));
         }
-        self.reconnected = true;
+        self.connection += 1;
         self.listens_at = Some(again);
     }
 }
@@ -300,6 +320,7 @@ fn call(step: u64, ask: Ask) -> Call {
         sent: now(),
         at: step,
         due: step + 1,
+        on: None,
         given_up: false,
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Call {
     /// The steps at which it was sent and at which it arrives.
     pub(super) at: u64,
     pub(super) due: u64,
+    /// The connection on which alone it is made.
+    pub(super) on: Option<u64>,
     /// The node does not wait for the answer any more.
     pub(super) given_up: bool,
 }

@@ -100,6 +100,9 @@ impl World {
     }
 
     pub(super) fn up(&mut self, c: usize, text: String) {
+        trace(self.step, || {
+            format!("{} says {text}", self.clients[c].name)
+        });
         let due = self.step + self.rng.random_range(0..3);
         if let Some(wire) = self.clients[c].wire.and_then(|id| self.wires.get_mut(&id)) {
             let last = wire.up.back().map_or(0, |(due, _)| *due);

@@ -19,6 +19,9 @@ const STORY: usize = 400;
 const FAULTS: u64 = 600;
 const QUIET: u64 = steps(WINDOW) + 2 * steps(LEASE) + 100;
 
+/// A user, and the expiry up to which its credentials are refused.
+type Revoked = (String, Option<u64>);
+
 /// What is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -91,17 +94,19 @@ pub(super) struct World {
     pub(super) down_until: Vec<u64>,
     pub(super) earlier: Vec<Vec<Incarnation>>,
     /// Requests of boxes that are gone.
-    orphans: Vec<(Instant, Ask)>,
+    pub(super) orphans: Vec<(Instant, Ask)>,
     runs: u64,
     pub(super) wires: BTreeMap<u64, Wire>,
     pub(super) clients: Vec<Client>,
     pub(super) rooms: Vec<Room>,
     pub(super) next: u64,
+    /// Peers that a host was about to kick.
+    pub(super) kicked: BTreeSet<String>,
     /// Until when a store that has forgotten may have given a room to a second node.
     pub(super) unsettled_until: u64,
     pub(super) is_quiet: bool,
     pub(super) totals: Totals,
-    revoked: Arc<Mutex<Vec<String>>>,
+    revoked: Arc<Mutex<Vec<Revoked>>>,
     story: VecDeque<String>,
 }
 
@@ -139,6 +144,7 @@ impl World {
             clients: (0..CLIENTS).map(Client::new).collect(),
             rooms: ROOMS.map(Room::new).into(),
             next: 0,
+            kicked: BTreeSet::new(),
             unsettled_until: 0,
             is_quiet: false,
             totals: Totals::default(),
@@ -162,8 +168,8 @@ impl World {
             _ => Isolated::Stop,
         };
         let revoked = Arc::clone(&self.revoked);
-        let on_revoke = Box::new(move |user: &str, _: Option<u64>, _| {
-            lock(&revoked).push(user.to_owned());
+        let on_revoke = Box::new(move |user: &str, until: Option<u64>, _| {
+            lock(&revoked).push((user.to_owned(), until));
         });
         Machine::new(self.runs, isolated, self.plant, &mut self.rng, on_revoke)
     }
@@ -174,8 +180,9 @@ impl World {
             self.story.pop_front();
         }
         let seconds = self.step as f64 * STEP.as_secs_f64();
-        self.story
-            .push_back(format!("{seconds:6.1} s  {}", what.into()));
+        let what = what.into();
+        trace(self.step, || what.clone());
+        self.story.push_back(format!("{seconds:6.1} s  {what}"));
     }
 
     /// Something is not as it has to be.
@@ -272,8 +279,8 @@ impl World {
         self.act();
         self.look();
         let revoked = std::mem::take(&mut *lock(&self.revoked));
-        for user in revoked {
-            self.judge_revoked(&user);
+        for (user, until) in revoked {
+            self.judge_revoked(&user, until);
         }
     }
 
@@ -329,7 +336,7 @@ impl World {
                 } else if is_cut {
                     let of = &mut self.boxes[index];
                     of.fails(step, &call);
-                    of.reconnected = true;
+                    of.connection += 1;
                     if self.redis_away_until <= step && self.rng.random_bool(0.5) {
                         // Its answer is lost on the way back.
                         let given_up = true;
@@ -367,7 +374,7 @@ impl World {
                 return;
             };
             of.fails(step, &call);
-            of.reconnected = true;
+            of.connection += 1;
             if self.rng.random_bool(0.5) && !matches!(call.ask, Ask::Publish(..)) {
                 let given_up = true;
                 of.calls.push_back(Call { given_up, ..call });
@@ -393,6 +400,15 @@ impl World {
     fn execute(&mut self, index: usize, call: Call) {
         let step = self.step;
         let delay = step + self.rng.random_range(0..3);
+        let of = &mut self.boxes[index];
+        if call.on.is_some_and(|on| on != of.connection) && !call.given_up {
+            return of.fails(step, &call);
+        }
+        if let Ask::Beat(..) = call.ask
+            && !call.given_up
+        {
+            of.beat_on = of.connection;
+        }
         if let Ask::Publish(to, id, batch, _) = call.ask {
             let listeners = self.publish(to, &batch);
             if !call.given_up {

@@ -3,7 +3,7 @@
 use super::super::{Closing, Driver, Outgoing, State, now};
 use super::ends::EdgeEnd;
 use super::route::frame;
-use super::{Granted, MAX_ASTRAY, Message, RETRY, Route, There};
+use super::{Granted, MAX_ASTRAY, Message, RETRY, Route, SEEK, There};
 use crate::protocol::{Body, CloseCode, Request, RequestError};
 use crate::signal::hub::{ConnId, Event, Input, Loss, Standing};
 use crate::signal::nodes::{Found, NodeId, Sought, Target, Word};
@@ -103,15 +103,10 @@ impl Driver {
         let Some(links) = state.links.as_mut() else {
             return;
         };
-        match moving.to {
-            Some(to) => {
-                let (vconn, loss) = (conn.0, Loss::Disconnected);
-                let is_other = moving.from.as_ref().is_none_or(|from| from.node != to);
-                if is_other {
-                    links.nodes.say(to, Word::Closed { vconn, loss });
-                }
-            }
-            None => links.nodes.unsought(conn),
+        match moving.end_of_wait(conn.0, Loss::Disconnected) {
+            Some((to, word)) => links.nodes.say(to, word),
+            None if moving.to.is_none() => links.nodes.unsought(conn),
+            None => {}
         }
         if moving.from.is_none() && !has_session {
             return self.close_here(
@@ -297,13 +292,29 @@ impl Driver {
         }
         let now = now().instant;
         let mut late = vec![];
-        if let Some(links) = &self.lock().links {
-            for (conn, route) in &links.routes {
-                if let Route::Moving(moving) = route
-                    && moving.until <= now
-                {
-                    late.push(*conn);
+        {
+            let mut state = self.lock();
+            let State {
+                links, outboxes, ..
+            } = &mut *state;
+            for (conn, route) in links.iter_mut().flat_map(|links| &mut links.routes) {
+                let Route::Moving(moving) = route else {
+                    continue;
+                };
+                if moving.until > now {
+                    continue;
                 }
+                // The node that has the session may have moved it already, and says so in any case, or
+                // the link to it is reset: until then nobody can say which session the client has.
+                let from = moving.from.as_ref().map(|from| from.node);
+                if from.is_some() && from == moving.to {
+                    moving.until = now + SEEK;
+                    if let Some(outbox) = outboxes.get(conn) {
+                        outbox.hold(moving.until + SEEK);
+                    }
+                    continue;
+                }
+                late.push(*conn);
             }
         }
         late.sort_unstable();

@@ -67,7 +67,7 @@ impl Driver {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::super::Admission;
     use super::super::super::tests::driver;
     use crate::auth::Grant;
@@ -80,15 +80,19 @@ mod tests {
 
     /// A node without others, that notes what is asked of it.
     #[derive(Debug, Default)]
-    struct Alone {
+    pub(in super::super) struct Alone {
         is_open: AtomicBool,
+        pub(in super::super) has_handed: AtomicBool,
         sought: Mutex<Vec<ConnId>>,
-        said: Mutex<Vec<Word>>,
+        pub(in super::super) said: Mutex<Vec<Word>>,
     }
 
     impl Nodes for Alone {
         fn is_open(&self) -> bool {
             self.is_open.load(Ordering::Relaxed)
+        }
+        fn has_handed(&self) -> bool {
+            self.has_handed.load(Ordering::Relaxed)
         }
         fn seek(&self, conn: ConnId, _: &Sought) {
             self.sought.lock().unwrap().push(conn);
@@ -105,10 +109,15 @@ mod tests {
         fn changed(&self) {}
     }
 
-    fn start(is_open: bool) -> (Arc<Driver>, Arc<Alone>, Admission) {
+    pub(in super::super) fn start(is_open: bool) -> (Arc<Driver>, Arc<Alone>, Admission) {
         let (driver, nodes) = (driver(9, 9), Arc::new(Alone::default()));
         driver.join_cluster(Arc::clone(&nodes) as Arc<dyn Nodes>);
         nodes.is_open.store(is_open, Ordering::Relaxed);
+        let admission = connect(&driver);
+        (driver, nodes, admission)
+    }
+
+    pub(in super::super) fn connect(driver: &Arc<Driver>) -> Admission {
         let admission = driver.admit([192, 0, 2, 1].into(), DialectKind::Native);
         let admission = admission.unwrap();
         driver.input(Input::Connected {
@@ -117,10 +126,10 @@ mod tests {
             dialect: DialectKind::Native,
             lobby: None,
         });
-        (driver, nodes, admission)
+        admission
     }
 
-    fn says(driver: &Driver, conn: ConnId, text: &str) {
+    pub(in super::super) fn says(driver: &Driver, conn: ConnId, text: &str) {
         driver.input(Input::Frame {
             conn,
             message: parse(text),

@@ -2,7 +2,7 @@
 
 use super::super::{Driver, State};
 use crate::protocol::{ErrorCode, Locator, Request, RequestError, parse};
-use crate::signal::hub::{ConnId, Guest, Input, Loss};
+use crate::signal::hub::{ConnId, Guest, Hub, Input, Loss};
 use crate::signal::nodes::{Frame, NodeId, Word};
 use secrecy::ExposeSecret;
 
@@ -82,6 +82,18 @@ impl Driver {
         frame: Frame,
     ) {
         let (state, conn) = (self.lock(), guest.conn);
+        let is_admitted =
+            |hub: &mut Hub, now, effects: &mut _| !is_new || hub.admits(now, guest.peer, effects);
+        if !self.run(state, is_admitted) {
+            // Its session has lost this connection as the link was reset: the client resumes.
+            let mut state = self.lock();
+            state.forget_guest(node, vconn);
+            if let Some(links) = state.links.as_ref() {
+                links.nodes.say(node, Word::Detached { vconn });
+            }
+            return;
+        }
+        let state = self.lock();
         let given = input(conn, frame);
         let standing = self.run_saying(state, |hub, now, effects| {
             if is_new {

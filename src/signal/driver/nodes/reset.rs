@@ -90,6 +90,12 @@ impl Driver {
         }
         let routes = routes_of(links, node);
         for conn in &routes {
+            if let Some(Route::Moving(moving)) = links.routes.get(conn)
+                && let Some((to, word)) = moving.end_of_wait(conn.0, Loss::Disconnected)
+                && to == node
+            {
+                links.nodes.say(node, word);
+            }
             let Some(there) = links.there(*conn, node) else {
                 continue;
             };

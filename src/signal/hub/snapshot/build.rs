@@ -252,6 +252,7 @@ impl Builder {
             ends,
             refresh,
             calls: part.calls,
+            is_used: part.is_used,
             report: (part.report).map(|(report, ts)| Box::new(DatedReport { report, ts })),
         };
         self.hub.sessions.insert(peer, session);

@@ -6,9 +6,10 @@ use super::super::{ConnId, Cx, Effect, Hub, Now};
 use super::build::Builder;
 use super::parts::{CallPart, ConnPart, Left, LinkPart, RoomPart, SessionPart};
 use super::{Bodies, HubSnapshot, SnapshotError};
-use crate::protocol::{CloseCode, LeaveReason, PeerId};
+use crate::protocol::{CallId, CloseCode, LeaveReason, PeerId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 /// A room, its members' sessions with their rings and remembered answers, and the calls between
 /// them. All members are away: their connections stay behind.
@@ -33,8 +34,57 @@ impl RoomImage {
     }
 }
 
+impl HubSnapshot {
+    fn members_of_rooms(&self) -> Vec<PeerId> {
+        let members = self.rooms.iter().flat_map(|room| &room.members);
+        members.map(|member| member.peer).collect()
+    }
+
+    /// What makes the image of one member without calls.
+    fn alone(&self) -> impl Fn(PeerId, &SessionPart) -> Self + use<> {
+        let (bodies, rooms) = (self.bodies.clone(), self.rooms.clone());
+        move |peer, part| {
+            let mut part = part.clone();
+            part.calls.clear();
+            let mut rooms = rooms.clone();
+            for room in &mut rooms {
+                room.members.retain(|member| member.peer == peer);
+                room.members.truncate(1);
+            }
+            Self {
+                bodies: bodies.clone(),
+                sessions: vec![(peer, part)],
+                rooms,
+                ..Self::empty()
+            }
+        }
+    }
+
+    /// Leaves only those members, and only the calls among them.
+    fn keep_only(&mut self, mut peers: BTreeSet<PeerId>) {
+        let sessions: HashMap<_, _> = (self.sessions.iter())
+            .map(|(peer, session)| (*peer, session.calls.iter().copied().collect()))
+            .collect();
+        let has = |peer: PeerId, call: CallId| {
+            sessions
+                .get(&peer)
+                .is_some_and(|calls: &HashSet<_>| calls.contains(&call))
+        };
+        self.calls
+            .retain(|(id, call)| call.parties().all(|peer| has(peer, *id)));
+        let calls: HashSet<_> = self.calls.iter().map(|(id, _)| *id).collect();
+        for (_, session) in &mut self.sessions {
+            session.calls.retain(|call| calls.contains(call));
+        }
+        for room in &mut self.rooms {
+            room.members.retain(|member| peers.remove(&member.peer));
+        }
+    }
+}
+
 impl Hub {
-    /// The image of a room. The windows of its members start when the image is restored.
+    /// The image of a room. The windows of its members start when the image is restored; those of members
+    /// who are away go on then, so that nobody who is gone stays for as long as rooms move.
     pub fn image(&self, now: Now, room: &str) -> Option<RoomImage> {
         let room = self.rooms.get(room)?;
         let peers = room.members().iter().map(|member| member.peer).collect();
@@ -79,13 +129,16 @@ impl Hub {
     }
 
     fn link_left_behind(&self, session: &Session, now: Now) -> Option<LinkPart> {
-        let (conn, reason) = match &session.link {
-            Link::Online(conn) => (self.conns.get(conn)?, LeaveReason::Disconnected),
-            Link::Away(away) => (&away.conn, away.reason),
+        let (conn, reason, until) = match &session.link {
+            Link::Online(conn) => {
+                let until = now.instant + self.settings.resume_window;
+                (self.conns.get(conn)?, LeaveReason::Disconnected, until)
+            }
+            Link::Away(away) => (&away.conn, away.reason, away.until),
         };
         let mut conn = Box::new(ConnPart::of(conn, now));
         conn.deadline = None;
-        let until = Left::of(now.instant + self.settings.resume_window, now);
+        let until = Left::of(until, now);
         Some(LinkPart::Away {
             until,
             reason,
@@ -94,11 +147,19 @@ impl Hub {
     }
 
     /// Takes in a room, or those who are registered, that another process had: all of them are away.
+    /// A member who has a session here has left that room for it, unless its client was cut off before it
+    /// has shown that it knows of that session: then it is still in that room. A connection here whose session comes
+    /// with the image is closed, as its client resumes. A member whose part contradicts itself is left
+    /// out, and so is a call that is here already.
     ///
     /// # Errors
-    /// The image contradicts itself, or the room, a member or a call of it is here already. Nothing
-    /// has changed then.
-    pub fn restore_room(&mut self, now: Now, image: RoomImage) -> Result<(), SnapshotError> {
+    /// The image contradicts itself beyond that, or the room is here already. Nothing has changed then.
+    pub fn restore_room(
+        &mut self,
+        now: Now,
+        image: RoomImage,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), SnapshotError> {
         let RoomImage(snapshot) = image;
         if snapshot.version != super::VERSION {
             return Err(SnapshotError::Version(snapshot.version));
@@ -115,14 +176,15 @@ impl Hub {
             let why = "an image holds one room and its members, or those without a room";
             return Err(SnapshotError::Contradiction(why));
         }
-        // Put together aside, where all of it is checked.
-        let aside = Self::new(self.settings.clone(), self.ice.clone(), [0; 32]);
-        let mut aside = Builder::new(aside, now).build(HubSnapshot {
-            clock: None,
-            clock_due: None,
-            ..snapshot
-        })?;
-        self.is_absent(&aside)?;
+        let name = snapshot.rooms.first().map(|room| Arc::clone(&room.id));
+        let mut members = snapshot.members_of_rooms();
+        if (name.as_ref()).is_some_and(|name| self.rooms.contains_key(name)) {
+            return Err(SnapshotError::Present("the room"));
+        }
+        let mut aside = self.aside(now, snapshot)?;
+        let cx = &mut Cx { now, effects };
+        self.take_out_foreign(&mut aside, cx);
+        members.retain(|peer| aside.sessions.get(*peer).is_none());
         let renews = !aside.sessions.with_credentials().is_empty();
         self.timers.append(&mut aside.timers);
         self.tokens.extend(aside.tokens.drain());
@@ -138,29 +200,91 @@ impl Hub {
             }
             self.sessions.insert(peer, session);
         }
+        if let Some(name) = name.filter(|_| !members.is_empty()) {
+            // Who is left out goes from the record too, and another one may be host now.
+            self.note_all(&name);
+            for peer in members {
+                self.note_member(&name, peer);
+            }
+        }
         if renews {
-            let effects = &mut vec![];
-            self.watch_clock(&Cx { now, effects });
+            self.watch_clock(cx);
         }
         Ok(())
     }
 
-    fn is_absent(&self, other: &Self) -> Result<(), SnapshotError> {
-        let is_here = |peer: PeerId| {
-            self.sessions.get(peer).is_some() || self.conns.values().any(|conn| conn.peer == peer)
+    /// An image put together aside, where all of it is checked.
+    fn aside(&self, now: Now, snapshot: HubSnapshot) -> Result<Self, SnapshotError> {
+        let build = |snapshot| {
+            let mut aside = Self::new(self.settings.clone(), self.ice.clone(), [0; 32]);
+            aside.watch(self.watch.has_events());
+            Builder::new(aside, now).build(snapshot)
         };
-        if other.rooms.keys().any(|room| self.rooms.contains_key(room)) {
-            return Err(SnapshotError::Present("the room"));
+        let mut snapshot = HubSnapshot {
+            clock: None,
+            clock_due: None,
+            ..snapshot
+        };
+        let refused = match build(snapshot.clone()) {
+            Err(refused @ SnapshotError::Contradiction(_)) => refused,
+            built => return built,
+        };
+        let alone = snapshot.alone();
+        let mut sound = BTreeSet::new();
+        let mut tokens = BTreeSet::new();
+        snapshot.sessions.retain(|(peer, part)| {
+            let is_sound = !sound.contains(peer)
+                && !tokens.contains(&part.token.digest())
+                && build(alone(*peer, part)).is_ok();
+            if is_sound {
+                sound.insert(*peer);
+                tokens.insert(part.token.digest());
+            }
+            is_sound
+        });
+        if sound.is_empty() {
+            return Err(refused);
         }
-        if other.sessions.iter().any(|(peer, _)| is_here(peer))
-            || (other.tokens.keys()).any(|token| self.tokens.contains_key(token))
-        {
-            return Err(SnapshotError::Present("a member"));
+        snapshot.keep_only(sound);
+        build(snapshot)
+    }
+
+    /// Takes out of an image what is here already.
+    fn take_out_foreign(&mut self, aside: &mut Self, cx: &mut Cx<'_>) {
+        let calls: Vec<_> = (aside.calls.keys())
+            .filter(|call| self.calls.contains_key(*call))
+            .copied()
+            .collect();
+        for call in calls {
+            aside.remove_call(call);
         }
-        if other.calls.keys().any(|call| self.calls.contains_key(call)) {
-            return Err(SnapshotError::Present("a call"));
+        let mut unknown: Vec<_> = (aside.sessions.iter())
+            .filter_map(|(peer, _)| {
+                let here = self.sessions.get(peer)?;
+                (!here.is_used && matches!(here.link, Link::Away(_))).then_some(peer)
+            })
+            .collect();
+        unknown.sort_unstable();
+        for peer in unknown {
+            self.end_unknown(cx, peer);
         }
-        Ok(())
+        let is_here = |(peer, session): (PeerId, &Session)| {
+            let is_here = self.sessions.get(peer).is_some()
+                || self.tokens.contains_key(&session.token.digest());
+            is_here.then_some(peer)
+        };
+        let mut foreign: Vec<_> = aside.sessions.iter().filter_map(is_here).collect();
+        foreign.sort_unstable();
+        for peer in foreign {
+            aside.end(cx, peer, LeaveReason::Left);
+        }
+        let conns = self.conns.iter();
+        let left_behind = conns.filter(|(_, conn)| aside.sessions.get(conn.peer).is_some());
+        let mut left_behind: Vec<_> = left_behind.map(|(id, conn)| (*id, conn.peer)).collect();
+        left_behind.sort_unstable();
+        for (conn, peer) in left_behind {
+            self.give_up_connection(cx, conn, peer);
+        }
     }
 
     /// Forgets a room that another process has from now on. Nobody is told that anyone has left and

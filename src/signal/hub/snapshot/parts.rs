@@ -129,6 +129,8 @@ pub(super) struct SessionPart {
     /// With its time; absent in what earlier versions wrote.
     #[serde(default)]
     pub(super) report: Option<(Report, u64)>,
+    #[serde(default = "yes")]
+    pub(super) is_used: bool,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -192,6 +194,7 @@ impl SessionPart {
                 .report
                 .as_ref()
                 .map(|dated| (dated.report, dated.ts)),
+            is_used: session.is_used,
         }
     }
 }
@@ -249,6 +252,17 @@ pub(super) enum CallPart {
 }
 
 impl CallPart {
+    /// Who rings and is rung, or who talks.
+    pub(super) fn parties(&self) -> impl Iterator<Item = PeerId> {
+        let (caller, others) = match self {
+            Self::Ringing {
+                caller, devices, ..
+            } => (caller, devices.as_slice()),
+            Self::Answered { caller, callee, .. } => (caller, std::slice::from_ref(callee)),
+        };
+        std::iter::once(*caller).chain(others.iter().copied())
+    }
+
     pub(super) fn of(call: &Call, now: Now) -> Self {
         let caller = call.caller;
         let (from, to) = (call.from.clone(), Arc::clone(&call.to));

@@ -5,7 +5,7 @@
 //! its client is, and says that frames are missing.
 
 use super::super::session::{Link, Session};
-use super::super::{Hub, Now};
+use super::super::{Effect, Hub, Now};
 use super::image::RoomImage;
 use super::parts::{ConnPart, Left, LinkPart, RoomPart, SessionPart};
 use super::{Bodies, HubSnapshot, SnapshotError};
@@ -90,12 +90,13 @@ impl Hub {
     /// and invitations in use go on as the records have them.
     ///
     /// # Errors
-    /// The records contradict each other or this hub. Nothing has changed then.
+    /// As [`Self::restore_room`]. Nothing has changed then.
     pub fn restore_records(
         &mut self,
         now: Now,
         settings: SettingsRecord,
         members: Vec<MemberRecord>,
+        effects: &mut Vec<Effect>,
     ) -> Result<(), SnapshotError> {
         let SettingsRecord(mut room) = settings;
         let mut image = HubSnapshot::empty();
@@ -122,6 +123,6 @@ impl Hub {
         room.members
             .sort_by_key(|member| (member.joined_at, member.peer));
         image.rooms.push(room);
-        self.restore_room(now, RoomImage::from(image))
+        self.restore_room(now, RoomImage::from(image), effects)
     }
 }

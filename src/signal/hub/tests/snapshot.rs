@@ -2,6 +2,7 @@
 //! together is refused.
 
 mod history;
+mod image;
 
 use super::harness::{World, ice};
 use super::*;
@@ -226,8 +227,9 @@ fn a_room_moves_to_another_hub_with_its_calls_and_rings() {
     let mut new = World::new();
     new.hub = Hub::new(Settings::default(), ice(true), SEED);
     let image = || serde_json::from_str::<RoomImage>(&text).unwrap();
-    new.hub.restore_room(new.now, image()).unwrap();
-    let here = new.hub.restore_room(new.now, image());
+    let effects = &mut vec![];
+    new.hub.restore_room(new.now, image(), effects).unwrap();
+    let here = new.hub.restore_room(new.now, image(), effects);
     assert_eq!(here, Err(SnapshotError::Present("the room")));
     let gauges = new.hub.gauges();
     assert_eq!((gauges.away, gauges.calls, gauges.peers), (2, 1, 2));
@@ -267,7 +269,7 @@ fn who_is_registered_moves_to_another_hub_with_calls() {
     let mut new = World::new();
     new.hub = Hub::new(Settings::default(), ice(true), SEED);
     let image = serde_json::from_str(&text).unwrap();
-    new.hub.restore_room(new.now, image).unwrap();
+    new.hub.restore_room(new.now, image, &mut vec![]).unwrap();
     let conn = new.open();
     let token = &registered["resumeToken"];
     let resumed = new.ask(
@@ -291,7 +293,8 @@ fn an_image_that_is_no_room_changes_nothing() {
     let whole = serde_json::to_value(world.hub.snapshot(world.now)).unwrap();
     let mut other = World::new();
     let image = serde_json::from_value(whole).unwrap();
-    assert!(other.hub.restore_room(other.now, image).is_err());
+    let refused = other.hub.restore_room(other.now, image, &mut vec![]);
+    assert!(refused.is_err());
     assert_eq!(other.hub.gauges(), Gauges::default());
 }
 
@@ -324,10 +327,16 @@ fn a_room_outlives_its_node_by_its_records() {
     new.hub = Hub::new(Settings::default(), ice(true), SEED);
     let (settings, records): (SettingsRecord, Vec<MemberRecord>) =
         serde_json::from_str(&text).unwrap();
+    let effects = &mut vec![];
+    let nobody = new
+        .hub
+        .restore_records(new.now, settings.clone(), vec![], effects);
+    assert!(nobody.is_err() && new.hub.gauges() == Gauges::default());
     let twice = records.iter().chain(&records[..1]).cloned().collect();
-    let refused = new.hub.restore_records(new.now, settings.clone(), twice);
-    assert!(refused.is_err() && new.hub.gauges() == Gauges::default());
-    new.hub.restore_records(new.now, settings, records).unwrap();
+    new.hub
+        .restore_records(new.now, settings, twice, effects)
+        .unwrap();
+    assert_eq!(*effects, []);
     assert_eq!(new.hub.gauges().away, 3);
 
     let conn = new.open();
@@ -348,6 +357,11 @@ fn a_room_outlives_its_node_by_its_records() {
         ("{}".to_owned(), away),
     ];
     assert_eq!(states, expected);
+    // Its client says again that it is at 7: it has not got that frames are missing.
+    new.cut(conn);
+    let conn = new.open();
+    let resume = json!({"type": "resume", "resumeToken": joined["resumeToken"], "seq": 7});
+    assert_eq!(new.ask(conn, resume)["gap"], true);
     // It is numbered from where the client was, and from here on nothing is missing.
     let stranger = new.open();
     let join = json!({"type": "join", "roomId": "r", "identity": "dee"});
@@ -358,11 +372,12 @@ fn a_room_outlives_its_node_by_its_records() {
     let told = new.take(conn);
     assert_eq!(
         (&told[0]["type"], &told[0]["seq"]),
-        (&json!("peer-joined"), &json!(8))
+        (&json!("peer-joined"), &json!(9))
     );
+    new.ask(conn, json!({"type": "list"}));
     new.cut(conn);
     let conn = new.open();
-    let resume = json!({"type": "resume", "resumeToken": joined["resumeToken"], "seq": 7});
+    let resume = json!({"type": "resume", "resumeToken": joined["resumeToken"], "seq": 9});
     let resumed = new.ask(conn, resume);
     assert_eq!(
         (&resumed["gap"], &resumed["replayed"]),
