@@ -212,6 +212,8 @@ impl App {
             }
             usage
         });
+        // Each goes before what there is.
+        hooks.events.restore(kept.late_events);
         hooks.events.restore(kept.events);
         let counting = Counting(Arc::clone(&connections), Arc::clone(&names.counters));
         (kept.counted).restore(&hooks, &counting, certificates.as_deref());

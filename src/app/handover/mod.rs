@@ -257,6 +257,7 @@ impl App {
                 Err(error) => failure = Some(error),
             }
         }
+        state.late = self.late();
         (state.connections, state.carried) = (sockets.len(), to_raw_value(&carried).ok());
         fds.extend(sockets);
         let numbers: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();

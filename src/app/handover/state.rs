@@ -102,6 +102,9 @@ struct AnnouncedAs {
 pub(in crate::app) struct Kept {
     /// Events that the backend has not taken.
     pub(in crate::app) events: Remains,
+    /// Those that came behind them, while this was written.
+    #[serde(skip)]
+    pub(in crate::app) late_events: Remains,
     /// Networks that the admin API refuses.
     pub(in crate::app) denied: Added,
     /// What was relayed this month.
@@ -109,6 +112,16 @@ pub(in crate::app) struct Kept {
     pub(in crate::app) counted: Counted,
     /// People who could log in, each with the mark of the password.
     pub(in crate::app) logins: BTreeMap<String, String>,
+}
+
+/// What relays have added to [`Kept`] that ended after it was written: those of TLS clients end with
+/// the workers.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Late {
+    events: Remains,
+    /// In place of what was kept, where more was relayed.
+    usage: Option<String>,
 }
 
 /// The box, but for relay and rooms.
@@ -141,6 +154,9 @@ pub(in crate::app) struct BoxState {
     /// Written before packets begin to wait.
     #[serde(default)]
     pub(super) kept: Option<Box<RawValue>>,
+    /// Written once the workers have ended.
+    #[serde(default)]
+    pub(super) late: Late,
 }
 
 impl App {
@@ -171,13 +187,16 @@ impl App {
             unit: origin.unit.clone(),
             blackouts: self.blackouts.clone(),
             kept: None,
+            late: Late::default(),
         }
     }
 
-    /// Takes out what the operator and the backend would miss; nothing may be added any more.
+    /// Takes out what the operator and the backend would miss. Only relays may add to it from here
+    /// on: see [`Self::late`].
     pub(super) fn kept(&self) -> Option<Box<RawValue>> {
         let kept = Kept {
             events: self.reloader.hooks.events.take_remains(),
+            late_events: Remains::default(),
             denied: self
                 .reloader
                 .denied
@@ -188,6 +207,14 @@ impl App {
             logins: self.reloader.people().marks(),
         };
         to_raw_value(&kept).ok()
+    }
+
+    /// Takes out what relays have added since [`Self::kept`]; all workers have ended.
+    pub(super) fn late(&self) -> Late {
+        Late {
+            events: self.reloader.hooks.events.take_remains(),
+            usage: self.usage.as_ref().and_then(|usage| usage.newer_text()),
+        }
     }
 }
 
@@ -287,7 +314,8 @@ impl Adopted {
     pub(in crate::app) fn kept(&mut self) -> Kept {
         let kept = self.state.kept.take();
         let read = |kept: Box<RawValue>| serde_json::from_str(kept.get());
-        kept.map(read)
+        let kept: Kept = kept
+            .map(read)
             .transpose()
             .unwrap_or_else(|error| {
                 tracing::warn!(
@@ -295,7 +323,13 @@ impl Adopted {
                 );
                 None
             })
-            .unwrap_or_default()
+            .unwrap_or_default();
+        let late = std::mem::take(&mut self.state.late);
+        Kept {
+            late_events: late.events,
+            usage: late.usage.or(kept.usage),
+            ..kept
+        }
     }
 
     /// When packets began to wait.
