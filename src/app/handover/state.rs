@@ -1,5 +1,6 @@
 //! What of the box itself goes to a successor, beside the relay and the rooms.
 
+use super::blackouts::Blackouts;
 use super::container::Reader;
 use super::counted::Counted;
 use super::{BOX, CONNECTIONS, DESCRIPTORS, HUB, KNOWN, Origin, SHARED, WORKER, fds, unit};
@@ -20,10 +21,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-
-/// Blackouts that are remembered, the latest ones.
-const REMEMBERED: usize = 64;
+use std::time::Instant;
 
 /// Until the next boot the clock goes on; after it, deadlines would mean nothing.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
@@ -67,24 +65,6 @@ impl HeldListener {
         };
         let socket = listener.socket.try_clone().ok()?.into();
         Some(Self { listening, socket })
-    }
-}
-
-/// How many hand-overs there were, and how long packets waited in the latest ones.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(in crate::app) struct Blackouts {
-    pub(in crate::app) handovers: u64,
-    /// Seconds.
-    pub(in crate::app) latest: Vec<f64>,
-}
-
-impl Blackouts {
-    pub(in crate::app) fn add(&mut self, blackout: Duration) {
-        self.handovers += 1;
-        self.latest.push(blackout.as_secs_f64());
-        let surplus = self.latest.len().saturating_sub(REMEMBERED);
-        self.latest.drain(..surplus);
     }
 }
 
