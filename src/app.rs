@@ -212,6 +212,8 @@ impl App {
             }
             usage
         });
+        // Each goes before what there is.
+        hooks.events.restore(kept.late_events);
         hooks.events.restore(kept.events);
         let counting = Counting(Arc::clone(&connections), Arc::clone(&names.counters));
         (kept.counted).restore(&hooks, &counting, certificates.as_deref());
@@ -370,10 +372,14 @@ impl App {
 impl App {
     /// A box for one test, with one relay worker.
     pub(crate) async fn on_free_ports() -> Self {
+        Self::start(Self::config_on_free_ports()).await.unwrap()
+    }
+
+    fn config_on_free_ports() -> Config {
         let free = ["HTTP__LISTEN", "TURN__UDP", "TURN__TCP"].map(|key| (key, "127.0.0.1:0"));
         let env = free.into_iter().chain([("TURN__WORKERS", "1")]);
         let env = env.map(|(key, value)| (format!("CALLBOX_{key}"), value.to_owned()));
-        Self::start(Config::load(None, env).unwrap()).await.unwrap()
+        Config::load(None, env).unwrap()
     }
 }
 

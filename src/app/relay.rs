@@ -42,7 +42,11 @@ pub(super) fn start(
     }
     if let Some(part) = part {
         // What was left may be anything: a fault in reading it is not the end of the box.
-        let take_over = || take_over(config, announced, connections, part);
+        let take_over = || {
+            #[cfg(test)]
+            crate::signal::panics::come_by("relay");
+            take_over(config, announced, connections, part)
+        };
         match catch_unwind(AssertUnwindSafe(take_over)) {
             Ok(Ok(started)) => return Ok(started),
             Ok(Err(error)) => tracing::error!(

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -28,6 +29,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 /// The record of usage of this box.
 pub(super) struct Usage {
     record: Mutex<UsageRecord>,
+    /// Whether a relay has ended since [`Self::text`].
+    has_news: AtomicBool,
     /// What the workers know.
     spent: Mutex<Spent>,
     /// Where they are kept, if anywhere.
@@ -51,6 +54,7 @@ impl Usage {
             .unwrap_or_default();
         Arc::new(Self {
             record: Mutex::new(record),
+            has_news: AtomicBool::new(false),
             spent: Mutex::default(),
             path,
             relay: Arc::clone(relay),
@@ -72,6 +76,7 @@ impl Usage {
             let entry = entry(user, *secret, sent.bytes + received.bytes, mode);
             if entry.bytes > 0 {
                 self.record().ended(&month_of(unix_now()), &entry);
+                self.has_news.store(true, Ordering::Release);
             }
         }
     }
@@ -152,7 +157,14 @@ impl Usage {
 
     /// The record, for the process that goes on.
     pub(super) fn text(&self) -> String {
+        self.has_news.store(false, Ordering::Release);
         self.record().to_json()
+    }
+
+    /// The record, if relays have ended since [`Self::text`]. Packets wait meanwhile.
+    pub(super) fn newer_text(&self) -> Option<String> {
+        let has_news = self.has_news.load(Ordering::Acquire);
+        has_news.then(|| self.record().to_json())
     }
 
     fn write(&self) {

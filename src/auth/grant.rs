@@ -170,6 +170,14 @@ impl Grant {
         }
     }
 
+    /// The role that the token gives where no room does.
+    pub fn role_outside(&self) -> Option<Role> {
+        match &self.role_for {
+            Some((_, elsewhere)) => Some(*elsewhere),
+            None => self.role,
+        }
+    }
+
     /// Has another role count in every room.
     pub fn set_role(&mut self, role: Role) {
         self.role = Some(role);

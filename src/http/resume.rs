@@ -25,7 +25,11 @@ pub fn resume(
 ) -> Result<(), String> {
     let conn = admission.conn();
     // What was left may be anything: a fault in reading it is not the end of the box.
-    let begin = AssertUnwindSafe(|| by_dialect(context, left, admission, place));
+    let begin = AssertUnwindSafe(|| {
+        #[cfg(test)]
+        signal::panics::come_by("connection");
+        by_dialect(context, left, admission, place)
+    });
     let goes_on = catch_unwind(begin).unwrap_or_else(|_| Err("reading it panicked".into()));
     goes_on.inspect_err(|_| context.driver.lose(conn))
 }

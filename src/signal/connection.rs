@@ -109,6 +109,8 @@ struct Connection<C: Carrier, D: Dialect> {
     /// The last sequence number written, and whose session it is of.
     sent: Option<(PeerId, u64)>,
     heartbeat: Heartbeat,
+    /// It was asked to stop for a successor, and waits for the answer to [`Self::pending`] before it does.
+    is_to_stop: bool,
     /// The payload of a ping with which the hub asked for a sign of life.
     probe: Option<u64>,
     /// The task that the timer wakes, by its waker's data.
@@ -139,6 +141,7 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
             opened: Instant::now(),
             sent: None,
             heartbeat,
+            is_to_stop: false,
             probe: None,
             timed: None,
         }
@@ -171,7 +174,9 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
     /// Does what can be done without waiting; ready when the connection has ended.
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<End> {
         loop {
-            if self.admission.outbox.is_asked_to_park() {
+            self.is_to_stop |= self.admission.outbox.is_asked_to_park();
+            if self.is_to_stop && !self.waits_for_answer() {
+                self.is_to_stop = false;
                 match self.can_stop() {
                     true => return Poll::Ready(End::Parked),
                     false => self.driver().stays(self.admission.conn),
@@ -190,6 +195,9 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
                 }
             }
             self.poll_consent(cx);
+            if self.is_to_stop && !self.waits_for_answer() {
+                continue;
+            }
             // A client that reads little is not read, or the answers would pile up. Nothing is lost: its
             // bytes are read as soon as the socket has room.
             if self.accepts_input()

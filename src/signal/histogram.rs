@@ -23,7 +23,7 @@ pub struct Sums {
 
 impl Histogram {
     /// Nothing was observed yet; the bounds ascend.
-    pub(super) fn new(bounds: impl IntoIterator<Item = f64>) -> Self {
+    pub fn new(bounds: impl IntoIterator<Item = f64>) -> Self {
         let bounds: Arc<[f64]> = bounds.into_iter().collect();
         let counts = vec![0; bounds.len() + 1];
         Self {
@@ -42,12 +42,13 @@ impl Histogram {
         }
     }
 
-    pub(super) fn sums(&self) -> Sums {
+    /// What was observed.
+    pub fn sums(&self) -> Sums {
         self.lock().clone()
     }
 
     /// Adds what an earlier process observed, where it had the same bounds.
-    pub(super) fn add(&self, earlier: &Sums) {
+    pub fn add(&self, earlier: &Sums) {
         let mut sums = self.lock();
         if earlier.counts.len() != sums.counts.len() || !(0.0..=1e15).contains(&earlier.sum) {
             return;

@@ -11,6 +11,8 @@ mod id_map;
 mod mailbox;
 mod nodes;
 mod outbox;
+#[cfg(test)]
+pub mod panics;
 mod parked;
 mod reports;
 pub mod room;

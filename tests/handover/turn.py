@@ -84,6 +84,15 @@ class Client:
         except (socket.timeout, BlockingIOError):
             return None
 
+    def is_closed(self):
+        """Whether the box closes the stream."""
+        try:
+            while self.receive(10):
+                pass
+        except OSError:
+            return True
+        return False
+
     def packet(self, method, body):
         transaction = os.urandom(12)
         if self.key:

@@ -12,6 +12,7 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -54,6 +55,20 @@ esac
 """
 
 
+def trusting():
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def certificate():
+    """A folder with a certificate and its key."""
+    folder = tempfile.mkdtemp(prefix="callbox-handover-")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=callbox -keyout key.pem -out cert.pem"
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    return folder
+
+
 class Box:
     """One process, whatever it becomes; the program is a copy that can be replaced."""
 
@@ -83,6 +98,7 @@ class Box:
             time.sleep(0.02)
         # Its handlers come before its sockets.
         self.udp = self.ports("udp")[0]
+        self.tls = None
 
     def read(self):
         for line in self.process.stderr:
@@ -143,10 +159,21 @@ class Box:
                     pass
         raise AssertionError("no TURN over TCP")
 
+    def find_tls(self):
+        """Learns which TCP port speaks TLS."""
+        for port in self.ports("tcp listening"):
+            try:
+                with socket.create_connection(("127.0.0.1", port), 2) as probe:
+                    trusting().wrap_socket(probe)
+                    self.tls = port
+            except OSError:
+                pass
+        need(self.tls, "no port speaks TLS")
+
     def http(self):
-        """The other TCP port."""
-        turn = self.turn_tcp()[1]
-        return ("127.0.0.1", next(port for port in self.ports("tcp listening") if port != turn))
+        """The TCP port that is neither TURN's nor TLS's."""
+        others = (self.turn_tcp()[1], self.tls)
+        return ("127.0.0.1", next(port for port in self.ports("tcp listening") if port not in others))
 
     def call(self, user, tcp=False):
         server = self.turn_tcp() if tcp else ("127.0.0.1", self.udp)
@@ -468,13 +495,37 @@ class BackendHandler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+# Bytes of each relay over TLS, of 100 packets.
+ENOUGH = 100 * 1_000
+
+
+def relay_over_tls(box, user):
+    """A client that has relayed to a peer, both still there."""
+    client = Client(("127.0.0.1", box.tls), SECRET, user, True)
+    client.socket = trusting().wrap_socket(client.socket)
+    peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    peer.bind(("127.0.0.1", 0))
+    peer.settimeout(10)
+    client.allocate()
+    client.bind(0x4000, peer.getsockname())
+    for _ in range(100):
+        client.send_channel(0x4000, b"x" * 1_000)
+        # One after the other, so that no buffer is too small for them.
+        peer.recv(2048)
+    return client
+
+
 def nothing_is_forgotten():
-    """A backend that hangs holds nobody up, and gets what it missed; bans and usage are kept without a folder for them."""
+    """A backend that hangs holds nobody up, and gets what it missed, with the relays that end in an upgrade; bans and usage are kept
+    without a folder for them."""
     backend = Backend()
     url = "http://127.0.0.1:%d/" % backend.server_address[1]
     config = CONFIG + '[hooks]\nurl = "%s"\nsecret = "a secret of the hooks of this test"\nallow_private = true\n[auth]\nadmin_token = "an admin token of this test"\n' % url
+    pems = certificate()
+    config += '[tls]\nlisten = ["127.0.0.1:0"]\ncert = "%s/cert.pem"\nkey = "%s/key.pem"\n' % (pems, pems)
     environment = {name: value for name, value in os.environ.items() if name != "STATE_DIRECTORY"}
     box = Box(config, environment=environment)
+    box.find_tls()
     call = box.call("counted")
 
     def admin(method, path):
@@ -487,8 +538,12 @@ def nothing_is_forgotten():
     people = enter(box.http(), ["anna", "ben"])
     admin("PUT", "/v1/denied/203.0.113.0/24?ttl=3600")
     time.sleep(0.5)
-    before = json.loads(admin("GET", "/v1/usage"))["total"]
-    need(before > 0, "nothing was relayed")
+    # Their connections end with the old program, and so do their relays, each with what it has relayed.
+    ends = [relay_over_tls(box, "tls%d" % number) for number in range(3)]
+    before = json.loads(admin("GET", "/v1/usage"))
+    need(before["users"]["counted"] > 0, "nothing was relayed")
+    need(all(before["users"]["tls%d" % number] >= ENOUGH for number in range(3)), before)
+    before = before["total"]
     trace = subprocess.Popen(
         [BINARY, "trace", "--room", "standup", "--url", "http://127.0.0.1:%d" % box.http()[1], "--token", "an admin token of this test"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -537,18 +592,27 @@ def nothing_is_forgotten():
     trace.kill()
     denied = json.loads(admin("GET", "/v1/denied"))["denied"]
     need([row["network"] for row in denied] == ["203.0.113.0/24"], denied)
-    usage = json.loads(admin("GET", "/v1/usage"))["total"]
-    need(usage >= before, "%d bytes were relayed before, and %d after" % (before, usage))
+    usage = json.loads(admin("GET", "/v1/usage"))
+    need(usage["total"] >= before, "%d bytes were relayed before, and %s after" % (before, usage))
+    need(all(usage["users"]["tls%d" % number] >= ENOUGH for number in range(3)), usage)
+    for end in ends:
+        need(end.is_closed(), "a connection over TLS goes on")
     people[1].say(type="leave", id="l")
     backend.answers.set()
+    for number in range(3):
+        backend.until("relay-ended", user="tls%d" % number, reason="disconnected")
     backend.until("peer-left", identity="ben")
     kinds = [event["type"] for event in backend.events]
-    need(kinds.count("room-started") == 1 and "gap" not in kinds, kinds)
+    need(kinds.count("room-started") == 1 and kinds.count("relay-ended") == 3 and "gap" not in kinds, kinds)
     need(kinds.index("room-started") < kinds.index("peer-joined") < kinds.index("peer-left"), kinds)
     call.end("a backend that hangs")
     box.end()
     backend.shutdown()
-    ok("a backend that hangs: two upgrades, the last of them in %.0f ms, %d events in order, bans and usage kept" % (taken * 1000, len(kinds)))
+    shutil.rmtree(pems)
+    ok(
+        "a backend that hangs: two upgrades, the last of them in %.0f ms, %d events in order, three of them of relays over TLS "
+        "that ended in the first one; bans and usage kept" % (taken * 1000, len(kinds))
+    )
 
 
 def goes_on(box, client, name):

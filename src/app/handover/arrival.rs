@@ -105,6 +105,8 @@ impl Arrival {
                 let (sessions, rooms) = (hub.sessions(), hub.rooms());
                 // What was left may be anything: a fault in reading it is not the end of the box.
                 let restore = AssertUnwindSafe(|| {
+                    #[cfg(test)]
+                    crate::signal::panics::come_by("rooms");
                     let (settings, ice) = (settings.clone(), ice.clone());
                     let (limits, on_revoke) = (limits.clone(), on_revoke());
                     Driver::restored(snapshot, stopped, settings, ice, limits, on_revoke)

@@ -9,6 +9,7 @@
 
 pub mod answer;
 mod arrival;
+mod blackouts;
 mod bus;
 mod check;
 mod container;
@@ -23,11 +24,12 @@ mod store;
 mod unit;
 
 pub(super) use arrival::Arrival;
+pub(super) use blackouts::Blackouts;
 pub use check::check_handover;
 pub(super) use counted::Counting;
 pub use fds::{hold_signals, release_signals};
 pub use state::Adopted;
-pub(super) use state::{Blackouts, BoxState, HeldListener, Kept, Listening, RelayPart};
+pub(super) use state::{BoxState, HeldListener, Kept, Listening, RelayPart};
 
 use super::App;
 use crate::clock;
@@ -257,6 +259,7 @@ impl App {
                 Err(error) => failure = Some(error),
             }
         }
+        state.late = self.late();
         (state.connections, state.carried) = (sockets.len(), to_raw_value(&carried).ok());
         fds.extend(sockets);
         let numbers: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();

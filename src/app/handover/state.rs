@@ -1,5 +1,6 @@
 //! What of the box itself goes to a successor, beside the relay and the rooms.
 
+use super::blackouts::Blackouts;
 use super::container::Reader;
 use super::counted::Counted;
 use super::{BOX, CONNECTIONS, DESCRIPTORS, HUB, KNOWN, Origin, SHARED, WORKER, fds, unit};
@@ -20,10 +21,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-
-/// Blackouts that are remembered, the latest ones.
-const REMEMBERED: usize = 64;
+use std::time::Instant;
 
 /// Until the next boot the clock goes on; after it, deadlines would mean nothing.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
@@ -70,24 +68,6 @@ impl HeldListener {
     }
 }
 
-/// How many hand-overs there were, and how long packets waited in the latest ones.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(in crate::app) struct Blackouts {
-    pub(in crate::app) handovers: u64,
-    /// Seconds.
-    pub(in crate::app) latest: Vec<f64>,
-}
-
-impl Blackouts {
-    pub(in crate::app) fn add(&mut self, blackout: Duration) {
-        self.handovers += 1;
-        self.latest.push(blackout.as_secs_f64());
-        let surplus = self.latest.len().saturating_sub(REMEMBERED);
-        self.latest.drain(..surplus);
-    }
-}
-
 /// An address as it is announced.
 #[derive(Clone, Serialize, Deserialize)]
 struct AnnouncedAs {
@@ -102,6 +82,9 @@ struct AnnouncedAs {
 pub(in crate::app) struct Kept {
     /// Events that the backend has not taken.
     pub(in crate::app) events: Remains,
+    /// Those that came behind them, while this was written.
+    #[serde(skip)]
+    pub(in crate::app) late_events: Remains,
     /// Networks that the admin API refuses.
     pub(in crate::app) denied: Added,
     /// What was relayed this month.
@@ -109,6 +92,16 @@ pub(in crate::app) struct Kept {
     pub(in crate::app) counted: Counted,
     /// People who could log in, each with the mark of the password.
     pub(in crate::app) logins: BTreeMap<String, String>,
+}
+
+/// What relays have added to [`Kept`] that ended after it was written: those of TLS clients end with
+/// the workers.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Late {
+    events: Remains,
+    /// In place of what was kept, where more was relayed.
+    usage: Option<String>,
 }
 
 /// The box, but for relay and rooms.
@@ -141,6 +134,9 @@ pub(in crate::app) struct BoxState {
     /// Written before packets begin to wait.
     #[serde(default)]
     pub(super) kept: Option<Box<RawValue>>,
+    /// Written once the workers have ended.
+    #[serde(default)]
+    pub(super) late: Late,
 }
 
 impl App {
@@ -171,13 +167,16 @@ impl App {
             unit: origin.unit.clone(),
             blackouts: self.blackouts.clone(),
             kept: None,
+            late: Late::default(),
         }
     }
 
-    /// Takes out what the operator and the backend would miss; nothing may be added any more.
+    /// Takes out what the operator and the backend would miss. Only relays may add to it from here
+    /// on: see [`Self::late`].
     pub(super) fn kept(&self) -> Option<Box<RawValue>> {
         let kept = Kept {
             events: self.reloader.hooks.events.take_remains(),
+            late_events: Remains::default(),
             denied: self
                 .reloader
                 .denied
@@ -188,6 +187,14 @@ impl App {
             logins: self.reloader.people().marks(),
         };
         to_raw_value(&kept).ok()
+    }
+
+    /// Takes out what relays have added since [`Self::kept`]; all workers have ended.
+    pub(super) fn late(&self) -> Late {
+        Late {
+            events: self.reloader.hooks.events.take_remains(),
+            usage: self.usage.as_ref().and_then(|usage| usage.newer_text()),
+        }
     }
 }
 
@@ -287,7 +294,8 @@ impl Adopted {
     pub(in crate::app) fn kept(&mut self) -> Kept {
         let kept = self.state.kept.take();
         let read = |kept: Box<RawValue>| serde_json::from_str(kept.get());
-        kept.map(read)
+        let kept: Kept = kept
+            .map(read)
             .transpose()
             .unwrap_or_else(|error| {
                 tracing::warn!(
@@ -295,7 +303,13 @@ impl Adopted {
                 );
                 None
             })
-            .unwrap_or_default()
+            .unwrap_or_default();
+        let late = std::mem::take(&mut self.state.late);
+        Kept {
+            late_events: late.events,
+            usage: late.usage.or(kept.usage),
+            ..kept
+        }
     }
 
     /// When packets began to wait.

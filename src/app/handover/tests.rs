@@ -2,15 +2,22 @@ use super::container::Reader;
 use super::state::BoxState;
 use super::*;
 use crate::auth::credential::{IceIssuer, TurnSecrets};
+use crate::net::Inherited;
 use crate::relay::engine::Settings;
 use crate::relay::{Listeners, RelayConfig, RelayHandle, Takeover, WorkerState};
-use crate::signal::{ConnectionLimits, Driver, ParkedConnection, SignalSnapshot, hub};
+use crate::signal::{ConnectionLimits, Driver, ParkedConnection, SignalSnapshot, hub, panics};
+use futures_util::{SinkExt, StreamExt};
 use proptest::prelude::*;
 use secrecy::SecretString;
 use std::fs::File;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 fn recorded(format: u32) -> Reader {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/handover/recorded");
@@ -120,6 +127,65 @@ fn regressions_stay_fixed() {
         inputs += 1;
     }
     assert!(inputs > 0);
+}
+
+/// A box with a room of one, as it leaves itself, and the client.
+async fn left() -> (Adopted, WebSocketStream<MaybeTlsStream<TcpStream>>) {
+    let app = App::on_free_ports().await;
+    let url = format!("ws://{}/ws", app.http[0]);
+    let (mut client, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    let join = r#"{"type":"join","id":"1","roomId":"r"}"#;
+    client.send(Message::text(join)).await.unwrap();
+    while !(client.next().await.unwrap().unwrap())
+        .to_text()
+        .unwrap()
+        .contains(r#""joined""#)
+    {}
+    let origin = Origin::of_process(None, None);
+    let prepared = app.hand_over(container::FORMAT, &origin).await;
+    assert_eq!(prepared.failure, None);
+    let adopted = Adopted::of(prepared.reader, prepared.fds);
+    (adopted.unwrap(), client)
+}
+
+/// Whether TURN answers at that address.
+fn answers(server: SocketAddr) -> bool {
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let request = b"\0\x01\0\0\x21\x12\xa4\x42is it there?";
+    client.send_to(request, server).unwrap();
+    client.recv(&mut [0; 256]).is_ok()
+}
+
+#[tokio::test]
+async fn a_part_whose_reading_panics_starts_anew_and_the_others_go_on() {
+    // Hand-overs that are counted, sessions, and those of them that are away.
+    for (place, expected) in [
+        ("", (1, 1, 0)),
+        ("relay", (0, 1, 0)),
+        ("rooms", (1, 0, 0)),
+        ("connection", (1, 1, 1)),
+    ] {
+        let (adopted, mut client) = left().await;
+        panics::panic_at(place);
+        let config = App::config_on_free_ports();
+        let app = App::start_with(config, Inherited::default(), Some(adopted)).await;
+        let app = app.unwrap();
+        let gauges = app.driver.with_hub(|hub, _, _| hub.gauges());
+        let found = (app.blackouts.handovers, gauges.sessions, gauges.away);
+        assert_eq!(found, expected, "{place}");
+        assert!(answers(app.udp[0]), "{place}");
+        let goes_on = matches!(place, "" | "relay");
+        let ping = r#"{"type":"ping","id":"2"}"#;
+        let said = client.send(Message::text(ping)).await;
+        let pong = timeout(Duration::from_secs(10), client.next()).await;
+        let pong = pong.unwrap().and_then(Result::ok);
+        let pong = pong.filter(|message| said.is_ok() && message.is_text());
+        assert_eq!(pong.is_some(), goes_on, "{place}");
+        app.stop().await;
+    }
 }
 
 proptest! {

@@ -14,6 +14,7 @@ use crate::signal::dialect::{Asked, Dialect};
 use crate::signal::hub::{Input, Standing, lobby_room};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use futures_util::future::join_all;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -258,8 +259,9 @@ fn ask_about_lobby(
     Some((exists, answer))
 }
 
-/// Asks about each topic as about a room, one after the other. A topic that is a room was asked about
-/// when the client joined the room.
+/// Asks about all topics at once, about each as about a room: a backend that does not answer holds the
+/// client no longer than one question does. A topic that is a room was asked about when the client
+/// joined the room.
 fn ask_about_topics(
     consult: &Arc<dyn Consult>,
     standing: Standing,
@@ -270,34 +272,34 @@ fn ask_about_topics(
     if !topics.iter().any(is_asked) {
         return None;
     }
-    let topics: Vec<_> = (topics.iter())
-        .map(|wish| is_asked(wish).then(|| Arc::clone(&wish.topic)))
-        .collect();
-    let consult = Arc::clone(consult);
-    Some(Box::pin(async move {
-        let (mut refused, mut left) = (vec![], MAX_TOPICS);
-        for topic in topics {
-            refused.push(match topic {
-                None => false,
-                Some(_) if left == 0 => true,
-                Some(topic) => {
-                    left -= 1;
-                    let asking = consult.ask(Inquiry {
-                        request: Consulted::Join {
-                            room: &topic,
-                            creates: false,
-                        },
-                        standing: standing.clone(),
-                        identity: standing.identity.as_deref(),
-                        claims: standing.claims.as_deref(),
-                        client,
-                    });
-                    matches!(asking.await, Consent::Refused(_))
-                }
+    let mut left = MAX_TOPICS;
+    let ask = |wish: &Wish| match is_asked(wish) {
+        false => (false, None),
+        true if left == 0 => (true, None),
+        true => {
+            left -= 1;
+            let asking = consult.ask(Inquiry {
+                request: Consulted::Join {
+                    room: &wish.topic,
+                    creates: false,
+                },
+                standing: standing.clone(),
+                identity: standing.identity.as_deref(),
+                claims: standing.claims.as_deref(),
+                client,
             });
+            (false, Some(asking))
         }
-        Consent::Topics(refused)
-    }))
+    };
+    let asked: Vec<_> = topics.iter().map(ask).collect();
+    let is_refused = |(surplus, asking): (bool, Option<Consulting>)| async move {
+        match asking {
+            Some(asking) => matches!(asking.await, Consent::Refused(_)),
+            None => surplus,
+        }
+    };
+    let answers = join_all(asked.into_iter().map(is_refused));
+    Some(Box::pin(async move { Consent::Topics(answers.await) }))
 }
 
 impl Consent {

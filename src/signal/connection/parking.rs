@@ -11,13 +11,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 impl<C: Carrier, D: Dialect> Connection<C, D> {
-    /// Whether everything of it can be written down. An answer of the backend is waited for here.
+    /// Whether everything of it can be written down, once nothing is waited for.
     pub(super) fn can_stop(&self) -> bool {
-        self.pending.is_none()
-            && self.deferred.is_empty()
-            && self.wants_end.is_none()
-            && self.socket.is_bare()
-            && !self.decoder.is_broken()
+        self.wants_end.is_none() && self.socket.is_bare() && !self.decoder.is_broken()
+    }
+
+    /// Whether it could stop but for an answer, which can come to this process alone. The driver waits
+    /// for it as long as for a connection to stop.
+    pub(super) fn waits_for_answer(&self) -> bool {
+        (self.pending.is_some() || !self.deferred.is_empty()) && self.can_stop()
     }
 
     /// Leaves socket and state to the successor. Returns whether they are left.

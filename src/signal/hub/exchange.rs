@@ -158,15 +158,14 @@ impl Hub {
         if let Some(deadline) = entry.deadline.take() {
             self.timers.cancel(deadline, Timer::JoinDeadline(conn));
         }
+        let role = grant.role_outside();
         self.exchange.members.entry(conn).or_insert(Member {
             rooms: grant.rooms,
             network: network_of(entry.client),
             may_call: grant.call,
             identity: grant.identity.map(Arc::from),
             chooses_identity: grant.chooses_identity,
-            role: grant
-                .role_for
-                .map_or(grant.role, |(_, elsewhere)| Some(elsewhere)),
+            role,
             team: grant.team.map(Arc::from),
             claims: grant.claims,
             is_invited: grant.invite.is_some(),

@@ -359,6 +359,7 @@ impl Hub {
                 identity: profile.identity,
                 bearer: grant.http_name().map(Arc::from),
                 room: profile.room,
+                role: grant.role_outside(),
                 may_call: grant.call,
                 may_list_rooms: grant.list_rooms,
                 may_subscribe: grant.subscribe,

@@ -65,11 +65,16 @@ impl Hub {
         if self.settings.policy.messages.is_empty() {
             return Ok(());
         }
+        self.may_say(self.role_of(requester), requester.kind, size)
+    }
+
+    /// The role in the room, or by the token where there is no room.
+    pub(super) fn role_of(&self, requester: &Requester) -> Option<Role> {
         let room = self.room_of(requester.peer).ok();
-        let role = room.and_then(|room| room.member(requester.peer).map(|member| member.role));
-        // Who is in no room may have a role by its token.
-        let by_token = || self.exchange.members.get(&requester.conn)?.role;
-        self.may_say(role.or_else(by_token), requester.kind, size)
+        let in_room = room.and_then(|room| Some(room.member(requester.peer)?.role));
+        let in_call = || self.sessions.get(requester.peer)?.role;
+        let foreign = || self.exchange.members.get(&requester.conn)?.role;
+        in_room.or_else(in_call).or_else(foreign)
     }
 
     /// The same for who has that role.

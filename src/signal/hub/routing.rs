@@ -37,7 +37,10 @@ impl Hub {
             None => (Place::Room(self.room_of(requester.peer)?.id.clone()), None),
         };
         match requester.kind {
-            MessageType::Publish => self.not_as_viewer(requester.peer)?,
+            MessageType::Publish if self.role_of(requester) == Some(Role::Viewer) => {
+                let message = "viewers do not publish";
+                return Err(RequestError::new(ErrorCode::Forbidden, message));
+            }
             MessageType::Subscribe if !may_subscribe => {
                 let message = "the token does not allow to subscribe";
                 return Err(RequestError::new(ErrorCode::Forbidden, message));
@@ -128,19 +131,6 @@ impl Hub {
                 .call_between(sender, from, peer)
                 .map(|call| (Place::Call(call), peer)),
         }
-    }
-
-    fn not_as_viewer(&self, peer: PeerId) -> Result<(), RequestError> {
-        let is_viewer = self
-            .room_of(peer)
-            .is_ok_and(|room| room.member(peer).is_some_and(|m| m.role == Role::Viewer));
-        if is_viewer {
-            return Err(RequestError::new(
-                ErrorCode::Forbidden,
-                "viewers do not publish",
-            ));
-        }
-        Ok(())
     }
 }
 

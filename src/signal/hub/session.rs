@@ -6,7 +6,7 @@ use super::rate::{Bucket, ByteBucket, Inflow};
 use super::response_cache::ResponseCache;
 use super::ring::Ring;
 use super::ring_shares::RingShares;
-use crate::auth::Grant;
+use crate::auth::{Grant, Role};
 use crate::network::NetworkCounts;
 use crate::protocol::{Body, CallId, DialectKind, LeaveReason, PeerId, Presence, ResumeToken};
 use crate::signal::id_map::IdMap;
@@ -88,6 +88,8 @@ pub(super) struct Session {
     /// For whom its token takes credentials over HTTP.
     pub(super) bearer: Option<Arc<str>>,
     pub(super) room: Option<Arc<str>>,
+    /// The role that its token gives where no room does.
+    pub(super) role: Option<Role>,
     pub(super) may_call: bool,
     pub(super) may_list_rooms: bool,
     pub(super) may_subscribe: bool,

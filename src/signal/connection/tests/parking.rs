@@ -7,10 +7,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A pipe that stays where it is when its connection stops.
 #[derive(Clone)]
-struct Bare(Arc<Mutex<Option<DuplexStream>>>);
+pub(super) struct Bare(Arc<Mutex<Option<DuplexStream>>>);
 
 impl Bare {
-    fn of(stream: DuplexStream) -> Self {
+    pub(super) fn of(stream: DuplexStream) -> Self {
         Self(Arc::new(Mutex::new(Some(stream))))
     }
 

@@ -238,6 +238,7 @@ impl Builder {
             identity: part.identity,
             bearer: part.bearer.or(named),
             room: part.room,
+            role: part.role,
             may_call: part.may_call,
             may_list_rooms: part.may_list_rooms,
             may_subscribe: part.may_subscribe,

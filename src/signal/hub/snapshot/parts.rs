@@ -110,6 +110,9 @@ pub(super) struct SessionPart {
     #[serde(default)]
     pub(super) bearer: Option<Arc<str>>,
     pub(super) room: Option<Arc<str>>,
+    /// Absent in what earlier versions wrote.
+    #[serde(default)]
+    pub(super) role: Option<Role>,
     pub(super) may_call: bool,
     pub(super) may_list_rooms: bool,
     pub(super) may_subscribe: bool,
@@ -176,6 +179,7 @@ impl SessionPart {
             named_by_token: session.bearer.is_some() && session.identity.is_some(),
             bearer: session.bearer.clone(),
             room: session.room.clone(),
+            role: session.role,
             may_call: session.may_call,
             may_list_rooms: session.may_list_rooms,
             may_subscribe: session.may_subscribe,

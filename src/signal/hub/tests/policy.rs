@@ -1,6 +1,7 @@
 //! What `policy` refuses, and what it leaves alone.
 
 use super::harness::{World, ice};
+use super::snapshot::restored;
 use super::*;
 use crate::auth::Role;
 use serde_json::{Value, json};
@@ -90,6 +91,46 @@ fn a_rule_without_a_role_fits_everybody_and_a_list_admits_its_types_alone() {
         );
     }
     assert_eq!(code(&world.ask(host, json!({"type": "list"}))), "ok");
+}
+
+#[test]
+fn who_is_in_no_room_is_judged_by_the_role_of_its_token() {
+    let mut world = world(rules(vec![MessageRule {
+        role: Some(Role::Viewer),
+        deny: vec![MessageType::Message],
+        ..MessageRule::default()
+    }]));
+    let by_room = Grant {
+        role: Some(Role::Host),
+        role_for: Some(("own".into(), Role::Viewer)),
+        ..Grant::open()
+    };
+    for (name, grant) in [("ann", viewer()), ("cid", by_room)] {
+        let conn = world.open();
+        let registers = json!({"type": "register", "identity": name});
+        world.ask_as(conn, registers, Ok(grant));
+        let callee = register(&mut world, &format!("of-{name}"), None);
+        let to = world.peers[&callee].to_string();
+        let called = json!({"type": "call", "to": to});
+        let call = world.ask(conn, called)["callId"].clone();
+        let accept = json!({"type": "accept", "callId": call});
+        assert_eq!(code(&world.ask(callee, accept)), "ok");
+        // The role outlives an upgrade.
+        world.hub = restored(&world);
+        world.clear();
+        for refused in [
+            json!({"type": "message", "to": to, "content": 1}),
+            json!({"type": "publish", "to": to, "tracks": []}),
+        ] {
+            assert_eq!(code(&world.ask(conn, refused)), "forbidden", "{name}");
+        }
+        assert!(world.take(callee).is_empty(), "nothing passed");
+        let allowed = json!({"type": "answer", "to": to, "sdp": "x"});
+        assert_eq!(code(&world.ask(conn, allowed)), "ok");
+        let other = world.peers[&conn].to_string();
+        let message = json!({"type": "message", "to": other, "content": 1});
+        assert_eq!(code(&world.ask(callee, message)), "ok", "no rule fits");
+    }
 }
 
 fn register(world: &mut World, name: &str, team: Option<&str>) -> u64 {

@@ -123,9 +123,10 @@ fn leaves(value: &Value, at: String, places: &mut Vec<String>) {
     }
 }
 
-fn restored(world: &World) -> Hub {
+pub(super) fn restored(world: &World) -> Hub {
     let snapshot = copied(&world.hub.snapshot(world.now));
-    Hub::restore(world.now, snapshot, Settings::default(), ice(true), SEED).unwrap()
+    let settings = world.hub.settings.clone();
+    Hub::restore(world.now, snapshot, settings, ice(true), SEED).unwrap()
 }
 
 #[test]
