@@ -12,9 +12,8 @@ use super::trystero::Trystero;
 use super::tutorial::Tutorial;
 use super::y_webrtc::YWebrtc;
 use super::{Foreign, object};
-use crate::auth::Grant;
 use crate::auth::credential::{IceIssuer, TurnSecrets};
-use crate::protocol::{DialectKind, RequestError};
+use crate::protocol::DialectKind;
 use crate::signal::hub::{ConnId, Effect, Hub, Input, Now, Settings};
 use crate::signal::{Asked, Dialect, Incoming, Message, Native, Outgoing, Output, server_messages};
 use std::collections::VecDeque;
@@ -220,7 +219,7 @@ impl World {
         let input = |message: Asked| Input::Frame {
             conn,
             message,
-            grant: Ok::<_, RequestError>(Grant::open()),
+            grant: None,
         };
         asked.into_iter().map(input).collect()
     }

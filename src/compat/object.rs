@@ -56,6 +56,11 @@ impl<'a> Object<'a> {
         Object::parse(self.text(name)?).ok()
     }
 
+    /// Keeps the fields whose names are wanted.
+    pub fn retain(&mut self, is_wanted: impl Fn(&str) -> bool) {
+        self.0.retain(|(name, _)| is_wanted(name));
+    }
+
     /// Every field once, at the place of its last value.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
         self.0.iter().map(|(name, raw)| (&**name, *raw))

@@ -99,7 +99,7 @@ impl YWebrtc {
                 id: 0,
                 topics: topics(&object).map(Arc::from).collect(),
             }),
-            "publish" => Message::Request(match self.publication(&object) {
+            "publish" => Message::Request(match self.publication(object) {
                 Some(publication) => ExchangeRequest::Publish { id: 0, publication },
                 None => ExchangeRequest::Idle,
             }),
@@ -108,20 +108,19 @@ impl YWebrtc {
     }
 
     /// The object as subscribers get it, but for `clients` and the last brace.
-    fn publication(self, object: &Object<'_>) -> Option<Arc<Publication>> {
+    fn publication(self, mut object: Object<'_>) -> Option<Arc<Publication>> {
         let topic = object.string("topic").filter(|topic| is_topic(topic))?;
         let raw = object.get("topic")?.get();
         // The server alone writes these, for decoders that ignore case as well.
-        let is_own = |name| (OWN.iter()).any(|own| folds_to(name, own));
-        let kept = || object.fields().filter(|(name, _)| !is_own(name));
+        object.retain(|name| !OWN.iter().any(|own| folds_to(name, own)));
         // As much as there will be, so that nothing is copied once more; names with escapes are rare.
-        let length: usize = kept()
+        let length: usize = (object.fields())
             .map(|(name, raw)| name.len() + raw.get().len() + 4)
             .sum();
         let mut text = String::with_capacity(HEAD.len() + raw.len() + length);
         text.push_str(HEAD);
         text.push_str(raw);
-        for (name, raw) in kept() {
+        for (name, raw) in object.fields() {
             let raw = match (self.relay_only, name) {
                 (false, _) => Cow::Borrowed(raw.get()),
                 (true, "data") => Cow::Owned(relayed_only(raw)?),

@@ -46,7 +46,8 @@ mod views;
 
 pub use admin::{DatedReport, MemberInfo, PeerInfo, RoomInfo, Standing};
 pub use clients::ClientInfo;
-pub use interface::{ConnId, Effect, Event, Input, Loss, Now, Settings, UniqueIdentity};
+pub(in crate::signal) use interface::granted;
+pub use interface::{ConnId, Effect, Event, Granted, Input, Loss, Now, Settings, UniqueIdentity};
 pub(in crate::signal) use lobby::lobby_room;
 pub use nodes::{Change, Changes, Guest, Locate, OtherRoom, OtherRooms};
 pub use notice::{Notice, Party, Subject};

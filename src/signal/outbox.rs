@@ -5,6 +5,7 @@
 
 use super::dialect::{Closing, Outgoing};
 use crate::protocol::CloseCode;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
@@ -21,6 +22,16 @@ const MAX_IN_ALL: usize = 256 << 20;
 const FAIR_SHARE: usize = 32 << 10;
 /// What may wait for any connection where twice [`MAX_IN_ALL`] waits; in between it is more.
 const LEAST_SHARE: usize = 2 << 10;
+
+/// Empty queues that a thread keeps, and the room that each may have: as many as its connections use at once.
+const MAX_KEPT: usize = 64;
+const MAX_ROOM: usize = 16;
+
+thread_local! {
+    /// Empty queues with room for frames. A queue fills and empties with nearly every message, and a
+    /// connection that waits has none.
+    static KEPT: RefCell<Vec<VecDeque<Outgoing>>> = const { RefCell::new(vec![]) };
+}
 
 /// What waits for the connections of one network.
 #[derive(Debug)]
@@ -224,6 +235,9 @@ impl Outbox {
             });
             Pushed::Overflowed
         } else {
+            if queue.frames.capacity() == 0 {
+                queue.frames = KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
+            }
             queue.frames.push_back(frame);
             Pushed::Waits(bytes)
         };
@@ -337,8 +351,12 @@ impl Outbox {
             each(frame);
         }
         if queue.frames.is_empty() {
-            // Most connections wait most of the time.
-            queue.frames = VecDeque::new();
+            let empty = std::mem::take(&mut queue.frames);
+            KEPT.with_borrow_mut(|kept| {
+                if kept.len() < MAX_KEPT && empty.capacity() <= MAX_ROOM {
+                    kept.push(empty);
+                }
+            });
         }
         Poll::Ready(Ok(bytes))
     }

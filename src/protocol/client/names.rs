@@ -43,10 +43,9 @@ pub(super) fn is_server_owned(name: &str) -> bool {
 
 /// Whether `name` is `ascii` for a decoder that ignores case.
 pub fn folds_to(name: &str, ascii: &str) -> bool {
-    if name.is_ascii() {
-        return name.eq_ignore_ascii_case(ascii);
-    }
-    name.chars().map(folded).eq(ascii.chars().map(folded))
+    // Nearly every name is ASCII and has another length, which is what is compared first.
+    name.eq_ignore_ascii_case(ascii)
+        || !name.is_ascii() && name.chars().map(folded).eq(ascii.chars().map(folded))
 }
 
 /// Simple case folding as far as its result is ASCII: two letters beyond ASCII fold into it. The

@@ -11,7 +11,7 @@ use crate::protocol::{
     room_of_lobby,
 };
 use crate::signal::dialect::{Asked, Dialect};
-use crate::signal::hub::{Input, Standing, lobby_room};
+use crate::signal::hub::{Granted, Input, Standing, lobby_room};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
@@ -387,7 +387,7 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
     fn consult(&mut self, message: Asked) {
         // What has no rights of its own, and what nobody is asked about, is the hub's alone.
         if !message.as_ref().is_ok_and(concerns_others) {
-            return self.input(message, Ok(Grant::open()));
+            return self.input(message, None);
         }
         let consult = self.backend();
         let grant = match &message {
@@ -422,7 +422,7 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
                     answer,
                 }));
             }
-            (_, message, grant) => self.input(message, grant),
+            (_, message, grant) => self.input(message, Some(Box::new(grant))),
         }
     }
 
@@ -439,7 +439,7 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
         standing.is_some_and(|(_, room_exists)| !room_exists)
     }
 
-    fn input(&self, message: Asked, grant: Result<Grant, RequestError>) {
+    fn input(&self, message: Asked, grant: Granted) {
         self.driver().input(Input::Frame {
             conn: self.admission.conn,
             message,
@@ -475,7 +475,7 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
                 (Pending::Lobby { .. }, None) => {}
                 (Pending::Consent { message, grant, .. }, Some(consent)) => {
                     let (message, grant) = judged(message, grant, consent);
-                    self.input(message, grant);
+                    self.input(message, Some(Box::new(grant)));
                 }
                 // Whatever the fetch brought: the token is judged now.
                 (Pending::Consent { message, .. } | Pending::Key { message, .. }, _) => {

@@ -16,9 +16,8 @@ mod reset;
 mod route;
 
 use super::{Driver, Outbox, Outgoing, State, now};
-use crate::auth::Grant;
-use crate::protocol::{Body, ClientMessage, CloseCode, FrameError, Locator, RequestError};
-use crate::signal::hub::{ConnId, Event, Guest, Input, Locate, Loss, Standing};
+use crate::protocol::{Body, ClientMessage, CloseCode, FrameError, Locator};
+use crate::signal::hub::{ConnId, Event, Granted, Guest, Input, Locate, Loss, Standing};
 use crate::signal::nodes::{NodeId, Nodes, Target, Word};
 use ends::{EdgeEnd, HomeEnd, Position};
 use lists::Lists;
@@ -43,7 +42,6 @@ const MAX_ASTRAY: u32 = 3;
 const MAX_GATED: usize = 1 << 20;
 
 type Message = Result<ClientMessage, FrameError>;
-type Granted = Result<Grant, RequestError>;
 
 /// Connections between this node and others.
 pub(super) struct Links {

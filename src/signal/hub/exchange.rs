@@ -2,7 +2,7 @@
 //!
 //! Such a connection has no session: nothing is kept for it, and all it holds goes with it.
 
-use super::interface::{ConnId, Effect, Event};
+use super::interface::{ConnId, Effect, Event, granted};
 use super::invites::void;
 use super::parked::Parked;
 use super::rate::{Bucket, Verdict};
@@ -11,7 +11,7 @@ use super::requests::{Answer, Requester};
 use super::session::Conn;
 use super::timers::Timer;
 use super::topics::{Subscriber, Topics};
-use super::{Cx, Hub, Now};
+use super::{Cx, Granted, Hub, Now};
 use crate::auth::{Grant, Role, RoomScope};
 use crate::network::network_of;
 use crate::protocol::{
@@ -89,11 +89,11 @@ impl Hub {
         cx: &mut Cx<'_>,
         requester: &Requester,
         request: ExchangeRequest,
-        grant: Result<Grant, RequestError>,
+        grant: Granted,
     ) -> Result<Answer, RequestError> {
         let conn = requester.conn;
         if let ExchangeRequest::Open { .. } = request {
-            match grant.and_then(|grant| self.open_exchange(cx, conn, grant)) {
+            match granted(grant).and_then(|grant| self.open_exchange(cx, conn, grant)) {
                 Ok(()) => self.tell(cx, conn, ExchangeReply::Opened),
                 Err(refusal) => self.not_opened(cx, requester, refusal)?,
             }

@@ -25,6 +25,15 @@ pub struct Now {
     pub unix_ms: u64,
 }
 
+/// What a token allows, or why it allows nothing; `None` stands for [`Grant::open`]. Boxed, as it is larger
+/// than everything else that a frame brings, and few frames bring one.
+pub type Granted = Option<Box<Result<Grant, RequestError>>>;
+
+/// The rights themselves.
+pub(in crate::signal) fn granted(grant: Granted) -> Result<Grant, RequestError> {
+    grant.map_or_else(|| Ok(Grant::open()), |grant| *grant)
+}
+
 /// What happens to the hub.
 #[derive(Debug)]
 #[allow(
@@ -51,8 +60,8 @@ pub enum Input {
         /// What it says.
         message: Result<ClientMessage, FrameError>,
         /// What the frame's or the connection's token allows. Looked at only where
-        /// [`ClientMessage::wants_grant`]; elsewhere `Grant::open()` will do.
-        grant: Result<Grant, RequestError>,
+        /// [`ClientMessage::wants_grant`].
+        grant: Granted,
     },
     /// The client has everything up to `seq`: the pong to a ping before which that was the last
     /// number sent. The shell forgets a ping's number when it sends a frame numbered 1, which

@@ -1,9 +1,9 @@
 //! Requests and their answers: limits, one reply each, and no second effect for one sent twice.
 
+use super::interface::granted;
 use super::rate::Verdict;
 use super::response_cache::{About, Remembered};
-use super::{ConnId, Cx, Effect, Hub, millis};
-use crate::auth::Grant;
+use super::{ConnId, Cx, Effect, Granted, Hub, millis};
 use crate::protocol::{
     Body, ClientMessage, CloseCode, ErrorCode, ExchangeRequest, FrameError, MessageType, PeerId,
     Request, RequestError, Resumption, ServerMessage,
@@ -68,7 +68,7 @@ impl Hub {
         cx: &mut Cx<'_>,
         conn: ConnId,
         message: Result<ClientMessage, FrameError>,
-        grant: Result<Grant, RequestError>,
+        grant: Granted,
     ) {
         let Some(entry) = self.conns.get_mut(&conn) else {
             return;
@@ -182,7 +182,7 @@ impl Hub {
         cx: &mut Cx<'_>,
         requester: &Requester,
         request: Request,
-        grant: Result<Grant, RequestError>,
+        grant: Granted,
     ) {
         self.counters.count_received(requester.kind);
         if self.answered_before(cx, requester) {
@@ -228,12 +228,14 @@ impl Hub {
         cx: &mut Cx<'_>,
         requester: &Requester,
         request: Request,
-        grant: Result<Grant, RequestError>,
+        grant: Granted,
     ) -> Result<Answer, RequestError> {
         match request {
-            Request::Register { identity, .. } => self.register(cx, requester, identity, grant),
-            Request::Join(join) => self.join(cx, requester, *join, grant),
-            Request::Lobby => self.enter_lobby(cx, requester, grant),
+            Request::Register { identity, .. } => {
+                self.register(cx, requester, identity, granted(grant))
+            }
+            Request::Join(join) => self.join(cx, requester, *join, granted(grant)),
+            Request::Lobby => self.enter_lobby(cx, requester, granted(grant)),
             Request::Resume { token, seq } => self.resume(cx, requester, &token, seq),
             Request::Leave => self.leave(cx, requester),
             Request::Forward(message) => self.forward(cx, requester, message),
@@ -249,7 +251,7 @@ impl Hub {
                 rest,
             } => self.mute(cx, requester, media, muted, to, &rest),
             Request::List => self.list(requester),
-            Request::Rooms => self.list_rooms(requester, grant),
+            Request::Rooms => self.list_rooms(requester, granted(grant)),
             Request::IceServers => self.fresh_ice(cx, requester),
             Request::Kick { peer_id, reason } => self.kick(cx, requester, &peer_id, reason),
             Request::Room(patch) => self.change_room(cx, requester, *patch),

@@ -44,7 +44,7 @@ fn say(world: &mut World, text: &str) {
     inputs.push_back(Input::Frame {
         conn,
         message: parse(text),
-        grant: Ok(Grant::open()),
+        grant: None,
     });
     world.settle(inputs);
 }

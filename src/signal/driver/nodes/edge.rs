@@ -35,7 +35,7 @@ impl Driver {
                     Sought::People => hub.locator(None),
                     Sought::Located(place) => Some(*place),
                 };
-                let grant = Ok(moving.grant.clone());
+                let grant = Some(Box::new(Ok(moving.grant.clone())));
                 let (Some((standing, (client, dialect))), Some(place), Some(frame)) =
                     (entry, place, frame(&moving.message, &grant))
                 else {
@@ -65,7 +65,7 @@ impl Driver {
         let given = Input::Frame {
             conn,
             message: Ok(moving.message),
-            grant: Ok(moving.grant),
+            grant: Some(Box::new(Ok(moving.grant))),
         };
         let Some(there) = moving.from else {
             self.run(state, |hub, now, effects| hub.handle(now, given, effects));

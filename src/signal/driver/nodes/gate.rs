@@ -70,7 +70,6 @@ impl Driver {
 pub(super) mod tests {
     use super::super::super::Admission;
     use super::super::super::tests::driver;
-    use crate::auth::Grant;
     use crate::protocol::{CloseCode, DialectKind, PeerId, parse};
     use crate::signal::Driver;
     use crate::signal::hub::{ConnId, Event, Input};
@@ -133,7 +132,7 @@ pub(super) mod tests {
         driver.input(Input::Frame {
             conn,
             message: parse(text),
-            grant: Ok(Grant::open()),
+            grant: None,
         });
     }
 

@@ -25,7 +25,7 @@ fn input(conn: ConnId, frame: Frame) -> Input {
     Input::Frame {
         conn,
         message,
-        grant: grant.ok_or_else(refused),
+        grant: Some(Box::new(grant.ok_or_else(refused))),
     }
 }
 

@@ -4,7 +4,7 @@ use super::super::{Driver, State, now};
 use super::{Granted, HEAVY, MAX_BEHIND, MAX_GATED, Message, Moving, Route, SEEK};
 use crate::auth::Grant;
 use crate::protocol::{ClientMessage, Request, ResumeToken};
-use crate::signal::hub::{ConnId, Input};
+use crate::signal::hub::{ConnId, Input, granted};
 use crate::signal::nodes::{Frame, Sought, Word};
 use secrecy::ExposeSecret;
 use std::collections::VecDeque;
@@ -15,7 +15,9 @@ pub(super) fn frame(message: &ClientMessage, grant: &Granted) -> Option<Frame> {
         Request::Join(join) => Some(join.room_id.clone()),
         _ => None,
     };
-    let grant = grant.as_ref().ok().filter(|_| message.wants_grant());
+    let open = Ok(Grant::open());
+    let grant = grant.as_deref().unwrap_or(&open).as_ref().ok();
+    let grant = grant.filter(|_| message.wants_grant());
     Some(Frame {
         text: message.to_text()?,
         room,
@@ -93,13 +95,14 @@ impl Driver {
         let Ok(message) = message else {
             return back(message, grant);
         };
-        let sought = match (&message.request, &grant, &there) {
+        let is_granted = grant.as_deref().is_none_or(Result::is_ok);
+        let sought = match (&message.request, is_granted, &there) {
             (Request::Exchange(_), ..) => None,
             (Request::Lobby, _, None) => None,
             // Who is in a room has entered it already.
             (Request::Lobby, _, Some(_)) => return None,
-            (Request::Join(join), Ok(_), _) => Some(Sought::Room(join.room_id.as_str().into())),
-            (Request::Register { .. }, Ok(_), None) if !state.hub.has_session(conn) => {
+            (Request::Join(join), true, _) => Some(Sought::Room(join.room_id.as_str().into())),
+            (Request::Register { .. }, true, None) if !state.hub.has_session(conn) => {
                 Some(Sought::People)
             }
             (Request::Resume { token, .. }, _, None) => {
@@ -117,7 +120,7 @@ impl Driver {
                 back(Ok(message), grant)
             }
             (Some(sought), _) => {
-                let Ok(grant) = grant.or_else(|error| match &message.request {
+                let Ok(grant) = granted(grant).or_else(|error| match &message.request {
                     Request::Resume { .. } => Ok(Grant::open()),
                     _ => Err(error),
                 }) else {

@@ -37,7 +37,7 @@ pub(super) fn ask_as(
             request,
             dialect: None,
         }),
-        grant,
+        grant: Some(Box::new(grant)),
     });
 }
 

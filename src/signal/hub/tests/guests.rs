@@ -24,7 +24,7 @@ fn joins(world: &mut World, room: &str) -> bool {
     let input = Input::Frame {
         conn: GUEST,
         message,
-        grant: Ok(Grant::open()),
+        grant: None,
     };
     world.hub.handle(world.now, input, &mut effects);
     let is_its = |effect: &Effect| matches!(effect, Effect::Send { conn, .. } if *conn == GUEST);

@@ -177,7 +177,7 @@ impl World {
         self.input(Input::Frame {
             conn: ConnId(conn),
             message,
-            grant,
+            grant: Some(Box::new(grant)),
         });
     }
 

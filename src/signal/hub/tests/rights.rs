@@ -47,7 +47,7 @@ fn signal(world: &mut World, conn: u64, kind: MessageType, to: &str) -> bool {
             request,
             dialect: None,
         }),
-        grant: Ok(Grant::open()),
+        grant: None,
     });
     let absent = |reply| matches!(reply, ExchangeReply::Absent { .. });
     responses(world, conn).into_iter().any(absent)

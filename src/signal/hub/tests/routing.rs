@@ -60,7 +60,7 @@ fn text_is_relayed_as_it_was_written() {
     let input = Input::Frame {
         conn: ConnId(a),
         message,
-        grant: Ok(Grant::open()),
+        grant: None,
     };
     world.hub.handle(world.now, input, &mut effects);
     let [

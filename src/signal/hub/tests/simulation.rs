@@ -286,11 +286,10 @@ impl Net {
                 match wire.up.pop_front().unwrap().1 {
                     Up::Text(text) => {
                         let message = parse(&text);
-                        let grant = Ok(Grant::open());
                         self.input(Input::Frame {
                             conn: ConnId(conn),
                             message,
-                            grant,
+                            grant: None,
                         });
                     }
                     Up::Pong((Some(peer), seq)) => self.input(Input::Confirmed {

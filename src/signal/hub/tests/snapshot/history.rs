@@ -196,7 +196,7 @@ pub(super) fn input(op: &Op, conn: ConnId, received: &Received) -> Option<Input>
     let text = |slot, text: &str| Input::Frame {
         conn,
         message: parse(text),
-        grant: Ok(grant(slot)),
+        grant: Some(Box::new(Ok(grant(slot)))),
     };
     Some(match *op {
         Op::Connect(slot, dialect) => Input::Connected {
@@ -216,7 +216,7 @@ pub(super) fn input(op: &Op, conn: ConnId, received: &Received) -> Option<Input>
                 kind: MessageType::Message,
                 request: Request::Exchange(exchange(kind, n)),
             }),
-            grant: Ok(grant(slot)),
+            grant: Some(Box::new(Ok(grant(slot)))),
         },
         Op::Confirm(slot, seq) => Input::Confirmed {
             conn,
