@@ -130,7 +130,7 @@ impl World {
             }
             DialectKind::Mqtt => {
                 let rooms = RoomTopics::new("room/{room}/signaling").map(Arc::new);
-                Box::new(Mqtt::with_rooms(rooms)).into()
+                Box::new(Mqtt::with_rooms(rooms, false)).into()
             }
             DialectKind::SocketIo => Box::new(SocketIo::new(Opening {
                 revision: Revision::V4,
@@ -139,6 +139,7 @@ impl World {
                 profile,
                 max_payload: 65_536,
                 address: None,
+                keeps_token: true,
             }))
             .into(),
             _ => Tutorial::default().into(),

@@ -31,6 +31,7 @@ impl Bench {
             profile,
             max_payload: 65_536,
             address: Some("192.0.2.1".into()),
+            keeps_token: true,
         });
         let mut bench = Self {
             dialect,
@@ -88,6 +89,11 @@ impl Bench {
 
     fn say(&mut self, text: &str) {
         self.act(|dialect, now, out| dialect.decode(Incoming::Text(text), now, out));
+    }
+
+    /// The bytes of all that is remembered.
+    fn held(&self) -> usize {
+        self.dialect.memory(self.now).unwrap().len()
     }
 
     fn emit(&mut self, event: Value) {

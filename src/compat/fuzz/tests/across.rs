@@ -164,7 +164,7 @@ impl Who {
             }
             Self::Mqtt(version) => {
                 let rooms = RoomTopics::new("room/{room}/signaling").map(Arc::new);
-                let mqtt = Speaker::Foreign(Box::new(Mqtt::with_rooms(rooms)).into());
+                let mqtt = Speaker::Foreign(Box::new(Mqtt::with_rooms(rooms, true)).into());
                 world.open(DialectKind::Mqtt, conn, mqtt);
                 let (level, none) = self.version(version);
                 let hello = [
