@@ -136,6 +136,8 @@ impl Dialect for Mqtt {
             self.ends_by = None;
         }
         let packets = self.stream.packets();
+        // A frame has a part of a packet, or several.
+        out.has_read(0);
         if !self.is_waiting() {
             self.read(bytes, out);
         } else if !self.stream.keep(bytes, MAX_PACKET as usize) {
@@ -257,6 +259,7 @@ impl Mqtt {
     /// Takes packets until one has to wait for the hub.
     fn read(&mut self, bytes: &[u8], out: &mut Output<'_>) {
         let mut stream = std::mem::take(&mut self.stream);
+        let before = stream.packets();
         let fed = stream.feed(bytes, MAX_PACKET as usize, |head, body| {
             let packet = Packet::read(head, body, self.version)?;
             self.take(packet, out)?;
@@ -265,6 +268,7 @@ impl Mqtt {
                 false => ControlFlow::Continue(()),
             })
         });
+        out.has_read(stream.packets() - before);
         match fed {
             Ok(()) => self.stream = stream,
             Err(reason) => self.fail(reason, CloseCode::ProtocolError, out),

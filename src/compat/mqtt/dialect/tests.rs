@@ -237,3 +237,16 @@ fn a_token_is_kept_where_joins_need_it_and_never_a_long_one() {
     let done = binary(&mut mqtt, &[&head[..], &body].concat());
     assert_eq!(done.binaries, [[0x20, 2, 0, 2]], "the client id");
 }
+
+#[test]
+fn over_the_rate_of_messages_a_connection_is_closed() {
+    use crate::protocol::Body;
+    let refused = r#"{"type":"error","code":"rate-limited","message":"m"}"#;
+    let error = || Event::Native(Body::from_object(FrameType::Error, refused.to_owned()));
+    let done = event(&mut open(5, b"\x00"), error());
+    assert_eq!(done.binaries, [[0xE0, 1, 0x96]]);
+    assert_eq!(done.closing.unwrap().code, CloseCode::RateLimited);
+    let done = event(&mut open(4, b""), error());
+    assert_eq!(done.binaries, [] as [Vec<u8>; 0]);
+    assert_eq!(done.closing.unwrap().code, CloseCode::RateLimited);
+}
