@@ -4,8 +4,12 @@
 
 use super::rooms::{packet, string};
 use super::*;
+use crate::compat::mqtt::packet::Packet;
+use crate::compat::mqtt::reader::Stream;
+use crate::compat::object;
 use crate::protocol::{FrameType, MessageType, folds_to};
 use serde_json::value::RawValue;
+use std::ops::ControlFlow;
 
 /// In the room before the two. Its names are those that the attacker gives as its own.
 const BYSTANDER: u64 = 2;
