@@ -1,24 +1,26 @@
 //! Two clients of one dialect and the hub between them: what one sends, and all that the other
 //! receives. The fuzz targets and the attack tests run it.
 
-use super::mqtt::packet::{Packet, Version};
-use super::mqtt::reader::Stream;
+mod judge;
+
+use super::Foreign;
+use super::mqtt::packet::Version;
 use super::mqtt::{Mqtt, RoomTopics};
-use super::object::Object;
 use super::peerjs::{Hello, PeerJs};
-use super::socketio::engine::Revision;
-use super::socketio::{Opening, Profile, SocketIo, is_server_owned};
+use super::socketio::engine::{self, Revision};
+use super::socketio::{Opening, Profile, SocketIo};
 use super::trystero::Trystero;
 use super::tutorial::Tutorial;
 use super::y_webrtc::YWebrtc;
 use super::{Foreign, object};
+use crate::auth::Grant;
 use crate::auth::credential::{IceIssuer, TurnSecrets};
 use crate::protocol::DialectKind;
 use crate::signal::hub::{ConnId, Effect, Hub, Input, Now, Settings};
 use crate::signal::{Asked, Dialect, Incoming, Message, Native, Outgoing, Output, server_messages};
+use judge::judge;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,11 @@ const MQTT_HELLO: [&[u8]; 2] = [
     b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01",
     b"\x82\x06\x00\x01\x00\x01t\x00",
 ];
+/// The same of version 5.
+const MQTT_5_HELLO: [&[u8]; 2] = [
+    b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01",
+    b"\x82\x07\x00\x01\x00\x00\x01t\x00",
+];
 
 /// A hub and its connections.
 struct World {
@@ -37,6 +44,7 @@ struct World {
     now: Now,
     clients: Vec<(ConnId, Speaker, Vec<Message>)>,
     peers: Vec<String>,
+    variant: Variant,
     /// Of which dialect translators are made again whenever they have said something.
     #[cfg(test)]
     remakes: Option<DialectKind>,
@@ -75,6 +83,30 @@ impl Dialect for Speaker {
 /// What applications two clients of Socket.IO have: of the attacker and of the victim.
 type Profiles = [Profile; 2];
 const RELAYS: Profiles = [Profile::Relay; 2];
+
+/// Which kinds of a dialect the two clients speak.
+#[derive(Debug, Clone, Copy)]
+struct Variant {
+    profiles: Profiles,
+    /// Of MQTT.
+    versions: [Version; 2],
+    /// Of Engine.IO.
+    revisions: [Revision; 2],
+    /// Whether only relayed candidates pass.
+    relay_only: bool,
+}
+
+impl From<Profiles> for Variant {
+    fn from(profiles: Profiles) -> Self {
+        Self {
+            profiles,
+            versions: [Version::V3; 2],
+            revisions: [Revision::V4; 2],
+            relay_only: false,
+        }
+    }
+}
+
 const PROFILES: [(Profile, Option<&str>); 6] = [
     (Profile::Relay, Some(r#"42["join","r"]"#)),
     (Profile::Codelab, Some(r#"42["create or join","r"]"#)),
@@ -90,8 +122,10 @@ impl World {
         Self::with(kind, RELAYS, now)
     }
 
-    fn with(kind: DialectKind, profiles: Profiles, now: Instant) -> Self {
+    fn with(kind: DialectKind, variant: impl Into<Variant>, now: Instant) -> Self {
         let mut world = Self::empty(now);
+        world.variant = variant.into();
+        let profiles = world.variant.profiles;
         // The victim comes first: a host is not to be led by a guest.
         for conn in [VICTIM, ATTACKER] {
             world.connect(kind, profiles[conn as usize], conn);
@@ -114,30 +148,40 @@ impl World {
             },
             clients: vec![],
             peers: vec![String::new(); 3],
+            variant: RELAYS.into(),
             #[cfg(test)]
             remakes: None,
         }
     }
 
     fn connect(&mut self, kind: DialectKind, profile: Profile, conn: u64) {
+        let Variant {
+            versions,
+            revisions,
+            relay_only,
+            ..
+        } = self.variant;
+        // A third client speaks as the victim does.
+        let who = (conn as usize).min(VICTIM as usize);
         let dialect: Foreign = match kind {
-            DialectKind::YWebrtc => YWebrtc { relay_only: false }.into(),
+            DialectKind::YWebrtc => YWebrtc { relay_only }.into(),
             DialectKind::Trystero => Trystero.into(),
             DialectKind::PeerJs => {
                 let query = format!("id=client{conn}&token=t{conn}&key=peerjs");
-                PeerJs::new(Hello::read(&query, "peerjs", false), false).into()
+                PeerJs::new(Hello::read(&query, "peerjs", false), relay_only).into()
             }
             DialectKind::Mqtt => {
                 let rooms = RoomTopics::new("room/{room}/signaling").map(Arc::new);
-                Box::new(Mqtt::with_rooms(rooms)).into()
+                Box::new(Mqtt::with_rooms(rooms, false)).into()
             }
             DialectKind::SocketIo => Box::new(SocketIo::new(Opening {
-                revision: Revision::V4,
-                sid: Some("S".into()),
+                revision: revisions[who],
+                sid: (revisions[who] == Revision::V4).then(|| "S".into()),
                 upgrades: true,
                 profile,
                 max_payload: 65_536,
                 address: None,
+                keeps_token: true,
             }))
             .into(),
             _ => Tutorial::default().into(),
@@ -149,7 +193,10 @@ impl World {
             DialectKind::Trystero => self.text(conn, r#"{"type":"subscribe","topic":"t"}"#),
             DialectKind::PeerJs => {}
             DialectKind::Mqtt => {
-                let [hello, subscribe] = MQTT_HELLO;
+                let [hello, subscribe] = match versions[who] {
+                    Version::V3 => MQTT_HELLO,
+                    Version::V5 => MQTT_5_HELLO,
+                };
                 let name = [b'a' + conn as u8];
                 self.binary(conn, &[hello, &name].concat());
                 self.binary(conn, subscribe);
@@ -268,11 +315,11 @@ pub fn fuzz<'a>(kind: DialectKind, messages: impl Iterator<Item = &'a [u8]>, now
 
 fn fuzz_with<'a>(
     kind: DialectKind,
-    profiles: Profiles,
+    variant: impl Into<Variant>,
     messages: impl Iterator<Item = &'a [u8]>,
     now: Instant,
 ) {
-    let mut world = World::with(kind, profiles, now);
+    let mut world = World::with(kind, variant, now);
     world.received();
     for message in messages {
         match (kind, message) {
@@ -285,184 +332,81 @@ fn fuzz_with<'a>(
         }
         let attacker = world.peers[ATTACKER as usize].clone();
         for received in world.received() {
-            judge(kind, profiles, &attacker, &received);
+            judge(kind, world.variant, &attacker, &received);
         }
     }
 }
 
 /// Cuts what a fuzzer gives into messages, at zeros, which no text of a protocol holds; bytes of MQTT
-/// are a stream. A first byte from 0x80 up, with which no text begins, names two profiles of Socket.IO.
+/// are a stream.
 pub fn fuzz_bytes(kind: DialectKind, bytes: &[u8], now: Instant) {
-    match (kind, bytes) {
-        (DialectKind::Mqtt, _) => fuzz(kind, bytes.chunks(64), now),
-        (DialectKind::SocketIo, [profiles @ 0x80..=0xff, rest @ ..]) => {
-            let of = |n: u8| PROFILES[usize::from(n) % PROFILES.len()].0;
-            let (pair, kinds) = (profiles - 0x80, PROFILES.len() as u8);
-            let profiles = [of(pair / kinds), of(pair % kinds)];
-            fuzz_with(kind, profiles, rest.split(|byte| *byte == 0), now);
-        }
-        _ => fuzz(kind, bytes.split(|byte| *byte == 0), now),
-    }
-}
-
-fn judge(kind: DialectKind, profiles: Profiles, attacker: &str, received: &Message) {
-    let text = match received {
-        Message::Text(text) => text,
-        Message::Binary(bytes) => return judge_bytes(kind, bytes),
-    };
-    let object = || Object::parse(text).unwrap_or_else(|_| panic!("not an object: {text}"));
-    let names = |object: &Object<'_>| -> Vec<String> {
-        object.fields().map(|(name, _)| name.to_owned()).collect()
-    };
+    let (variant, rest) = chosen(kind, bytes);
     match kind {
-        DialectKind::YWebrtc => {
-            let object = object();
-            assert_eq!(object.string("type").as_deref(), Some("publish"), "{text}");
-            assert_eq!(object.string("topic").as_deref(), Some("t"), "{text}");
-            assert!(
-                object
-                    .text("clients")
-                    .is_some_and(|n| n.parse::<u32>().is_ok()),
-                "{text}"
-            );
-        }
-        DialectKind::Trystero => {
-            let object = object();
-            assert!(
-                names(&object)
-                    .iter()
-                    .all(|name| name == "topic" || name == "payload")
-            );
-            assert_eq!(object.string("topic").as_deref(), Some("t"), "{text}");
-        }
-        DialectKind::PeerJs => {
-            let object = object();
-            let kind = object.string("type").unwrap_or_default();
-            let relayed = ["OFFER", "ANSWER", "CANDIDATE", "LEAVE"];
-            assert!(relayed.contains(&&*kind), "{text}");
-            assert_eq!(object.string("src").as_deref(), Some("client0"), "{text}");
-            let known = ["type", "src", "dst", "payload"];
-            assert!(
-                names(&object).iter().all(|name| known.contains(&&**name)),
-                "{text}"
-            );
-        }
-        DialectKind::SocketIo => judge_event(profiles, attacker, text),
-        _ => {
-            let object = object();
-            let kind = object.string("type").unwrap_or_default();
-            let servers = [
-                "welcome",
-                "joined",
-                "room-joined",
-                "registered",
-                "resumed",
-                "ice-servers",
-                "error",
-                "join-error",
-                "kicked",
-                "draining",
-                "notify",
-            ];
-            assert!(!servers.contains(&&*kind), "{text}");
-            let relayed = ["offer", "answer", "candidate", "message", "hangup"];
-            for name in ["from", "fromId"] {
-                let said = object.string(name);
-                let may_lack = !relayed.contains(&&*kind);
-                assert!(
-                    said.as_deref().map_or(may_lack, |said| said == attacker),
-                    "{text}"
-                );
-            }
-            for name in ["iceServers", "resumeToken", "seq", "token"] {
-                assert!(object.text(name).is_none(), "{text}");
-            }
-        }
+        DialectKind::Mqtt => fuzz_with(kind, variant, rest.chunks(64), now),
+        _ => fuzz_with(kind, variant, rest.split(|byte| *byte == 0), now),
     }
 }
 
-fn judge_event([sender, receiver]: Profiles, attacker: &str, text: &str) {
-    assert_eq!(sender, receiver, "of another profile: {text}");
-    let data = match text.strip_prefix("42") {
-        Some(data) => data,
-        None => match text
-            .strip_prefix("45")
-            .and_then(|rest| rest.split_once('-'))
-        {
-            Some((_, data)) => data,
-            None => panic!("not an event: {text}"),
-        },
+/// What a first byte chooses with which no message begins: from 0x80 up profiles and versions of
+/// Socket.IO, and whether only relayed candidates pass; below 0x10 versions of MQTT.
+fn chosen(kind: DialectKind, bytes: &[u8]) -> (Variant, &[u8]) {
+    let mut variant = Variant::from(RELAYS);
+    let rest = match (kind, bytes) {
+        (DialectKind::Mqtt, [versions @ 0..=0x0f, rest @ ..]) => {
+            let of = |bit: u8| match versions & bit {
+                0 => Version::V3,
+                _ => Version::V5,
+            };
+            variant.versions = [of(1), of(2)];
+            rest
+        }
+        (DialectKind::SocketIo, [first @ 0x80..=0xff, rest @ ..]) => {
+            let (first, kinds) = (first - 0x80, PROFILES.len() as u8);
+            let of = |n: u8| PROFILES[usize::from(n % kinds)].0;
+            variant.profiles = [of(first / kinds), of(first)];
+            variant.revisions = match first / kinds / kinds {
+                0 => [Revision::V4; 2],
+                1 => [Revision::V3; 2],
+                2 => [Revision::V3, Revision::V4],
+                _ => [Revision::V4, Revision::V3],
+            };
+            rest
+        }
+        (DialectKind::YWebrtc | DialectKind::PeerJs, [first @ 0x80..=0xff, rest @ ..]) => {
+            variant.relay_only = first & 1 == 1;
+            rest
+        }
+        _ => bytes,
     };
-    let parts = object::list(data);
-    let name: String = parts
-        .first()
-        .and_then(|name| serde_json::from_str(name).ok())
-        .unwrap_or_else(|| panic!("no name: {text}"));
-    let field = |name: &str| {
-        let object = Object::parse(parts.get(1)?).ok()?;
-        object.string(name).map(|text| text.into_owned())
-    };
-    match (receiver, &*name) {
-        // What the server says of the client that came or went.
-        (Profile::Relay, "user-connected" | "user-disconnected")
-        | (Profile::Lobby | Profile::Tutorial, "change") => {}
-        (Profile::Relay, "user-joined" | "user-left") | (Profile::Mesh, "user left") => {
-            assert!(text.contains(attacker), "{text}");
-        }
-        (Profile::Codelab, "join" | "ready") => assert_eq!(parts[1..], ["\"r\""], "{text}"),
-        (Profile::Call, "callEnded") => assert_eq!(parts.len(), 1, "{text}"),
-        // What it makes of an event of the client; the last of them names nobody.
-        (Profile::Mesh, "user joined") => {
-            assert_eq!(field("callerID").as_deref(), Some(attacker), "{text}");
-        }
-        (Profile::Mesh, "receiving returned signal") => {
-            assert_eq!(field("id").as_deref(), Some(attacker), "{text}");
-        }
-        (Profile::Call, "callUser") => {
-            assert_eq!(field("from").as_deref(), Some(attacker), "{text}");
-        }
-        (Profile::Call, "callAccepted") => assert_eq!(parts.len(), 2, "{text}"),
-        (profile, name) if is_server_owned(profile, name) => panic!("{text}"),
-        _ => {
-            // The first object, or the last argument, names the sender. Where bytes come with the
-            // event, a placeholder is not an object.
-            let has_bytes = text.starts_with("45");
-            let first = parts[1..].iter().find_map(|part| {
-                let object = Object::parse(part).ok()?;
-                let is_bytes = has_bytes && object.text("_placeholder") == Some("true");
-                (!is_bytes).then_some(object)
-            });
-            match first {
-                Some(object) => {
-                    for name in ["from", "sender"] {
-                        assert_eq!(object.string(name).as_deref(), Some(attacker), "{text}");
-                    }
-                }
-                None => {
-                    let last: Option<String> = parts
-                        .last()
-                        .and_then(|last| serde_json::from_str(last).ok());
-                    assert_eq!(last.as_deref(), Some(attacker), "{text}");
-                }
-            }
-        }
-    }
+    (variant, rest)
 }
 
-fn judge_bytes(kind: DialectKind, bytes: &[u8]) {
-    if kind != DialectKind::Mqtt {
-        // An attachment of an event.
-        assert_eq!(kind, DialectKind::SocketIo);
+/// The body of a request of Engine.IO, of which the first byte says what it is: what is read of it is
+/// read again from what is written of that.
+///
+/// # Panics
+/// If it is not.
+pub fn fuzz_engine(bytes: &[u8]) {
+    let [first, body @ ..] = bytes else {
+        return;
+    };
+    let (revision, is_binary) = match first % 3 {
+        0 => (Revision::V4, false),
+        1 => (Revision::V3, false),
+        _ => (Revision::V3, true),
+    };
+    let Ok(packets) = engine::read(revision, is_binary, body) else {
+        return;
+    };
+    let has_bytes = (packets.iter()).any(|packet| matches!(packet, Message::Binary(_)));
+    if is_binary && !has_bytes {
+        // Where nothing needs bytes, texts are written, of which one may stand for bytes.
         return;
     }
-    let fed = Stream::default().feed(bytes, usize::MAX, |head, body| {
-        match Packet::read(head, body, Version::V3)? {
-            Packet::Publish(publish) => assert_eq!(publish.topic, "t"),
-            other => panic!("{other:?}"),
-        }
-        Ok(ControlFlow::Continue(()))
-    });
-    assert!(fed.is_ok(), "{bytes:?}");
+    let written = engine::write(revision, !is_binary, &packets);
+    assert_eq!(written.0, is_binary);
+    let again = engine::read(revision, is_binary, &written.1);
+    assert_eq!(again.as_ref(), Ok(&packets));
 }
 
 #[cfg(test)]

@@ -28,6 +28,11 @@ use trystero::Trystero;
 use tutorial::Tutorial;
 use y_webrtc::YWebrtc;
 
+/// The longest token in a message of a dialect that may need it again, bytes: it is kept for as long as
+/// the connection is open. A token of the native protocol is judged and dropped; one in a URL is as long
+/// as the head of a request may be.
+const MAX_TOKEN: usize = 8 << 10;
+
 /// What the box speaks beside its own protocol.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {

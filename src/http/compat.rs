@@ -109,7 +109,8 @@ async fn mqtt(
     request: Request,
 ) -> Result<Response, Problem> {
     let rooms = state.compat.mqtt_rooms.clone();
-    let dialect = || Box::new(Mqtt::with_rooms(rooms)).into();
+    let asks_for_tokens = state.access.asks_for_tokens();
+    let dialect = || Box::new(Mqtt::with_rooms(rooms, asks_for_tokens)).into();
     socket(state, client, request, DialectKind::Mqtt, dialect)
 }
 

@@ -270,16 +270,9 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
         let (sent, ping) = (&mut self.sent, &mut self.heartbeat.ping);
         let (dialect, wants_end) = (&mut self.dialect, &mut self.wants_end);
         let socket = &mut self.socket;
-        let count = match D::IS_NATIVE {
+        let stats = match D::IS_NATIVE {
             true => None,
-            false => Some(
-                &self
-                    .admission
-                    .driver()
-                    .stats()
-                    .of(self.admission.dialect)
-                    .sent,
-            ),
+            false => Some(self.admission.driver().stats().of(self.admission.dialect)),
         };
         let mut is_probed = false;
         let gathered = REQUESTS.with_borrow_mut(|requests| {
@@ -293,9 +286,12 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
                 let before = buffer.len();
                 // Mostly nothing waits, and nobody asks for the time.
                 let now = *read_clock.get_or_insert_with(|| now(&*dialect, opened));
-                dialect.encode(frame, now, &mut Output::new(buffer, requests, wants_end));
-                if let Some(count) = count {
-                    count.inc_by(server_frames(&buffer[before..]));
+                let mut out = Output::new(buffer, requests, wants_end);
+                dialect.encode(frame, now, &mut out);
+                if let Some(stats) = stats {
+                    // What has waited for this may be read now.
+                    stats.received.inc_by(out.read().unwrap_or(0));
+                    stats.sent.inc_by(server_frames(&buffer[before..]));
                 }
                 if let Some(seq) = frame.seq {
                     *sent = Some((frame.peer, seq));
@@ -419,15 +415,17 @@ impl<C: Carrier, D: Dialect> Connection<C, D> {
     }
 
     fn decode(&mut self, message: Incoming<'_>) {
-        if !D::IS_NATIVE {
-            self.dialect_stats().received.inc();
-        }
         let now = now(&self.dialect, self.opened);
+        let mut read = 0;
         self.speak(|dialect, out| {
             dialect.decode(message, now, out);
             // The limits hold for what a dialect passes over, too.
             out.ask_at_least(idle);
+            read = out.read().unwrap_or(1);
         });
+        if !D::IS_NATIVE {
+            self.dialect_stats().received.inc_by(read);
+        }
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Output<'a> {
     closing: &'a mut Option<Closing>,
     /// Whether what was read is to be read with what follows.
     is_part: bool,
+    /// How many messages of its protocol the dialect has read, where a frame is not one.
+    read: Option<u64>,
 }
 
 impl<'a> Output<'a> {
@@ -63,6 +65,7 @@ impl<'a> Output<'a> {
             requests,
             closing,
             is_part: false,
+            read: None,
         }
     }
 
@@ -106,6 +109,16 @@ impl<'a> Output<'a> {
     /// What was read is kept for what follows, and counts with that: libraries send a message in pieces.
     pub fn keeps(&mut self) {
         self.is_part = true;
+    }
+
+    /// So many messages were read. Where a frame is a message, the dialect need not say so.
+    pub fn has_read(&mut self, messages: u64) {
+        *self.read.get_or_insert(0) += messages;
+    }
+
+    /// How many messages were read, where the dialect has said that.
+    pub(super) fn read(&self) -> Option<u64> {
+        self.read
     }
 
     /// Asks `what` of the hub where nothing is asked, nothing is kept and the connection does not end.

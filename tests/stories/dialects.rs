@@ -159,6 +159,31 @@ async fn nobody_says_the_same_for_ever_without_entering_whatever_the_protocol() 
     }
 }
 
+#[tokio::test]
+async fn who_only_publishes_goes_on() {
+    let enabled = "[compat]\nenabled = [\"trystero\", \"y-webrtc\"]";
+    let callbox = Callbox::start(enabled).await;
+    for (path, subscribe) in [
+        ("/trystero", r#"{"type":"subscribe","topic":"t"}"#),
+        ("/y-webrtc", r#"{"type":"subscribe","topics":["t"]}"#),
+    ] {
+        let mut subscriber = Socket::open(&callbox, path).await;
+        subscriber.say(subscribe).await;
+        let publish = |n: u32| format!(r#"{{"type":"publish","topic":"t","payload":{n}}}"#);
+        // Its own publication says that it has subscribed.
+        subscriber.say(&publish(0)).await;
+        subscriber.until("{").await;
+        let mut publisher = Socket::open(&callbox, path).await;
+        for n in 1..=450 {
+            publisher.say(&publish(n)).await;
+        }
+        for n in 1..=450 {
+            let text = subscriber.next().await.unwrap();
+            assert!(text.contains(&format!("\"payload\":{n}")), "{n}: {text}");
+        }
+    }
+}
+
 /// Libraries send all that was said before they were connected in one go.
 #[tokio::test]
 async fn what_is_said_in_one_go_counts_in_its_order() {

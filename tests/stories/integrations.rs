@@ -1,7 +1,9 @@
 //! The pages of `docs/integrations`: their blocks are read as what they say they are, and name only what a
 //! box serves.
 
+use callbox::cli::Cli;
 use callbox::config::Config;
+use clap::Parser;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -144,11 +146,40 @@ fn every_block_is_what_it_says() {
                 std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
                 Config::load(Some(file.path()), std::iter::empty()).unwrap();
             }
-            "sh" | "uri" | "http" => assert!(!text.trim().is_empty()),
+            "sh" => {
+                assert!(!text.trim().is_empty());
+                text.lines().for_each(check_command);
+            }
+            "uri" | "http" => assert!(!text.trim().is_empty()),
             other => panic!("{page}: {other:?} is not checked"),
         }
     }
     assert!(blocks.len() > 20);
+}
+
+/// What a shell is to run, where that is this program.
+fn check_command(line: &str) {
+    let line = line.split_once(" #").map_or(line, |(command, _)| command);
+    if line.starts_with("callbox ") {
+        let words = line.split_whitespace();
+        Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+#[test]
+fn every_command_of_callbox_is_one() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/integrations");
+    let mut commands = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        // Commands in a sentence stand between backquotes, those of blocks begin a line.
+        let quoted = text.split('`').skip(1).step_by(2);
+        for line in quoted.chain(text.lines()) {
+            check_command(line);
+            commands += usize::from(line.starts_with("callbox "));
+        }
+    }
+    assert!(commands > 3, "{commands}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 mod across;
 mod rooms;
+mod versions;
 
 const KINDS: [(DialectKind, &str); 6] = [
     (DialectKind::Tutorial, "tutorial"),
@@ -192,8 +193,8 @@ fn attack(kind: DialectKind, texts: &[&str]) -> Vec<String> {
     attack_with(kind, RELAYS, texts)
 }
 
-fn attack_with(kind: DialectKind, profiles: Profiles, texts: &[&str]) -> Vec<String> {
-    let mut world = World::with(kind, profiles, Instant::now());
+fn attack_with(kind: DialectKind, variant: impl Into<Variant>, texts: &[&str]) -> Vec<String> {
+    let mut world = World::with(kind, variant, Instant::now());
     world.received();
     for text in texts {
         world.text(ATTACKER, text);
@@ -202,7 +203,7 @@ fn attack_with(kind: DialectKind, profiles: Profiles, texts: &[&str]) -> Vec<Str
     let received = world.received();
     received
         .iter()
-        .for_each(|received| judge(kind, profiles, &attacker, received));
+        .for_each(|received| judge(kind, world.variant, &attacker, received));
     received
         .into_iter()
         .map(|received| format!("{received:?}"))
@@ -421,5 +422,31 @@ proptest! {
         }
         let profiles = [PROFILES[attacker].0, PROFILES[victim].0];
         fuzz_with(KINDS[kind].0, profiles, messages.into_iter(), Instant::now());
+    }
+
+    #[test]
+    fn any_bytes_are_judged(bytes: Vec<u8>, first: u8, kind in 0_usize..6) {
+        let bytes = [vec![first], bytes].concat();
+        fuzz_bytes(KINDS[kind].0, &bytes, Instant::now());
+    }
+
+    #[test]
+    fn any_body_of_engine_io_is_read_as_it_is_written(
+        packets in prop::collection::vec("[0-6b][a-zA-Z4=€]{0,6}|\\PC{0,5}", 0..5),
+        noise: Vec<u8>,
+        first in 0_u8..3,
+    ) {
+        let lengths = |packet: &String| format!("{}:{packet}", packet.encode_utf16().count());
+        let binary = |packet: &String| {
+            let kind = u8::from(packet.starts_with('b'));
+            [&[kind, packet.len() as u8, 0xff][..], packet.as_bytes()].concat()
+        };
+        let body = match first {
+            0 => packets.join("\u{1e}").into_bytes(),
+            1 => packets.iter().map(lengths).collect::<String>().into_bytes(),
+            _ => packets.iter().flat_map(binary).collect(),
+        };
+        fuzz_engine(&[vec![first], body].concat());
+        fuzz_engine(&[vec![first], noise].concat());
     }
 }

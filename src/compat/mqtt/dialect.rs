@@ -10,6 +10,7 @@ mod rooms;
 
 pub use rooms::RoomTopics;
 
+use super::super::MAX_TOKEN;
 use super::super::object::Object;
 use super::super::y_webrtc::exchange;
 use super::packet::{Connect, Packet, Reason, Version};
@@ -17,7 +18,7 @@ use super::reader::Stream;
 use super::writer::{self, Ack, Announced};
 use crate::protocol::{
     ClientMessage, CloseCode, Denied, ErrorCode, ExchangeReply, ExchangeRequest, FrameType,
-    MessageType, Publication, Request, Takeover,
+    MAX_NAME, MessageType, Publication, Request, Takeover,
 };
 use crate::signal::hub::Event;
 use crate::signal::{Closing, Dialect, Incoming, Outgoing, Output};
@@ -135,6 +136,8 @@ impl Dialect for Mqtt {
             self.ends_by = None;
         }
         let packets = self.stream.packets();
+        // A frame has a part of a packet, or several.
+        out.has_read(0);
         if !self.is_waiting() {
             self.read(bytes, out);
         } else if !self.stream.keep(bytes, MAX_PACKET as usize) {
@@ -256,6 +259,7 @@ impl Mqtt {
     /// Takes packets until one has to wait for the hub.
     fn read(&mut self, bytes: &[u8], out: &mut Output<'_>) {
         let mut stream = std::mem::take(&mut self.stream);
+        let before = stream.packets();
         let fed = stream.feed(bytes, MAX_PACKET as usize, |head, body| {
             let packet = Packet::read(head, body, self.version)?;
             self.take(packet, out)?;
@@ -264,6 +268,7 @@ impl Mqtt {
                 false => ControlFlow::Continue(()),
             })
         });
+        out.has_read(stream.packets() - before);
         match fed {
             Ok(()) => self.stream = stream,
             Err(reason) => self.fail(reason, CloseCode::ProtocolError, out),
@@ -354,6 +359,9 @@ impl Mqtt {
         if is_made && !is_v5 && !connect.clean_start {
             return Err(Reason::ClientId);
         }
+        if connect.client_id.len() > MAX_NAME {
+            return Err(Reason::ClientId);
+        }
         if connect.extended_auth {
             return Err(Reason::AuthMethod);
         }
@@ -371,9 +379,12 @@ impl Mqtt {
         let password = connect.password.and_then(|p| std::str::from_utf8(p).ok());
         let is_token = |text: &&str| text.split('.').count() == 3;
         let token = password.filter(is_token).or(connect.user.filter(is_token));
+        if token.is_some_and(|token| token.len() > MAX_TOKEN) {
+            return Err(Reason::NotAuthorized);
+        }
         let token = token.map(SecretString::from);
         (self.rooms.token, self.rooms.identity) = (
-            token.clone(),
+            token.clone().filter(|_| self.rooms.keeps_token),
             (!is_made).then(|| connect.client_id.to_owned()),
         );
         out.request(Ok(ClientMessage {

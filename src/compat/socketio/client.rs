@@ -48,38 +48,35 @@ const OUTER_DEPTH: usize = 3;
 
 /// Whether the server alone says this, so that no client may say it to others.
 pub(in crate::compat) fn is_server_owned(profile: Profile, name: &str) -> bool {
-    const ALWAYS: [&str; 11] = [
-        "ice-servers",
-        "room-users",
-        "user-joined",
-        "user-left",
-        "user-connected",
-        "user-disconnected",
-        "join-error",
-        "notify",
-        "error",
-        "newListener",
-        "removeListener",
+    const ALWAYS: [&str; 3] = ["ice-servers", "join-error", "notify"];
+    /// What the libraries say to their own pages; those in the second line are of clients 2.
+    #[rustfmt::skip]
+    const OF_LIBRARIES: [&str; 9] = [
+        "connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener",
+        "connecting", "connect_timeout", "error",
     ];
+    // Rooms of profiles are apart, so that each keeps its own words and leaves those of others free.
     let own: &[&str] = match profile {
         Profile::Tutorial | Profile::Lobby => &["ready", "change", "ipaddr"],
-        Profile::Relay => &["ready", "change"],
-        Profile::Codelab => &["created", "joined", "join", "ready", "full", "change"],
+        Profile::Relay => &[
+            "room-users",
+            "user-connected",
+            "user-joined",
+            "user-left",
+            "user-disconnected",
+        ],
+        Profile::Codelab => &["created", "joined", "join", "ready", "full"],
         Profile::Mesh => &[
             "all users",
             "room full",
             "user joined",
             "user left",
             "receiving returned signal",
-            "ready",
-            "change",
         ],
-        Profile::Call => &["me", "callAccepted", "callEnded", "ready", "change"],
+        Profile::Call => &["me", "callAccepted", "callEnded"],
     };
-    name.starts_with("connect")
-        || name.starts_with("disconnect")
-        || ALWAYS.contains(&name)
-        || own.contains(&name)
+    let is = |names: &[&str]| names.contains(&name);
+    is(&ALWAYS) || is(&OF_LIBRARIES) || is(own)
 }
 
 impl SocketIo {

@@ -17,11 +17,13 @@ mod tests;
 #[cfg(any(test, fuzzing))]
 pub(super) use self::client::is_server_owned;
 use self::engine::{Revision, packet_of};
+pub use self::state::Opening;
+use super::MAX_TOKEN;
 use super::object::{Object, malformed};
 use super::tutorial::Tutorial;
 use crate::protocol::{
-    ClientMessage, CloseCode, DialectKind, ExchangeReply, ExchangeRequest, FrameType, MessageType,
-    PeerId, Request, write_json_str,
+    ClientMessage, CloseCode, DialectKind, ErrorCode, ExchangeReply, ExchangeRequest, FrameType,
+    MessageType, PeerId, Request, write_json_str,
 };
 use crate::signal::hub::Event;
 use crate::signal::{Closing, Dialect, Incoming, Message, Outgoing, Output};
@@ -31,7 +33,6 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use state::{Joining, Member, Partial, Phase};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The time between pings, and how long an answer may take.
@@ -92,24 +93,6 @@ impl Profile {
             None => KIND.own_lobby(part),
         }
     }
-}
-
-/// How a connection begins.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Opening {
-    /// The version of Engine.IO.
-    pub revision: Revision,
-    /// The session of Engine.IO. Clients of version 3 show it to each other, so that it is the
-    /// peer id where there is none.
-    pub sid: Option<String>,
-    /// Whether a WebSocket may take over.
-    pub upgrades: bool,
-    /// What the application expects.
-    pub profile: Profile,
-    /// The largest body, bytes.
-    pub max_payload: usize,
-    /// The announced address, for a tutorial that asks for it.
-    pub address: Option<Arc<str>>,
 }
 
 /// One connection of Socket.IO.
@@ -200,8 +183,13 @@ impl SocketIo {
     }
 
     fn connect(&mut self, token: Option<String>, out: &mut Output<'_>) {
+        if token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN) {
+            self.refuse(ErrorCode::Unauthorized.as_str(), out);
+            return self.idle(out);
+        }
         self.connect_by = None;
-        self.token = token.map(SecretString::from).or(self.token.take());
+        let token = token.map(SecretString::from).or(self.token.take());
+        self.token = token.clone().filter(|_| self.opening.keeps_token);
         if self.is_accepted {
             return self.connected(out);
         }
@@ -210,10 +198,7 @@ impl SocketIo {
             id: None,
             dialect: None,
             kind: MessageType::Register,
-            request: Request::Exchange(ExchangeRequest::Open {
-                token: self.token.clone(),
-                name: None,
-            }),
+            request: Request::Exchange(ExchangeRequest::Open { token, name: None }),
         }));
     }
 
@@ -340,7 +325,9 @@ impl SocketIo {
             (self.partial, self.attached_by) = (None, None);
             return out.close(CloseCode::TooLarge, "attachments are over 64 KiB");
         }
-        partial.attachments.push(bytes.to_vec());
+        // Nobody wants those of an acknowledgement: they are counted.
+        let kept = partial.event.as_ref().map_or(&[][..], |_| bytes);
+        partial.attachments.push(kept.to_vec());
         if partial.attachments.len() < partial.wanted {
             return self.idle(out);
         }

@@ -3,11 +3,39 @@
 
 use super::super::memory;
 use super::super::tutorial::Tutorial;
-use super::{ATTACHED_WITHIN, Held, Opening, SocketIo};
+use super::engine::Revision;
+use super::{ATTACHED_WITHIN, Held, Profile, SocketIo};
 use crate::signal::{Dialect, Message};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Instant;
+
+/// How a connection begins.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Opening {
+    /// The version of Engine.IO.
+    pub revision: Revision,
+    /// The session of Engine.IO. Clients of version 3 show it to each other, so that it is the
+    /// peer id where there is none.
+    pub sid: Option<String>,
+    /// Whether a WebSocket may take over.
+    pub upgrades: bool,
+    /// What the application expects.
+    pub profile: Profile,
+    /// The largest body, bytes.
+    pub max_payload: usize,
+    /// The announced address, for a tutorial that asks for it.
+    pub address: Option<Arc<str>>,
+    /// Whether the token is kept for joins: the box asks for tokens. Absent in what earlier versions
+    /// wrote, which kept every token.
+    #[serde(default = "is_kept")]
+    pub keeps_token: bool,
+}
+
+fn is_kept() -> bool {
+    true
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Phase {

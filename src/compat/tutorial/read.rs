@@ -3,7 +3,9 @@
 use super::{Form, MAX_JOINING, Tutorial};
 use crate::compat::object::{Object, string};
 use crate::compat::writer::Writer;
-use crate::protocol::{self, ClientMessage, DialectKind, FrameError, MessageType, Request};
+use crate::protocol::{
+    self, ClientMessage, DialectKind, FrameError, MAX_ID, MAX_NAME, MessageType, Request,
+};
 use crate::signal::{Incoming, Output};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -103,15 +105,15 @@ impl Tutorial {
         match raw.map(RawValue::get) {
             // As it is, for the one check of all room names; a number is a name to its own server.
             Some(room) if room.starts_with(|c: char| c.is_ascii_digit()) => {
-                self.heading = Some(room.to_owned());
+                self.heads_for(Some(Cow::Borrowed(room)));
                 message.string("roomId", room)
             }
             Some(room) if !matches!(room, "null" | "\"\"" | "false") => {
-                self.heading = raw.and_then(string).map(Cow::into_owned);
+                self.heads_for(raw.and_then(string));
                 message.raw("roomId", room)
             }
             _ => {
-                self.heading = Some(DEFAULT_ROOM.to_owned());
+                self.heads_for(Some(Cow::Borrowed(DEFAULT_ROOM)));
                 message.string("roomId", DEFAULT_ROOM)
             }
         };
@@ -127,11 +129,22 @@ impl Tutorial {
         self.joins += 1;
         let id = id.unwrap_or_else(|| format!("join-{}", self.joins));
         message.string("id", &id);
-        self.joining.push_back((id, own));
+        // The answer to a longer one names none.
+        if id.len() <= MAX_ID {
+            self.joining.push_back((id, own));
+        }
         if self.joining.len() > MAX_JOINING {
             self.joining.pop_front();
         }
         self.ask(out, &message.finish());
+    }
+
+    /// The client asks for a room. It does not get into one whose name is too long, and what a stranger
+    /// sends is kept within limits.
+    fn heads_for(&mut self, room: Option<Cow<'_, str>>) {
+        if room.as_deref().is_none_or(|room| room.len() <= MAX_NAME) {
+            self.heading = room.map(Cow::into_owned);
+        }
     }
 
     fn register(&mut self, object: &Object<'_>, out: &mut Output<'_>) {
@@ -142,7 +155,9 @@ impl Tutorial {
         let mut message = Writer::new("register");
         if let Some(name) = &name {
             message.string("identity", name);
-            self.name = Some(name.clone().into_owned());
+            if name.len() <= MAX_NAME {
+                self.name = Some(name.clone().into_owned());
+            }
         }
         for field in ["token", "id"] {
             message.raw_if(field, object.text(field));

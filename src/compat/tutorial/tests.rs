@@ -321,6 +321,49 @@ fn leaving_another_room_changes_nothing() {
     );
 }
 
+/// An attack: what is refused would be kept for as long as the connection is open.
+#[test]
+fn what_is_too_long_is_refused_and_not_kept() {
+    let long = "x".repeat(60_000);
+    let attacks = [
+        json!({"type": "join", "roomId": "r", "id": long}),
+        json!({"type": "join", "roomId": "r", "id": long, "identity": long}),
+        json!({"type": "join", "roomId": long}),
+        json!({"type": "join", "room": long}),
+        json!({"type": "join", "roomId": "r", "userId": long}),
+        json!({"type": "register", "userId": long}),
+        json!({"type": "register", "identity": long, "id": long}),
+        json!({"type": "leave", "id": long}),
+        json!({"type": "offer", "to": long, "sdp": long}),
+        json!({"desc": {"type": "offer", "sdp": long}}),
+    ];
+    let (mut client, _, now) = member(json!({"type": "join", "roomId": "r"}), &[]);
+    let held = |client: &Tutorial| client.memory(now).unwrap().len();
+    let before = held(&client);
+    for attack in attacks.iter().cycle().take(10 * MAX_JOINING) {
+        let text = attack.to_string();
+        let (mut frames, mut asked, mut closing) = (vec![], vec![], None);
+        let mut out = Output::new(&mut frames, &mut asked, &mut closing);
+        client.decode(Incoming::Text(&text), now, &mut out);
+        for refused in asked.into_iter().filter_map(Result::err) {
+            let error = json!({"type": "error", "code": "too-large", "message": "m",
+                "id": refused.id});
+            deliver(&mut client, &error, now, None);
+        }
+        let grown = held(&client).saturating_sub(before);
+        assert!(grown < 1_024, "{grown} bytes after {}", &text[..60]);
+    }
+    // Numbers are names of rooms, too.
+    let text = format!(r#"{{"type":"join","roomId":{}}}"#, "7".repeat(60_000));
+    watch(|out| client.decode(Incoming::Text(&text), now, out));
+    assert!(held(&client) < before + 1_024);
+    let done = say(&mut client, &json!({"type": "leave", "roomId": "r"}));
+    assert!(
+        matches!(done.asked[..], [Ok((_, Request::Leave))]),
+        "it is where it was"
+    );
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_brings_it_down(texts in proptest::collection::vec(".{0,80}", 0..6)) {

@@ -158,6 +158,7 @@ fn opening(
             .unwrap_or(configured),
         max_payload: context.sessions.max_frame,
         address: announced(context),
+        keeps_token: context.access.asks_for_tokens(),
     }
 }
 

@@ -126,6 +126,13 @@ impl Hub {
             ExchangeRequest::Publish { id, publication } => {
                 let clients = self.publish(cx, requester, &publication);
                 self.counters.refused_publications += u64::from(clients.is_err());
+                if clients.is_ok() {
+                    // Who publishes need not subscribe; the rate bounds it.
+                    self.conns
+                        .get_mut(&conn)
+                        .into_iter()
+                        .for_each(|it| it.outside = 0);
+                }
                 self.answer(cx, conn, id, ExchangeReply::Published { id, clients });
             }
             ExchangeRequest::Will(will) => self.member(conn).will = will,

@@ -13,7 +13,8 @@ use crate::protocol::{
 const MAX_MALFORMED: u8 = 10;
 
 /// Frames that a connection of any dialect may send without ever having a session, a topic or a
-/// name: a wrong password some times, an unknown type for a while. Silence is not bounded by it.
+/// name, and without publishing: a wrong password some times, an unknown type for a while. Silence is
+/// not bounded by it.
 const MAX_OUTSIDE: u32 = 200;
 
 /// Who sent a request and how to answer it.

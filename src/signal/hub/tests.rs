@@ -19,6 +19,7 @@ mod no_topic;
 mod notices;
 mod operator;
 mod policy;
+mod publishers;
 mod resume;
 mod rights;
 mod routing;

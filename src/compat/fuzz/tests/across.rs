@@ -4,8 +4,12 @@
 
 use super::rooms::{packet, string};
 use super::*;
+use crate::compat::mqtt::packet::Packet;
+use crate::compat::mqtt::reader::Stream;
+use crate::compat::object;
 use crate::protocol::{FrameType, MessageType, folds_to};
 use serde_json::value::RawValue;
+use std::ops::ControlFlow;
 
 /// In the room before the two. Its names are those that the attacker gives as its own.
 const BYSTANDER: u64 = 2;
@@ -164,7 +168,7 @@ impl Who {
             }
             Self::Mqtt(version) => {
                 let rooms = RoomTopics::new("room/{room}/signaling").map(Arc::new);
-                let mqtt = Speaker::Foreign(Box::new(Mqtt::with_rooms(rooms)).into());
+                let mqtt = Speaker::Foreign(Box::new(Mqtt::with_rooms(rooms, true)).into());
                 world.open(DialectKind::Mqtt, conn, mqtt);
                 let (level, none) = self.version(version);
                 let hello = [

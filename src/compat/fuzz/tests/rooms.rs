@@ -230,7 +230,7 @@ proptest! {
         world.binary(VICTIM, &subscribe(2, topic));
         taken(&mut world, VICTIM);
         let rooms = RoomTopics::new("room/{room}/signaling").map(Arc::new);
-        world.open(DialectKind::Mqtt, NATIVE, Speaker::Foreign(Box::new(Mqtt::with_rooms(rooms)).into()));
+        world.open(DialectKind::Mqtt, NATIVE, Speaker::Foreign(Box::new(Mqtt::with_rooms(rooms, true)).into()));
         let [hello, _] = MQTT_HELLO;
         let stream = [
             hello, b"z", &subscribe(1, topic), &publish(topic, b"early"), &subscribe(2, "t"), b"\xc0\x00",
@@ -291,7 +291,7 @@ fn version_5_learns_why_a_topic_is_refused() {
     let rooms = RoomTopics::new("room/{room}/signaling").map(Arc::new);
     let mut clients = vec![];
     for (conn, level) in [(VICTIM, 5), (ATTACKER, 4)] {
-        let mqtt = Box::new(Mqtt::with_rooms(rooms.clone()));
+        let mqtt = Box::new(Mqtt::with_rooms(rooms.clone(), true));
         world.open(DialectKind::Mqtt, conn, Speaker::Foreign(mqtt.into()));
         let none: &[u8] = if level == 5 { &[0] } else { &[] };
         let hello = [&string("MQTT")[..], &[level, 2, 0, 60], none, &string("")];

@@ -64,6 +64,8 @@ pub(super) struct Rooms {
     pub(super) topics: Option<Arc<RoomTopics>>,
     #[serde(serialize_with = "exposed", deserialize_with = "secret")]
     pub(super) token: Option<SecretString>,
+    /// Whether joins need the token: there are rooms, and the box asks for tokens.
+    pub(super) keeps_token: bool,
     /// The name of the client, if it has one.
     pub(super) identity: Option<String>,
     /// The topic whose room it is in, and its peer id: one at a time.
@@ -167,9 +169,10 @@ fn object(payload: &[u8]) -> Option<Option<Object<'_>>> {
 }
 
 impl Mqtt {
-    /// A connection for which topics of that pattern are rooms.
-    pub fn with_rooms(topics: Option<Arc<RoomTopics>>) -> Self {
+    /// A connection for which topics of that pattern are rooms, on a box that may ask for tokens.
+    pub fn with_rooms(topics: Option<Arc<RoomTopics>>, asks_for_tokens: bool) -> Self {
         let mut mqtt = Self::default();
+        mqtt.rooms.keeps_token = topics.is_some() && asks_for_tokens;
         mqtt.rooms.topics = topics;
         mqtt
     }

@@ -194,3 +194,59 @@ fn a_message_of_any_quality_to_a_topic_of_the_server_is_refused() {
         assert_eq!(mqtt.unreleased.len(), usize::from(level == 4 && qos == 2));
     }
 }
+
+/// An attack: both would be kept for as long as the connection is open.
+#[test]
+fn a_token_is_kept_where_joins_need_it_and_never_a_long_one() {
+    let field = |text: &str| [&(text.len() as u16).to_be_bytes(), text.as_bytes()].concat();
+    let rooms = || RoomTopics::new("room/{room}/signaling").map(Arc::new);
+    let held = |mqtt: &Mqtt| mqtt.memory(Instant::now()).unwrap().len();
+    let login = |token: &str| {
+        let more = [field("any"), field(token)].concat();
+        connect(4, 0xC2, b"", &more)
+    };
+    let long = format!("a.b.{}", "c".repeat(MAX_TOKEN));
+    let mut mqtt = Mqtt::with_rooms(rooms(), true);
+    let before = held(&mqtt);
+    let done = binary(&mut mqtt, &login(&long));
+    assert_eq!(done.binaries, [[0x20, 2, 0, 5]], "not authorized");
+    assert!(done.requests.is_empty() && done.closing.is_some());
+    assert!(held(&mqtt) < before + 100, "{} bytes", held(&mqtt));
+    for (topics, asks, keeps) in [
+        (rooms(), true, true),
+        (rooms(), false, false),
+        (None, true, false),
+    ] {
+        let mut mqtt = Mqtt::with_rooms(topics, asks);
+        let done = binary(&mut mqtt, &login("a.b.c"));
+        let asked = done.requests.into_iter().next().unwrap().unwrap();
+        assert!(matches!(
+            asked,
+            ExchangeRequest::Open { token: Some(_), .. }
+        ));
+        assert_eq!(mqtt.rooms.token.is_some(), keeps);
+    }
+    let mut mqtt = Mqtt::with_rooms(rooms(), true);
+    let id = field(&"c".repeat(MAX_NAME + 1));
+    let body = [&b"\x00\x04MQTT\x04\x02\x00\x3c"[..], &id].concat();
+    let head = [
+        0x10,
+        (body.len() % 128) as u8 | 0x80,
+        (body.len() / 128) as u8,
+    ];
+    let done = binary(&mut mqtt, &[&head[..], &body].concat());
+    assert_eq!(done.binaries, [[0x20, 2, 0, 2]], "the client id");
+}
+
+#[test]
+fn over_the_rate_of_messages_a_connection_is_closed() {
+    use crate::protocol::Body;
+    let refused = r#"{"type":"error","code":"rate-limited","message":"m"}"#;
+    let error = || Event::Native(Body::from_object(FrameType::Error, refused.to_owned()));
+    let done = event(&mut open(5, b"\x00"), error());
+    assert_eq!(done.binaries, [[0xE0, 1, 0x96]]);
+    assert_eq!(done.closing.unwrap().code, CloseCode::RateLimited);
+    let done = event(&mut open(4, b""), error());
+    assert_eq!(done.binaries, [] as [Vec<u8>; 0]);
+    assert_eq!(done.closing.unwrap().code, CloseCode::RateLimited);
+}

@@ -75,3 +75,18 @@ fn attachments_that_do_not_come_end_the_connection() {
     let late = "attachments of an event did not come";
     assert!(bench.closing.is_none_or(|closing| closing.reason != late));
 }
+
+/// Who is not let in yet may send one, too.
+#[test]
+fn the_attachments_of_an_acknowledgement_are_counted_and_not_kept() {
+    let mut bench = Bench::new(Revision::V4, Profile::Relay);
+    let before = bench.held();
+    bench.say(&format!("68-1{}", json!(["x".repeat(60_000)])));
+    for n in 0..8 {
+        let bytes = vec![n; MAX_BINARY / 8];
+        assert!(bench.held() < before + 200, "{} bytes", bench.held());
+        bench.act(|d, now, out| d.decode(Incoming::Binary(&bytes), now, out));
+    }
+    bench.say("40");
+    assert!(bench.closing.is_none(), "all of them have come");
+}

@@ -89,3 +89,36 @@ fn a_client_without_an_answer_cannot_have_much_kept() {
         Some(CloseCode::RateLimited)
     );
 }
+
+/// An attack: it would be kept for as long as the connection is open.
+#[test]
+fn a_token_is_kept_where_joins_need_it_and_never_a_long_one() {
+    for (revision, refusal) in [
+        (Revision::V3, r#"44"unauthorized""#),
+        (Revision::V4, r#"44{"message":"unauthorized"}"#),
+    ] {
+        let mut bench = Bench::new(revision, Profile::Relay);
+        bench.say("40");
+        bench.event(Event::Exchange(Box::new(ExchangeReply::Opened)));
+        bench.say("41");
+        let before = bench.held();
+        bench.texts.clear();
+        bench.say(&format!(
+            "40{}",
+            json!({"token": "x".repeat(MAX_TOKEN + 1)})
+        ));
+        assert!(bench.held() < before + 100, "{} bytes", bench.held());
+        assert_eq!(bench.texts, [refusal]);
+        bench.say(r#"40{"token":"a.b.c"}"#);
+        assert!(bench.held() >= before + "a.b.c".len());
+        assert_eq!(bench.dialect.phase, Phase::Connected);
+    }
+    for keeps_token in [true, false] {
+        let mut bench = Bench::new(Revision::V4, Profile::Relay);
+        bench.dialect.opening.keeps_token = keeps_token;
+        bench.say(r#"40{"token":"a.b.c"}"#);
+        bench.event(Event::Exchange(Box::new(ExchangeReply::Opened)));
+        bench.emit(json!(["join", "r"]));
+        assert_eq!(bench.join().token.is_some(), keeps_token);
+    }
+}
