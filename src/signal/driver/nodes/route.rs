@@ -131,9 +131,10 @@ impl Driver {
             true => state.hub.rights(conn),
             false => None,
         };
+        let claims = rights.is_some();
         let grant = rights.map_or(grant, Ok);
         let sought = match (&message.request, &grant, &there) {
-            (request, Ok(_), None) if names::is_claim(request) => Some(Sought::People),
+            (Request::Exchange(_), Ok(_), None) if claims => Some(Sought::People),
             (Request::Exchange(_), ..) => None,
             (Request::Lobby, _, None) => None,
             // Who is in a room has entered it already.
