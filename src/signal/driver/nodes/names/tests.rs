@@ -19,7 +19,7 @@ fn shown(message: &ClientMessage) -> String {
 }
 
 fn said() -> impl Strategy<Value = ClientMessage> {
-    let kinds = [
+    let kinds = vec![
         MessageType::Offer,
         MessageType::Answer,
         MessageType::Candidate,
@@ -36,7 +36,7 @@ fn said() -> impl Strategy<Value = ClientMessage> {
             message(MessageType::Message, request)
         }),
         (
-            prop::sample::select(&kinds[..]),
+            prop::sample::select(kinds),
             any::<(String, String, Option<String>, bool)>()
         )
             .prop_map(|(kind, (to, word, payload, parks))| {
