@@ -1,7 +1,9 @@
 //! What nodes say to each other, as bytes: batches of entries.
 //!
 //! The head of a batch is readable, its entries are sealed. Another wire version is refused with its
-//! number. Decoding allocates no more than it was given, and whatever it is given never panics.
+//! number. Entries of a kind from [`SKIPPABLE`] on say how long they are, so that a node passes over those
+//! that a later release has added. Decoding allocates no more than it was given, and whatever it is given
+//! never panics.
 
 mod codec;
 #[cfg(any(test, fuzzing))]
@@ -21,6 +23,10 @@ pub const VERSION: u8 = 1;
 const HEAD: usize = 1 + 8 + 8 + 4 + 8;
 /// Entries of one batch at most, so that one that is forged costs little.
 pub const MAX_ENTRIES: usize = 65_536;
+
+/// The first kind of entry that is passed over where it is not known: every kind added from now on is.
+const SKIPPABLE: u8 = 24;
+const EVENT: u8 = 24;
 
 pub use crate::signal::Word as Entry;
 
@@ -107,15 +113,26 @@ pub fn open_batch(batch: &[u8], keys: &LinkKeys) -> Result<Vec<Entry>, WireError
 /// # Errors
 /// They are malformed.
 pub fn read_entries(bytes: &[u8]) -> Result<Vec<Entry>, WireError> {
+    Ok(read_known(bytes)?.0)
+}
+
+/// The entries that are known, and how many are not.
+fn read_known(bytes: &[u8]) -> Result<(Vec<Entry>, usize), WireError> {
     let reader = &mut Reader(bytes);
-    let mut entries = vec![];
+    let (mut entries, mut unknown) = (vec![], 0);
     while !reader.0.is_empty() {
-        if entries.len() == MAX_ENTRIES {
+        if entries.len() + unknown == MAX_ENTRIES {
             return Err(WireError::Malformed);
         }
-        entries.push(reader.entry()?);
+        match reader.0.first() {
+            Some(kind) if *kind >= SKIPPABLE => match reader.skippable()? {
+                Some(entry) => entries.push(entry),
+                None => unknown += 1,
+            },
+            _ => entries.push(reader.entry()?),
+        }
     }
-    Ok(entries)
+    Ok((entries, unknown))
 }
 
 /// Appends an entry.
@@ -256,10 +273,23 @@ pub fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
         Entry::AllNamed { generation } => out.tag(21, u64::from(*generation)),
         Entry::Attached { vconn } => out.tag(22, *vconn),
         Entry::Detached { vconn } => out.tag(23, *vconn),
+        Entry::Event { vconn, peer, text } => out.skippable(EVENT, |out| {
+            out.number(*vconn);
+            out.peer(*peer);
+            out.text(text);
+        }),
     }
 }
 
 impl Writer<'_> {
+    /// An entry of a kind that other releases may not know.
+    fn skippable(&mut self, kind: u8, write: impl FnOnce(&mut Writer<'_>)) {
+        let mut body = vec![];
+        write(&mut Writer(&mut body));
+        self.0.push(kind);
+        self.bytes(&body);
+    }
+
     fn frame(&mut self, frame: &Frame) {
         self.text(&frame.text);
         self.option(frame.room.as_deref(), Writer::text);
@@ -288,6 +318,24 @@ impl Reader<'_> {
             peer: self.peer()?,
             seq: self.option(Self::number)?,
         })
+    }
+
+    /// An entry that says how long it is; `None` for one that this release does not know.
+    fn skippable(&mut self) -> Read<Option<Entry>> {
+        let kind = self.u8()?;
+        let body = &mut Reader(self.bytes()?);
+        let entry = match kind {
+            EVENT => Entry::Event {
+                vconn: body.number()?,
+                peer: body.peer()?,
+                text: body.owned()?,
+            },
+            _ => return Ok(None),
+        };
+        match body.0 {
+            [] => Ok(Some(entry)),
+            _ => Err(WireError::Malformed),
+        }
     }
 
     fn entry(&mut self) -> Read<Entry> {

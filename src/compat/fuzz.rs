@@ -12,8 +12,6 @@ use super::socketio::{Opening, Profile, SocketIo};
 use super::trystero::Trystero;
 use super::tutorial::Tutorial;
 use super::y_webrtc::YWebrtc;
-use super::{Foreign, object};
-use crate::auth::Grant;
 use crate::auth::credential::{IceIssuer, TurnSecrets};
 use crate::protocol::DialectKind;
 use crate::signal::hub::{ConnId, Effect, Hub, Input, Now, Settings};

@@ -208,7 +208,9 @@ impl Dialect for PeerJs {
     }
 
     fn closing(&mut self, closing: &Closing, out: &mut Output<'_>) -> u16 {
-        if let State::Waits(_) = self.state {
+        // A client ends for good at an ERROR before its first OPEN, and comes again without one.
+        let comes_again = matches!(closing.code, CloseCode::TryLater | CloseCode::Restart);
+        if let (State::Waits(_), false) = (&self.state, comes_again) {
             self.end("ERROR", closing.reason, out);
         }
         closing.code as u16

@@ -15,7 +15,7 @@ pub struct NodeId(pub u64);
 pub enum Sought {
     /// A room.
     Room(Arc<str>),
-    /// Those who are registered and in no room.
+    /// Those who are registered and in no room, and the names that clients of all nodes share.
     People,
     /// What a resume token names.
     Located(Locator),
@@ -183,6 +183,15 @@ pub enum Word {
         text: Arc<str>,
         /// To which connections, of whose sessions, with which numbers.
         to: Vec<Target>,
+    },
+    /// Home to edge: something that is no frame of the native protocol, for one client.
+    Event {
+        /// On which connection.
+        vconn: u64,
+        /// Its peer id.
+        peer: PeerId,
+        /// The event, as JSON.
+        text: String,
     },
     /// Home to edge: the client is not to be read for that long.
     Hold {

@@ -177,9 +177,19 @@ def registrations_move(place):
     took = time.time() - began
     dan.say(type="message", to=eve.peer, content="still here", id="m")
     assert of(eve, "message")["content"] == "still here"
+    a.process.wait(timeout=30)
+    # The others, too: the call lives through the restart of each of them.
+    for node, text in [(b, "after two"), (c, "after three")]:
+        other = a if node is b else b
+        other.start()
+        wait(lambda: node.metric("cluster_nodes") == 3, "it is back")
+        node.process.send_signal(signal.SIGTERM)
+        dan, eve = back(dan, a), back(eve, a)
+        eve.say(type="message", to=dan.peer, content=text, id=text)
+        assert of(dan, "message")["content"] == text
+        node.process.wait(timeout=30)
     eve.say(type="hangup", callId=call, id="h")
     of(dan, "hangup")
-    a.process.wait(timeout=30)
     return took
 
 

@@ -99,7 +99,9 @@ fn bytes_of(word: &Word) -> usize {
         Word::Enter { frame: of, .. } | Word::Frame { frame: of, .. } => frame(of),
         Word::Send { text, to, .. } => text.len() + size_of_val(&**to),
         Word::Published { publication, .. } => publication.cost(),
-        Word::Ask { question: text, .. } | Word::Answer { answer: text, .. } => text.len(),
+        Word::Ask { question: text, .. }
+        | Word::Answer { answer: text, .. }
+        | Word::Event { text, .. } => text.len(),
         _ => 0,
     }
 }

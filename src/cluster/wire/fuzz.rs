@@ -2,22 +2,23 @@
 
 use super::super::link::{Effect, Link};
 use super::super::seal::Secrets;
-use super::{Entry, Head, Incarnation, open_batch, read_entries, seal_batch, write_entry};
+use super::{Entry, Head, Incarnation, open_batch, read_known, seal_batch, write_entry};
 
-/// Bytes are refused, or are entries that would be written just so; a link delivers those entries and
+/// Bytes are refused, or are entries that would be written just so, but for those of later releases; a link delivers those entries and
 /// no others, and takes nothing that is not sealed.
 ///
 /// # Panics
 /// If that does not hold.
 pub fn read(bytes: &[u8]) {
-    let entries = read_entries(bytes);
-    if let Ok(entries) = &entries {
+    let entries = read_known(bytes);
+    if let Ok((entries, 0)) = &entries {
         let mut written = vec![];
         for entry in entries {
             write_entry(&mut written, entry);
         }
         assert_eq!(written, bytes, "entries are written in one way");
     }
+    let entries = entries.map(|(entries, _)| entries);
     let Ok(secrets) = Secrets::new(&["s".repeat(32).into()]) else {
         return;
     };

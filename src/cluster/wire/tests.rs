@@ -123,6 +123,11 @@ pub(crate) fn entry() -> impl Strategy<Value = Entry> {
         }),
         any::<u64>().prop_map(|vconn| Entry::Leave { vconn }),
         any::<u64>().prop_map(|vconn| Entry::Cancel { vconn }),
+        (any::<u64>(), peer(), any::<String>()).prop_map(|(vconn, peer, text)| Entry::Event {
+            vconn,
+            peer,
+            text
+        }),
         entered,
         any::<u64>().prop_map(|vconn| Entry::Refused { vconn }),
         any::<(u64, [u8; 16])>().prop_map(|(vconn, place)| Entry::Astray { vconn, place }),
@@ -184,7 +189,7 @@ proptest! {
             bytes[place] = byte;
         }
         let _ = read_entries(&bytes[..end.index(bytes.len())]);
-        if let Ok(entries) = read_entries(&bytes) {
+        if let Ok((entries, 0)) = read_known(&bytes) {
             prop_assert_eq!(written(&entries), bytes);
         }
     }
@@ -206,6 +211,21 @@ proptest! {
         prop_assert_eq!(other, Err(WireError::Seal));
         prop_assert!(open_batch(&noise, &secrets.link(from, to)).is_err());
     }
+}
+
+/// What a later release adds does no harm to a node of this one.
+#[test]
+fn entries_of_later_releases_are_passed_over() {
+    let known = Entry::Leave { vconn: 7 };
+    let mut bytes = written(std::slice::from_ref(&known));
+    let later = [&[u8::MAX, 3], &b"abc"[..]].concat();
+    bytes.extend_from_slice(&later);
+    bytes.extend(written(std::slice::from_ref(&known)));
+    assert_eq!(read_entries(&bytes), Ok(vec![known.clone(), known]));
+    assert_eq!(read_known(&later), Ok((vec![], 1)));
+    assert_eq!(read_entries(&later[..4]), Err(WireError::Malformed));
+    let many = later.repeat(MAX_ENTRIES + 1);
+    assert_eq!(read_entries(&many), Err(WireError::Malformed));
 }
 
 #[test]

@@ -135,6 +135,15 @@ fn who_is_refused_gets_the_reason_and_is_closed() {
         (vec![text.to_owned()], Some(4001))
     );
     assert!(harness::closing(&mut ann(false), &closing).texts.is_empty());
+    // The client ends for good at an ERROR before OPEN: who is to come again gets none.
+    for code in [CloseCode::TryLater, CloseCode::Restart] {
+        let reason = "try again";
+        let done = harness::closing(
+            &mut PeerJs::new(Ok(hello()), false),
+            &Closing { code, reason },
+        );
+        assert_eq!((done.texts, done.status), (vec![], Some(code as u16)));
+    }
 }
 
 #[test]

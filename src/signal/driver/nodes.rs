@@ -11,6 +11,7 @@ mod gate;
 mod home;
 mod lists;
 mod moving;
+mod names;
 mod reasons;
 mod reset;
 mod route;
@@ -110,13 +111,18 @@ impl Links {
 
     /// Sends an event to a connection of another node; frames that several get go once.
     pub(super) fn send(&mut self, conn: ConnId, frame: &Outgoing) {
-        let (Some(guest), Event::Native(body)) = (self.guests.get_mut(&conn), &frame.event) else {
+        let Some(guest) = self.guests.get_mut(&conn) else {
             return;
         };
         if !guest.end.sends(frame.seq, || frame.clone()) {
             return;
         }
         let (node, vconn) = (&guest.node, &guest.vconn);
+        let Event::Native(body) = &frame.event else {
+            let (vconn, peer) = (*vconn, frame.peer);
+            let text = serde_json::to_string(&frame.event).unwrap_or_default();
+            return self.said.push((*node, Word::Event { vconn, peer, text }));
+        };
         let target = Target {
             vconn: *vconn,
             peer: frame.peer,
@@ -362,6 +368,9 @@ impl Driver {
                 if let Some(body) = Body::from_parts(kind, sender, text) {
                     self.deliver(node, &body, &to);
                 }
+            }
+            Word::Event { vconn, peer, text } => {
+                self.deliver_event(node, ConnId(vconn), peer, &text);
             }
             Word::Hold { vconn, ms } => {
                 let (state, conn) = (self.lock(), ConnId(vconn));

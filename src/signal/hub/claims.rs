@@ -1,14 +1,17 @@
 //! Names of dialects that have them: who takes one, who is reached by one, and messages for a name
 //! that nobody has yet.
 
+use super::exchange::Member;
 use super::interface::{ConnId, Event};
 use super::registry::{Claim, Contest, Name};
 use super::requests::Requester;
 use super::timers::Timer;
 use super::{Cx, Hub};
-use crate::auth::is_name;
+use crate::auth::{Grant, is_name};
 use crate::network::network_of;
-use crate::protocol::{Addressed, CloseCode, ErrorCode, ExchangeReply, RequestError, Takeover};
+use crate::protocol::{
+    Addressed, CloseCode, DialectKind, ErrorCode, ExchangeReply, RequestError, Takeover,
+};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +89,66 @@ impl Hub {
             Claim::Taken => self.tell(cx, conn, ExchangeReply::Taken),
         }
         Ok(())
+    }
+
+    /// The rights of a connection that has presented its token, for the node of the names.
+    pub fn rights(&self, conn: ConnId) -> Option<Grant> {
+        let member = self.exchange.members.get(&conn)?;
+        Some(Grant {
+            identity: member.identity.as_deref().map(str::to_owned),
+            chooses_identity: member.chooses_identity,
+            rooms: member.rooms.clone(),
+            role: member.role,
+            call: member.may_call,
+            subscribe: member.may_subscribe,
+            team: member.team.as_deref().map(str::to_owned),
+            claims: member.claims.clone(),
+            ..Grant::open()
+        })
+    }
+
+    /// A connection of another node is about to claim a name. That node has judged its token, and ends
+    /// the connection with the token.
+    pub fn admit_to_names(&mut self, conn: ConnId, rights: Grant) {
+        if let Some(entry) = self.conns.get(&conn) {
+            let network = network_of(entry.client);
+            let member = || Member::new(rights, network);
+            self.exchange.members.entry(conn).or_insert_with(member);
+        }
+    }
+
+    /// A connection has its name at another node.
+    pub fn named_elsewhere(&mut self, conn: ConnId, name: &Arc<str>) {
+        if let Some(member) = self.exchange.members.get_mut(&conn) {
+            member.name = Some(Arc::clone(name));
+        }
+    }
+
+    /// Whether this node serves a connection: its client has a session here, or presented its rights.
+    pub fn is_served(&self, conn: ConnId) -> bool {
+        self.has_session(conn) || self.exchange.members.contains_key(&conn)
+    }
+
+    /// Another node has the names from here on. The connections that have names here are closed, and their
+    /// clients take their names there. Nothing is revoked, as calls go on meanwhile.
+    pub(super) fn give_up_names(&mut self, cx: &mut Cx<'_>) {
+        let members = self.exchange.members.iter();
+        let named = members.filter(|(conn, member)| {
+            let entry = self.conns.get(conn);
+            let has_name = member.name.is_some() || member.wants.is_some();
+            has_name
+                && entry
+                    .is_some_and(|entry| entry.dialect == DialectKind::PeerJs && !entry.elsewhere)
+        });
+        let mut named: Vec<_> = named.map(|(conn, _)| *conn).collect();
+        named.sort_unstable();
+        for conn in named {
+            if let Some((_, refresh)) = self.member(conn).minted.take() {
+                self.timers.cancel(refresh, Timer::RefreshMember(conn));
+            }
+            let peer = self.conns[&conn].peer;
+            self.give_up_connection(cx, conn, peer);
+        }
     }
 
     /// The connection has the name from here on, and gets what waits for it.

@@ -1,7 +1,8 @@
 //! Clients of protocols with names and topics, as the operator sees and removes them.
 
 use super::moderation::no_such_member;
-use super::{Cx, Effect, Hub, Now};
+use super::session::Conn;
+use super::{ConnId, Cx, Effect, Hub, Now};
 use crate::protocol::{CloseCode, PeerId, RequestError};
 use serde::Serialize;
 use std::sync::Arc;
@@ -30,7 +31,10 @@ pub struct ClientInfo {
 impl Hub {
     /// The clients, at most `max` of them; whether there are more.
     pub fn clients(&self, max: usize) -> (Vec<ClientInfo>, bool) {
+        // Those of other nodes are in the lists of these.
+        let is_own = |conn: &ConnId| self.conns.get(conn).is_some_and(|entry| !entry.is_guest);
         let mut conns: Vec<_> = self.exchange.members.keys().copied().collect();
+        conns.retain(is_own);
         conns.sort_unstable();
         let client = |conn| {
             let (entry, member) = (self.conns.get(&conn)?, &self.exchange.members[&conn]);
@@ -62,7 +66,10 @@ impl Hub {
         let peer = PeerId::parse(peer).ok_or_else(no_such_member)?;
         let mut members = self.exchange.members.keys();
         let conn = members
-            .find(|conn| self.conns.get(conn).is_some_and(|entry| entry.peer == peer))
+            .find(|conn| {
+                let is_own = |entry: &Conn| entry.peer == peer && !entry.is_guest;
+                self.conns.get(conn).is_some_and(is_own)
+            })
             .copied()
             .ok_or_else(no_such_member)?;
         let cx = &mut Cx { now, effects };

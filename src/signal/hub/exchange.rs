@@ -69,6 +69,31 @@ pub(super) struct Member {
     pub(super) ends: Option<(u64, Instant)>,
 }
 
+impl Member {
+    pub(super) fn new(grant: Grant, network: IpAddr) -> Self {
+        let role = grant.role_outside();
+        Self {
+            rooms: grant.rooms,
+            network,
+            may_call: grant.call,
+            identity: grant.identity.map(Arc::from),
+            chooses_identity: grant.chooses_identity,
+            role,
+            team: grant.team.map(Arc::from),
+            claims: grant.claims,
+            is_invited: grant.invite.is_some(),
+            may_subscribe: grant.subscribe,
+            name: None,
+            holds: None,
+            wants: None,
+            will: None,
+            deliveries: Bucket::default(),
+            minted: None,
+            ends: None,
+        }
+    }
+}
+
 impl Exchange {
     /// Whether a connection is somebody to others: by a topic, by a name, or as a client of MQTT, which
     /// may do nothing but publish now and then.
@@ -165,27 +190,10 @@ impl Hub {
         if let Some(deadline) = entry.deadline.take() {
             self.timers.cancel(deadline, Timer::JoinDeadline(conn));
         }
-        let role = grant.role_outside();
-        self.exchange.members.entry(conn).or_insert(Member {
-            rooms: grant.rooms,
-            network: network_of(entry.client),
-            may_call: grant.call,
-            identity: grant.identity.map(Arc::from),
-            chooses_identity: grant.chooses_identity,
-            role,
-            team: grant.team.map(Arc::from),
-            claims: grant.claims,
-            is_invited: grant.invite.is_some(),
-            may_subscribe: grant.subscribe,
-            name: None,
-            holds: None,
-            wants: None,
-            will: None,
-            deliveries: Bucket::default(),
-            minted: None,
-            ends: None,
-        });
-        if let Some(ends) = grant.ends {
+        let (network, ends) = (network_of(entry.client), grant.ends);
+        let member = || Member::new(grant, network);
+        self.exchange.members.entry(conn).or_insert_with(member);
+        if let Some(ends) = ends {
             self.end_member_with_token(cx.now, conn, ends);
         }
         Ok(())

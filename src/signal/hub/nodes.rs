@@ -260,6 +260,7 @@ impl Hub {
             conn,
             Conn {
                 revoked_until,
+                is_guest: true,
                 ..Conn::new(peer, client, dialect)
             },
         );
@@ -289,6 +290,10 @@ impl Hub {
     /// where some of it is lost, or the session is not on this connection.
     pub fn replay(&self, conn: ConnId, peer: PeerId, seq: u64) -> Option<Vec<(u64, Body)>> {
         let session = self.sessions.get(peer);
+        if session.is_none() && self.is_served(conn) {
+            // A client with a name and no session has no ring.
+            return Some(vec![]);
+        }
         let session = session.filter(|session| session.conn() == Some(conn))?;
         if !session.dialect.is_resumable() {
             return Some(vec![]);
@@ -407,8 +412,8 @@ impl Hub {
         Some((conn.client, conn.dialect))
     }
 
-    /// Who the client of a connection is, where its session is here.
+    /// Who the client of a connection is, where this node serves it.
     pub fn standing_here(&self, conn: ConnId) -> Option<Standing> {
-        self.standing(conn).filter(|_| self.has_session(conn))
+        self.standing(conn).filter(|_| self.is_served(conn))
     }
 }

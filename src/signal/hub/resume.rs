@@ -110,6 +110,7 @@ impl Hub {
             deadline: None,
             outside: 0,
             malformed: 0,
+            is_guest: new.is_guest,
             ..lost
         };
         self.relocate(peer, network_of(conn.client));

@@ -47,6 +47,8 @@ pub(super) struct Conn {
     pub(super) sessions: u32,
     /// Its session is at another node.
     pub(super) elsewhere: bool,
+    /// Its socket is at another node.
+    pub(super) is_guest: bool,
 }
 
 impl Conn {
@@ -70,6 +72,7 @@ impl Conn {
             responses: ResponseCache::default(),
             sessions: 0,
             elsewhere: false,
+            is_guest: false,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::super::{Closing, Driver, Outgoing, State, now};
 use super::ends::EdgeEnd;
 use super::route::frame;
-use super::{Granted, MAX_ASTRAY, Message, RETRY, Route, SEEK, There};
+use super::{Granted, MAX_ASTRAY, Message, RETRY, Route, SEEK, There, names};
 use crate::protocol::{Body, CloseCode, Request, RequestError};
 use crate::signal::hub::{ConnId, Event, Input, Loss, Standing};
 use crate::signal::nodes::{Found, NodeId, Sought, Target, Word};
@@ -211,6 +211,11 @@ impl Driver {
         let Some(moving) = state.take_moving(conn) else {
             return;
         };
+        if names::is_claim(&moving.message.request) {
+            // Its client waits for an answer, and none has come.
+            let why = "the node of the names does not take the client: try again";
+            return self.close_here(state, conn, CloseCode::TryLater, why);
+        }
         if let (Some(links), Some(there)) = (state.links.as_mut(), moving.from) {
             links.routes.insert(conn, Route::There(there));
         }

@@ -1,6 +1,7 @@
 //! Connections of other nodes whose session is here.
 
 use super::super::{Driver, State};
+use super::names;
 use crate::protocol::{ErrorCode, Locator, Request, RequestError, parse};
 use crate::signal::hub::{ConnId, Guest, Hub, Input, Loss};
 use crate::signal::nodes::{Frame, NodeId, Word};
@@ -11,6 +12,9 @@ const MAX_ASKED: usize = 65_536;
 
 /// The input that another node's frame is.
 fn input(conn: ConnId, frame: Frame) -> Input {
+    if let Some(input) = names::read(conn, &frame.text) {
+        return input;
+    }
     let mut message = parse(&frame.text);
     if let Ok(message) = &mut message {
         message.dialect = frame.dialect;
@@ -94,10 +98,22 @@ impl Driver {
             return;
         }
         let state = self.lock();
+        let rights = (frame.grant.as_deref()).and_then(|grant| serde_json::from_str(grant).ok());
         let given = input(conn, frame);
         let standing = self.run_saying(state, |hub, now, effects| {
             if is_new {
                 hub.receive(guest);
+            }
+            if let (
+                Input::Frame {
+                    message: Ok(message),
+                    ..
+                },
+                Some(rights),
+            ) = (&given, rights)
+                && names::is_claim(&message.request)
+            {
+                hub.admit_to_names(conn, rights);
             }
             hub.handle(now, given, effects);
             let standing = hub.standing_here(conn);
@@ -159,11 +175,11 @@ impl Driver {
             }
             links.sender = Some(conn);
         }
-        let has_session = self.run(state, |hub, now, effects| {
+        let is_served = self.run(state, |hub, now, effects| {
             hub.handle(now, given, effects);
-            hub.has_session(conn)
+            hub.is_served(conn)
         });
-        if has_session {
+        if is_served {
             return;
         }
         let mut state = self.lock();

@@ -1,7 +1,7 @@
 //! Where an input of a connection belongs: to the hub of this node, to another node, or nowhere yet.
 
 use super::super::{Driver, State, now};
-use super::{Granted, HEAVY, MAX_BEHIND, MAX_GATED, Message, Moving, Route, SEEK};
+use super::{Granted, HEAVY, Links, MAX_BEHIND, MAX_GATED, Message, Moving, Route, SEEK, names};
 use crate::auth::Grant;
 use crate::protocol::{ClientMessage, Request, ResumeToken};
 use crate::signal::hub::{ConnId, Input, granted};
@@ -16,14 +16,43 @@ pub(super) fn frame(message: &ClientMessage, grant: &Granted) -> Option<Frame> {
         _ => None,
     };
     let open = Ok(Grant::open());
+    let wants_grant = message.wants_grant() || names::is_claim(&message.request);
     let grant = grant.as_deref().unwrap_or(&open).as_ref().ok();
-    let grant = grant.filter(|_| message.wants_grant());
+    let grant = grant.filter(|_| wants_grant);
     Some(Frame {
-        text: message.to_text()?,
+        text: names::text(message).or_else(|| message.to_text())?,
         room,
         dialect: message.dialect,
         grant: grant.and_then(|grant| serde_json::to_string(grant).ok()),
     })
+}
+
+/// Whether a request goes where the session of its client is.
+fn goes_along(request: &Request) -> bool {
+    !matches!(request, Request::Exchange(_)) || names::concerns_names(request)
+}
+
+impl Links {
+    /// A client has given a sign of life, for which the node of its name may have asked.
+    fn say_alive(&mut self, conn: ConnId) {
+        if let Some(Route::There(there)) = self.routes.get_mut(&conn)
+            && let Some(text) = names::alive()
+        {
+            let (vconn, number) = (conn.0, there.end.says());
+            let frame = Frame {
+                text,
+                room: None,
+                dialect: None,
+                grant: None,
+            };
+            let word = Word::Frame {
+                vconn,
+                number,
+                frame,
+            };
+            self.nodes.say(there.node, word);
+        }
+    }
 }
 
 impl Driver {
@@ -58,6 +87,10 @@ impl Driver {
                 }
                 _ => Some(Input::Confirmed { conn, peer, seq }),
             },
+            Input::Alive { conn } => {
+                links.say_alive(conn);
+                Some(Input::Alive { conn })
+            }
             Input::Closed { conn, loss } => {
                 links.forget_route(conn, loss);
                 links.flush();
@@ -95,8 +128,16 @@ impl Driver {
         let Ok(message) = message else {
             return back(message, grant);
         };
+        // The token of a client with a name was judged before it claims the name.
+        let rights = match names::is_claim(&message.request) {
+            true => state.hub.rights(conn),
+            false => None,
+        };
+        let claims = rights.is_some();
+        let grant = rights.map_or(grant, |rights| Some(Box::new(Ok(rights))));
         let is_granted = grant.as_deref().is_none_or(Result::is_ok);
         let sought = match (&message.request, is_granted, &there) {
+            (Request::Exchange(_), true, None) if claims => Some(Sought::People),
             (Request::Exchange(_), ..) => None,
             (Request::Lobby, _, None) => None,
             // Who is in a room has entered it already.
@@ -148,7 +189,7 @@ impl Driver {
                 links.routes.insert(conn, Route::Moving(Box::new(moving)));
                 None
             }
-            (None, Some(node)) if !matches!(message.request, Request::Exchange(_)) => {
+            (None, Some(node)) if goes_along(&message.request) => {
                 if let (Some(frame), Some(there)) =
                     (frame(&message, &grant), links.there(conn, node))
                 {

@@ -160,6 +160,7 @@ impl Builder {
             responses: responses.ok_or(SnapshotError::Contradiction("too many answers"))?,
             sessions: part.sessions.min(MOST_COUNTED),
             elsewhere: false,
+            is_guest: false,
         })
     }
 

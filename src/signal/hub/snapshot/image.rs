@@ -301,10 +301,12 @@ impl Hub {
         true
     }
 
-    /// Forgets those who are registered and in no room, whom another process has from now on.
+    /// Forgets those who are registered and in no room, and the names that clients have, whom another process has from now on.
     pub fn give_up_people(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let peers = self.people();
-        self.give_up_sessions(&mut Cx { now, effects }, &peers);
+        let cx = &mut Cx { now, effects };
+        self.give_up_sessions(cx, &peers);
+        self.give_up_names(cx);
     }
 
     fn give_up_sessions(&mut self, cx: &mut Cx<'_>, peers: &BTreeSet<PeerId>) {
@@ -329,7 +331,12 @@ impl Hub {
         }
     }
 
-    fn give_up_connection(&mut self, cx: &mut Cx<'_>, conn: ConnId, peer: PeerId) {
+    pub(in crate::signal::hub) fn give_up_connection(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        peer: PeerId,
+    ) {
         self.remove_connection(conn);
         self.exchange_left(cx, conn, peer);
         cx.effects.push(Effect::Close {
