@@ -2,6 +2,7 @@
 
 use super::super::Incarnation;
 use super::super::ownership::{Claimed, Fields, Key, Outcome, Way};
+use super::saves::image_place;
 use super::{Effect, Node, PEOPLE, hex};
 use crate::protocol::Locator;
 use crate::signal::hub::ConnId;
@@ -222,6 +223,16 @@ impl Node {
             let place: [&[u8]; 2] = [key.as_bytes(), field.as_bytes()];
             self.settings.secrets.open_record(&place, sealed)
         };
+        let given = self
+            .ownership
+            .epoch(key)
+            .unwrap_or_default()
+            .wrapping_sub(1);
+        let given = given.to_be_bytes();
+        let image = fields.get(IMAGE).and_then(|sealed| {
+            let place = image_place(key, &given);
+            self.settings.secrets.open_record(&place, sealed)
+        });
         let settings = fields
             .get(SETTINGS)
             .and_then(|sealed| open(SETTINGS, sealed));
@@ -238,7 +249,7 @@ impl Node {
                 Some(member)
             });
             effects.push(Effect::Restore {
-                image: fields.get(IMAGE).and_then(|sealed| open(IMAGE, sealed)),
+                image,
                 settings,
                 members: members.collect(),
             });

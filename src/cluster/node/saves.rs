@@ -14,6 +14,12 @@ use std::time::Instant;
 /// Rooms of one save, so that none is larger than an answer may take.
 const MAX_SAVES: usize = 1_000;
 
+/// Where an image belongs: to the epoch in which the room was given up. A node may write one after another
+/// node has taken the room, and what has happened there since would be undone by it.
+pub(super) fn image_place<'a>(key: &'a Key, given: &'a [u8; 8]) -> [&'a [u8]; 3] {
+    [key.as_bytes(), IMAGE.as_bytes(), given]
+}
+
 impl Node {
     /// Takes what has changed, unless something is being saved.
     pub(super) fn take(&mut self, effects: &mut Vec<Effect>) {
@@ -81,11 +87,18 @@ impl Node {
                 match value {
                     Some(text) => {
                         let nonce: [u8; NONCE_LEN] = self.rng.random();
-                        let place: [&[u8]; 2] = [key.as_bytes(), field.as_bytes()];
-                        let sealed = self.records.seal(nonce, &place, text);
                         match field == IMAGE {
-                            true => images.push((Key::clone(&key), sealed)),
-                            false => drop(set.insert(field.clone(), sealed)),
+                            true => {
+                                let given = epoch.to_be_bytes();
+                                let place = image_place(&key, &given);
+                                let sealed = self.records.seal(nonce, &place, text);
+                                images.push((Key::clone(&key), sealed));
+                            }
+                            false => {
+                                let place: [&[u8]; 2] = [key.as_bytes(), field.as_bytes()];
+                                let sealed = self.records.seal(nonce, &place, text);
+                                set.insert(field.clone(), sealed);
+                            }
                         }
                     }
                     None => removed.push(field.clone()),

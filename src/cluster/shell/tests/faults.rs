@@ -103,6 +103,7 @@ impl World {
         match self.rng.random_range(0..3) {
             0 => {
                 self.tell("Redis fails over to a replica that lacks the last second");
+                self.conflicts_until = self.step + 2 * steps(LEASE);
                 self.store = self.replica.clone();
             }
             1 => {
@@ -117,6 +118,12 @@ impl World {
                 self.store = Store::new(self.plant);
                 self.home_is_lost_for_good(index);
                 self.end(index, 20);
+            }
+        }
+        // A room without a home is gone with its record.
+        for room in 0..ROOMS.len() {
+            if !self.is_anywhere(room) {
+                self.lose(room, true);
             }
         }
         // What waited in the buffers of the server that is gone is gone with it.

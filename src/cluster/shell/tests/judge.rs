@@ -5,6 +5,7 @@ use super::clients::{Deed, Wish};
 use super::machine::now;
 use super::world::{Kind, World};
 use super::*;
+use crate::signal::hub::Hub;
 use std::collections::BTreeMap;
 
 /// Steps for which a home has to reach Redis before what it did before is certain to be saved.
@@ -92,7 +93,7 @@ impl World {
     }
 
     /// What is not saved of a room may be lost with its home; all of it, where Redis has lost it too.
-    fn lose(&mut self, room: usize, for_good: bool) {
+    pub(super) fn lose(&mut self, room: usize, for_good: bool) {
         if self.kind == Kind::Deploy {
             return;
         }
@@ -103,6 +104,13 @@ impl World {
         let room = &mut self.rooms[room];
         room.is_known &= !room.deed.is_void;
         (room.lost_at, room.steady) = (step, 0);
+    }
+
+    /// Whether a node that is up has a room, whether it serves or not.
+    pub(super) fn is_anywhere(&self, room: usize) -> bool {
+        let has = |hub: &mut Hub| hub.has_room(ROOMS[room]);
+        let mut up = (0..self.boxes.len()).filter(|index| self.is_up(*index));
+        up.any(|index| self.boxes[index].driver.with_hub(|hub, _, _| has(hub)))
     }
 
     fn rooms_at(&self, index: usize) -> Vec<usize> {
@@ -316,6 +324,7 @@ impl World {
         let may_be = session.is_ending()
             || session.is_next
             || session.life.is_void
+            || (self.step < self.conflicts_until && !session.life.is_durable)
             || away + 20 >= steps(WINDOW);
         let name = self.clients[c].name.clone();
         if !may_be {

@@ -104,6 +104,8 @@ pub(super) struct World {
     pub(super) kicked: BTreeSet<String>,
     /// Until when a store that has forgotten may have given a room to a second node.
     pub(super) unsettled_until: u64,
+    /// Until when a home may find that Redis has another one for its room, and yield it.
+    pub(super) conflicts_until: u64,
     pub(super) is_quiet: bool,
     pub(super) totals: Totals,
     revoked: Arc<Mutex<Vec<Revoked>>>,
@@ -146,6 +148,7 @@ impl World {
             next: 0,
             kicked: BTreeSet::new(),
             unsettled_until: 0,
+            conflicts_until: 0,
             is_quiet: false,
             totals: Totals::default(),
             revoked: Arc::default(),
