@@ -48,6 +48,15 @@ pub(crate) fn peer(message: &mut Message, peer: SocketAddr) {
 
 pub(crate) const UDP: (AttrType, &[u8]) = (ATTR_REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
 
+/// Binds channel `number` to `to`.
+pub(crate) fn bind(client: &Client, number: u16, to: SocketAddr) -> String {
+    let [high, low] = number.to_be_bytes();
+    let number = (ATTR_CHANNEL_NUMBER, &[high, low, 0, 0][..]);
+    let mut bind = request(METHOD_CHANNEL_BIND, &[number]);
+    peer(&mut bind, to);
+    client.ask(bind)
+}
+
 impl Client {
     pub(crate) fn new(server: SocketAddr, credential: &Credential) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -71,13 +80,18 @@ impl Client {
     }
 
     pub(crate) fn allocated(server: SocketAddr, credential: &Credential) -> Self {
+        Self::relayed(server, credential).0
+    }
+
+    /// A client with an allocation, and its relayed address.
+    pub(crate) fn relayed(server: SocketAddr, credential: &Credential) -> (Self, SocketAddr) {
         let client = Self::challenged(server, credential);
-        assert!(
-            client
-                .ask(request(METHOD_ALLOCATE, &[UDP]))
-                .starts_with("success")
-        );
-        client
+        let allocate = client.sign(request(METHOD_ALLOCATE, &[UDP]));
+        let answer = client.exchange(&allocate.raw).unwrap();
+        let mut relayed = XorMappedAddress::default();
+        let kind = ATTR_XOR_RELAYED_ADDRESS;
+        relayed.get_from_as(&answer, kind).unwrap();
+        (client, SocketAddr::new(relayed.ip, relayed.port))
     }
 
     pub(crate) fn sign(&self, mut request: Message) -> Message {
@@ -114,11 +128,6 @@ impl Client {
                 answer = Some(received);
             }
         }
-    }
-
-    /// What `socket` receives of a payload that comes behind `sent`, which is forwarded or not.
-    pub(crate) fn forwards(&self, sent: &[u8]) -> String {
-        outcome(self.exchange(sent))
     }
 }
 
