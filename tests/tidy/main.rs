@@ -116,8 +116,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "address", "auth", "clock", "cluster", "compat", "config", "hooks", "http", "log",
-            "net", "network", "origin", "protocol", "rate", "relay", "service", "signal",
+            "address", "auth", "clock", "cluster", "compat", "config", "file", "hooks", "http",
+            "log", "net", "network", "origin", "protocol", "rate", "relay", "service", "signal",
         ],
     ),
     ("callbox_lab", &["cli", "clock", "turn_engine"]),
