@@ -13,10 +13,10 @@ const THERE: &str = "198.51.100.99";
 fn move_to(boxed: &mut TestBox, address: RelayAddress) {
     boxed.shared.move_to(address);
     let policy = PeerPolicy::new(vec![], vec![], boxed.shared.addresses());
-    boxed.engines[0].reconfigure(Arc::new(Settings {
+    boxed.reload(Settings {
         policy,
         ..settings()
-    }));
+    });
 }
 
 #[test]
