@@ -2,7 +2,6 @@
 
 use super::harness::*;
 use crate::engine::*;
-use std::sync::Arc;
 use std::time::Duration;
 
 fn quotas(user: u32, ip: u32, total: u32) -> Settings {

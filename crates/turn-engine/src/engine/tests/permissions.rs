@@ -2,7 +2,6 @@
 
 use super::harness::*;
 use crate::engine::*;
-use std::sync::Arc;
 use std::time::Duration;
 use stun::attributes::*;
 

@@ -3,7 +3,6 @@
 use super::harness::*;
 use crate::engine::*;
 use crate::shared::RelayAddress;
-use std::sync::Arc;
 use stun::attributes::ATTR_XOR_RELAYED_ADDRESS;
 use stun::message::METHOD_ALLOCATE;
 
