@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -47,6 +47,17 @@ pub struct Process {
 impl Process {
     /// Starts the program with `env` over free loopback ports, and reads its banner.
     pub fn start(env: &[(&str, &str)]) -> Self {
+        Self::start_with(env, Stdio::null())
+    }
+
+    /// As [`Self::start`]; what it logs is to be read while it runs.
+    pub fn start_logging(env: &[(&str, &str)]) -> (Self, ChildStderr) {
+        let mut process = Self::start_with(env, Stdio::piped());
+        let log = process.child.stderr.take().unwrap();
+        (process, log)
+    }
+
+    fn start_with(env: &[(&str, &str)], log: Stdio) -> Self {
         // With the few descriptors that an interactive shell gives.
         let mut child = Command::new("sh")
             .args(["-c", "ulimit -S -n 1024; exec \"$0\""])
@@ -56,7 +67,7 @@ impl Process {
             .env("CALLBOX_TURN__TCP", "127.0.0.1:0")
             .envs(env.iter().copied())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let banner = BufReader::new(child.stdout.take().unwrap());
