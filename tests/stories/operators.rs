@@ -1,11 +1,12 @@
 //! Operators with names and scopes, clients that are refused, and addresses that are not kept.
 
 use crate::harness::{Callbox, Client, Process, Reachable, TIMEOUT};
+use crate::hooks::{self, Backend};
 use crate::http::{json, send};
 use crate::turn_client;
 use callbox::auth::credential::TurnSecrets;
 use serde_json::{Value, json as value};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -97,7 +98,7 @@ async fn from(ip: &str, to: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-async fn websocket_from(ip: &str, callbox: &Callbox) -> Client<TcpStream> {
+async fn websocket_from(ip: &str, callbox: &impl Reachable) -> Client<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{ip}:0").parse().unwrap()).unwrap();
     let stream = socket.connect(callbox.http()).await.unwrap();
@@ -197,25 +198,65 @@ async fn a_network_is_refused_everywhere_for_as_long_as_it_is_said() {
     assert_eq!(send(&callbox, "PUT", path, "", "").await.0, 401);
 }
 
+/// Of a client at `127.0.77.7`: lines of the log about its WebSocket and its relay, a question to the
+/// backend, and a row of the admin API.
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_are_kept_as_far_as_the_operator_wants() {
-    for (kept, expected) in [("network", "127.0.0.0/24"), ("none", "-")] {
-        let process = Process::start(&[
+    const CLIENT: &str = "127.0.77.7";
+    for (kept, in_log, in_question) in [
+        ("full", "client=\"127.0.77.7", value!(CLIENT)),
+        ("network", "client=\"127.0.77.0/24\"", value!("127.0.77.0")),
+        ("none", "client=\"-\"", Value::Null),
+    ] {
+        let (backend, address) = Backend::start().await;
+        let url = format!("http://{address}/authorize");
+        let (mut process, log) = Process::start_with_log(&[
+            ("NO_COLOR", "1"),
             ("CALLBOX_LOG__ADDRESSES", kept),
+            ("CALLBOX_LOG__LEVEL", "debug"),
+            ("CALLBOX_DRAIN__GRACE", "0s"),
             ("CALLBOX_AUTH__ADMIN_TOKEN", "root"),
             ("CALLBOX_TURN__SECRETS", "north"),
+            ("CALLBOX_HOOKS__AUTHORIZE", &url),
+            ("CALLBOX_HOOKS__SECRET", hooks::SECRET),
+            ("CALLBOX_HOOKS__ALLOW_PRIVATE", "true"),
         ]);
         let server = process.turn();
         let allocate = move || {
             let secrets = TurnSecrets::new(vec!["north".into()]).unwrap();
-            let mut client = turn_client::udp(server, secrets.mint("cam", 4_000_000_000));
+            let credential = secrets.mint("cam", 4_000_000_000);
+            let mut client = turn_client::udp_from(CLIENT.parse().unwrap(), server, credential);
             client.allocate().unwrap();
             client
         };
         let _client = tokio::task::spawn_blocking(allocate).await.unwrap();
+        let mut member = websocket_from(CLIENT, &process).await;
+        let join = value!({"type": "join", "roomId": "r"});
+        assert_eq!(member.request(join).await["type"], "joined");
+        assert_eq!(backend.question(0).await["ip"], in_question, "{kept}");
         let relays = send(&process, "GET", "/v1/relays", &bearer("root"), "")
             .await
             .2;
-        assert_eq!(json(&relays)["relays"][0]["client"], expected);
+        let relays = json(&relays);
+        let shown = relays["relays"][0]["client"].as_str().unwrap();
+        assert!(in_log.contains(shown) || kept == "full", "{shown}");
+        drop(member);
+
+        process.signal("INT");
+        let ended = tokio::task::spawn_blocking(move || process.exit_code());
+        assert_eq!(ended.await.unwrap(), Some(0));
+        let log: Vec<String> = tokio::task::spawn_blocking(move || log.iter().collect())
+            .await
+            .unwrap();
+        let log = log.join("\n");
+        for about in ["connection closed", "allocation opened"] {
+            let line = log.lines().find(|line| line.contains(about));
+            let line = line.unwrap_or_else(|| panic!("{kept}: {about} in {log}"));
+            assert!(line.contains(in_log), "{kept}: {line}");
+        }
+        let whole = log.lines().filter(|line| line.contains(CLIENT)).count();
+        assert_eq!(whole > 0, kept == "full", "{kept}: {log}");
+        let network = log.lines().filter(|line| line.contains("127.0.77")).count();
+        assert_eq!(network > 0, kept != "none", "{kept}: {log}");
     }
 }
