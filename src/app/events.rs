@@ -198,7 +198,11 @@ fn tell(events: &Events, owners: &RelayOwners, event: &Event) {
                 _ => events.push(Topic::Relay, "relay-ended", &ended),
             }
         }
-        Event::Refused { .. } => {}
+        Event::Refused { .. }
+        | Event::PermissionInstalled { .. }
+        | Event::PermissionGone { .. }
+        | Event::ChannelBound { .. }
+        | Event::ChannelGone { .. } => {}
     }
 }
 

@@ -10,6 +10,8 @@
 //!   they share ports, quotas, reservations and revocations in one [`shared::SharedState`].
 //! - [`Settings`] is what an operator decides: realm, secrets, limits, and by [`PeerPolicy`] which
 //!   peers may be reached. Private and special addresses are denied unless they are allowed.
+//! - [`Output::event`] gets what becomes of allocations, and after [`Engine::watch`] what becomes of
+//!   their permissions and channels.
 //! - [`credential`] mints and checks the short-lived credentials of the TURN REST scheme.
 //! - [`framing`] cuts a TCP or TLS stream into messages.
 //!

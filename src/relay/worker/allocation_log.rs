@@ -66,6 +66,11 @@ impl AllocationLog {
                     );
                 }
             }
+            // The worker does not watch its engine.
+            Event::PermissionInstalled { .. }
+            | Event::PermissionGone { .. }
+            | Event::ChannelBound { .. }
+            | Event::ChannelGone { .. } => {}
             Event::Refused {
                 five_tuple,
                 user,

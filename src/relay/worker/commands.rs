@@ -55,7 +55,12 @@ impl Worker {
 
     fn apply_commands(&mut self, now: Now, commands: Commands) -> bool {
         let dropped = match commands.settings {
-            Some(settings) => self.engine.reconfigure(settings),
+            Some(settings) => {
+                let mut out = self.egress.open(now);
+                let dropped = self.engine.reconfigure(settings, &mut out);
+                out.finish();
+                dropped
+            }
             None => vec![],
         };
         if let Some(observer) = commands.observer {

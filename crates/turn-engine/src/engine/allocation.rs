@@ -1,12 +1,14 @@
 //! One allocation: its relayed addresses, permissions and channels, each with its deadline.
 //!
-//! Deadlines are checked where they are read; what has run out is swept when something is added.
+//! Deadlines are checked where they are read; what has run out is swept when something is added, and
+//! by a timer where the engine is watched.
 
 use super::auth::Key;
-use super::event::{AllocationView, Flow};
+use super::event::{AllocationView, Event, Flow};
 use super::five_tuple::FiveTuple;
 use super::ids::{Family, Now};
 use super::message::TransactionId;
+use super::watch::Watch;
 use crate::credential::SecretId;
 use crate::rate::Bucket;
 use crate::shared::{PortLease, QuotaLease};
@@ -158,6 +160,67 @@ impl<S> Allocation<S> {
         deadlines.min().unwrap_or(self.session_end)
     }
 
+    /// When the first of its relayed addresses, permissions and channels expires.
+    pub(super) fn first_end(&self) -> Instant {
+        let permissions = self.permissions.iter().map(|p| p.until);
+        let channels = self.channels.iter().map(|c| c.until);
+        let ends = permissions.chain(channels);
+        ends.fold(self.deadline(), Instant::min)
+    }
+
+    /// Removes the permissions and channels that have run out.
+    pub(super) fn sweep(&mut self, now: Instant, watch: &mut Watch) {
+        self.retain_permissions(|p| p.until > now, watch);
+        self.retain_channels(|c| c.until > now, watch);
+    }
+
+    /// Has `watch` keep an event for each permission and channel that is here.
+    pub(super) fn introduce(&self, watch: &mut Watch) {
+        let five_tuple = self.five_tuple;
+        for &Permission { ip: peer, .. } in &self.permissions {
+            watch.push(|| Event::PermissionInstalled { five_tuple, peer });
+        }
+        for channel in &self.channels {
+            watch.push(|| Event::ChannelBound {
+                five_tuple,
+                number: channel.number,
+                peer: channel.peer,
+            });
+        }
+    }
+
+    fn retain_permissions(
+        &mut self,
+        mut stays: impl FnMut(&mut Permission) -> bool,
+        watch: &mut Watch,
+    ) {
+        let five_tuple = self.five_tuple;
+        self.permissions.retain_mut(|permission| {
+            let stays = stays(permission);
+            if !stays {
+                let peer = permission.ip;
+                watch.push(|| Event::PermissionGone { five_tuple, peer });
+            }
+            stays
+        });
+    }
+
+    fn retain_channels(&mut self, stays: impl Fn(&Channel) -> bool, watch: &mut Watch) {
+        let five_tuple = self.five_tuple;
+        self.channels.retain(|channel| {
+            let stays = stays(channel);
+            if !stays {
+                let &Channel { number, peer, .. } = channel;
+                watch.push(|| Event::ChannelGone {
+                    five_tuple,
+                    number,
+                    peer,
+                });
+            }
+            stays
+        });
+    }
+
     /// How datagrams travel between here and `ip`; `None` without a live permission.
     pub(super) fn permission(&self, ip: IpAddr, now: Instant) -> Option<Route> {
         let permission = self.permissions.iter().find(|p| p.ip == ip)?;
@@ -169,8 +232,9 @@ impl<S> Allocation<S> {
         &mut self,
         peers: &[(IpAddr, Route)],
         now: Instant,
+        watch: &mut Watch,
     ) -> Result<(), TooManyPermissions> {
-        self.permissions.retain(|p| p.until > now);
+        self.retain_permissions(|p| p.until > now, watch);
         let before = self.permissions.len();
         for &(ip, route) in peers {
             if self.permissions.iter().any(|p| p.ip == ip) {
@@ -192,19 +256,27 @@ impl<S> Allocation<S> {
                 permission.route = route;
             }
         }
+        let five_tuple = self.five_tuple;
+        for &Permission { ip: peer, .. } in &self.permissions[before..] {
+            watch.push(|| Event::PermissionInstalled { five_tuple, peer });
+        }
         Ok(())
     }
 
     /// Judges every permission anew; `judge` returns `None` for what is no longer allowed.
-    pub(super) fn reapply_policy(&mut self, judge: impl Fn(IpAddr) -> Option<Route>) {
-        self.permissions
-            .retain_mut(|permission| match judge(permission.ip) {
-                Some(route) => {
-                    permission.route = route;
-                    true
-                }
-                None => false,
-            });
+    pub(super) fn reapply_policy(
+        &mut self,
+        judge: impl Fn(IpAddr) -> Option<Route>,
+        watch: &mut Watch,
+    ) {
+        let stays = |permission: &mut Permission| match judge(permission.ip) {
+            Some(route) => {
+                permission.route = route;
+                true
+            }
+            None => false,
+        };
+        self.retain_permissions(stays, watch);
     }
 
     /// The peer that channel `number` is bound to.
@@ -226,8 +298,9 @@ impl<S> Allocation<S> {
         peer: SocketAddr,
         route: Route,
         now: Instant,
+        watch: &mut Watch,
     ) -> Result<(), BindError> {
-        self.channels.retain(|c| c.until > now);
+        self.retain_channels(|c| c.until > now, watch);
         let found = self
             .channels
             .iter()
@@ -239,16 +312,24 @@ impl<S> Allocation<S> {
             None if self.channels.len() == MAX_CHANNELS => return Err(BindError::TooManyChannels),
             _ => {}
         }
-        self.permit(&[(peer.ip(), route)], now)
+        self.permit(&[(peer.ip(), route)], now, watch)
             .map_err(|TooManyPermissions| BindError::TooManyPermissions)?;
         let until = now + CHANNEL_LIFETIME;
         match found {
             Some(at) => self.channels[at].until = until,
-            None => self.channels.push(Channel {
-                number,
-                peer,
-                until,
-            }),
+            None => {
+                self.channels.push(Channel {
+                    number,
+                    peer,
+                    until,
+                });
+                let five_tuple = self.five_tuple;
+                watch.push(|| Event::ChannelBound {
+                    five_tuple,
+                    number,
+                    peer,
+                });
+            }
         }
         Ok(())
     }
@@ -289,9 +370,15 @@ impl<S> Allocation<S> {
     }
 
     /// Forgets permissions and channels of a family whose relayed address is gone.
-    pub(super) fn forget_family(&mut self, family: Family) {
-        self.permissions.retain(|p| Family::of(p.ip) != family);
-        self.channels.retain(|c| Family::of(c.peer.ip()) != family);
+    pub(super) fn forget_family(&mut self, family: Family, watch: &mut Watch) {
+        self.retain_permissions(|p| Family::of(p.ip) != family, watch);
+        self.retain_channels(|c| Family::of(c.peer.ip()) != family, watch);
+    }
+
+    /// Forgets all permissions and channels.
+    pub(super) fn forget_peers(&mut self, watch: &mut Watch) {
+        self.retain_permissions(|_| false, watch);
+        self.retain_channels(|_| false, watch);
     }
 
     pub(super) fn view(&self, now: Instant) -> AllocationView {

@@ -74,8 +74,9 @@ impl<R: RelaySockets> Engine<R> {
         }
         self.table
             .get_mut(slot)
-            .permit(&peers, request.now.instant)
+            .permit(&peers, request.now.instant, &mut self.watch)
             .map_err(|TooManyPermissions| DenyReason::Permissions)?;
+        self.rearm_watched(slot);
         Ok(request.finish(Reply::success(request.message)))
     }
 
@@ -94,16 +95,27 @@ impl<R: RelaySockets> Engine<R> {
             return Err(CODE_BAD_REQUEST.into());
         }
         let route = route(&self.settings.policy, &self.shared, peer.ip())?;
-        let bound = self
-            .table
-            .get_mut(slot)
-            .bind(number, peer, route, request.now.instant);
+        let bound = self.table.get_mut(slot).bind(
+            number,
+            peer,
+            route,
+            request.now.instant,
+            &mut self.watch,
+        );
         bound.map_err(|error| match error {
             BindError::Conflict => Failure::from(CODE_BAD_REQUEST),
             BindError::TooManyChannels => DenyReason::Channels.into(),
             BindError::TooManyPermissions => DenyReason::Permissions.into(),
         })?;
+        self.rearm_watched(slot);
         Ok(request.finish(Reply::success(request.message)))
+    }
+
+    /// Brings the timer up to date after a permission or a channel changed.
+    fn rearm_watched(&mut self, slot: u32) {
+        if self.watch.is_on() {
+            self.table.rearm(slot);
+        }
     }
 
     /// The allocation that a request is for, if it is its sender's (RFC 8656 section 5).

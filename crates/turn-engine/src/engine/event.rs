@@ -1,4 +1,5 @@
-//! What the engine tells its shell beside datagrams: allocation lifecycle, refusals, counters.
+//! What the engine tells its shell beside datagrams: the lives of allocations, permissions and
+//! channels, refusals, counters.
 //!
 //! Nothing here is decided on; it feeds logs, metrics and the admin API.
 
@@ -7,7 +8,7 @@ use super::gro::PayloadRun;
 use super::policy::Denial;
 use crate::credential::SecretId;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,40 @@ pub enum Event {
         lived: Duration,
         /// Why it ended.
         reason: CloseReason,
+    },
+    /// An allocation may exchange datagrams with `peer`, with which it could not before. This event
+    /// and the three below come from an engine that is watched
+    /// ([`Engine::watch`](super::Engine::watch)); a refresh of what lives has no event.
+    PermissionInstalled {
+        /// The allocation.
+        five_tuple: FiveTuple,
+        /// The address that the client has permitted.
+        peer: IpAddr,
+    },
+    /// A permission has run out, its relayed address is gone, or the policy has become stricter.
+    PermissionGone {
+        /// The allocation.
+        five_tuple: FiveTuple,
+        /// The address that the client had permitted.
+        peer: IpAddr,
+    },
+    /// A channel was bound that was not bound before.
+    ChannelBound {
+        /// The allocation.
+        five_tuple: FiveTuple,
+        /// The number of the channel.
+        number: u16,
+        /// The peer that the channel leads to.
+        peer: SocketAddr,
+    },
+    /// A channel has run out, or its relayed address is gone.
+    ChannelGone {
+        /// The allocation.
+        five_tuple: FiveTuple,
+        /// The number of the channel.
+        number: u16,
+        /// The peer that the channel led to.
+        peer: SocketAddr,
     },
     /// An authenticated request was refused for a reason that an operator may want to see.
     Refused {

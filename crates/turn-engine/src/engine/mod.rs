@@ -26,6 +26,7 @@ mod requests;
 mod settings;
 mod snapshot;
 mod table;
+mod watch;
 
 pub use crate::restoring::RestoreError;
 pub use event::{
@@ -53,6 +54,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 use table::Table;
+use watch::Watch;
 
 /// Binds the sockets of leased relay ports.
 pub trait RelaySockets {
@@ -119,6 +121,7 @@ pub struct Engine<R: RelaySockets> {
     shared: Arc<SharedState>,
     sockets: R,
     table: Table<R::Socket>,
+    watch: Watch,
     discovery: Discovery,
     rng: StdRng,
     /// Where messages are written before the shell copies them.
@@ -146,6 +149,7 @@ impl<R: RelaySockets> Engine<R> {
             shared,
             sockets,
             table: Table::new(rng.next_u64()),
+            watch: Watch::default(),
             discovery: Discovery::default(),
             rng,
             scratch: Vec::new(),
@@ -161,6 +165,27 @@ impl<R: RelaySockets> Engine<R> {
     /// discovered (RFC 5780). The shell must be able to reply from each of them.
     pub fn set_stun_servers(&mut self, servers: Vec<SocketAddr>) {
         self.discovery = Discovery::new(servers);
+    }
+
+    /// Has [`Output::event`] called for permissions and channels too: now for those that live, later
+    /// for each that is installed or gone. So what was installed and is not gone is at each time what
+    /// [`AllocationView`] counts, once [`handle_timeout`](Self::handle_timeout) has run. A watched
+    /// engine has a timer for the first permission or channel of an allocation that runs out.
+    pub fn watch<'a>(&mut self, now: Now, out: &mut impl Output<'a, R::Socket>) {
+        if self.watch.is_on() {
+            return;
+        }
+        for allocation in self.table.iter_mut() {
+            allocation.sweep(now.instant, &mut self.watch);
+        }
+        self.watch.start();
+        self.table.watch();
+        for allocation in self.table.iter() {
+            allocation.introduce(&mut self.watch);
+            for event in self.watch.take() {
+                out.event(event);
+            }
+        }
     }
 
     /// Takes datagrams, or one deframed message of a stream, from a client.
@@ -266,7 +291,13 @@ impl<R: RelaySockets> Engine<R> {
     /// Ends what has run out.
     pub fn handle_timeout<'a>(&mut self, now: Now, out: &mut impl Output<'a, R::Socket>) {
         while let Some(slot) = self.table.due(now.instant) {
-            let allocation = self.table.get(slot);
+            let allocation = self.table.get_mut(slot);
+            if self.watch.is_on() && allocation.deadline() > now.instant {
+                allocation.sweep(now.instant, &mut self.watch);
+                self.table.rearm(slot);
+                self.report(out);
+                continue;
+            }
             let expired = allocation
                 .relays
                 .iter()
@@ -310,13 +341,20 @@ impl<R: RelaySockets> Engine<R> {
     /// Takes a new configuration. Living allocations keep their keys and session ends; their
     /// permissions are judged anew. Returns the users with a fixed password that `settings` has not,
     /// or not with this password: [`Self::drop_user`] ends what they have.
-    pub fn reconfigure(&mut self, settings: Arc<Settings>) -> Vec<Arc<str>> {
+    pub fn reconfigure<'a>(
+        &mut self,
+        settings: Arc<Settings>,
+        out: &mut impl Output<'a, R::Socket>,
+    ) -> Vec<Arc<str>> {
         let before = std::mem::replace(&mut self.settings, settings);
         let dropped = before.users.dropped(&self.settings.users);
         let dropped = dropped.map(Arc::clone).collect();
         for allocation in self.table.iter_mut() {
             let judge = |ip| control::route(&self.settings.policy, &self.shared, ip).ok();
-            allocation.reapply_policy(judge);
+            allocation.reapply_policy(judge, &mut self.watch);
+            for event in self.watch.take() {
+                out.event(event);
+            }
         }
         dropped
     }
@@ -395,12 +433,14 @@ impl<R: RelaySockets> Engine<R> {
             let allocation = self.table.get_mut(slot);
             if allocation.relayed().count() > 1 {
                 allocation.relays[family as usize] = None;
-                allocation.forget_family(family);
+                allocation.forget_family(family, &mut self.watch);
                 self.table.rearm(slot);
-                return;
+                return self.report(out);
             }
         }
-        let allocation = self.table.remove(slot);
+        let mut allocation = self.table.remove(slot);
+        allocation.forget_peers(&mut self.watch);
+        self.report(out);
         self.stats.allocations_closed += 1;
         out.event(Event::Closed {
             user: Arc::clone(&allocation.user),
@@ -412,6 +452,13 @@ impl<R: RelaySockets> Engine<R> {
             lived: now.instant.saturating_duration_since(allocation.opened),
             reason,
         });
+    }
+
+    /// Gives the shell the events of permissions and channels that were kept.
+    fn report<'a>(&mut self, out: &mut impl Output<'a, R::Socket>) {
+        for event in self.watch.take() {
+            out.event(event);
+        }
     }
 
     /// Whether payloads that are alike are judged together. Not where a rate has to be shared

@@ -215,6 +215,7 @@ impl<R: RelaySockets> Engine<R> {
                 _ => return,
             }
         };
+        self.report(out);
         match answer {
             Ok(answer) => {
                 self.stats.requests += 1;

@@ -275,7 +275,7 @@ impl<R: RelaySockets> Engine<R> {
         allocation.take_over(permissions, channels);
         for family in Family::ALL {
             if allocation.relays[family as usize].is_none() {
-                allocation.forget_family(family);
+                allocation.forget_family(family, &mut self.watch);
             }
         }
         Ok(Some(allocation))

@@ -18,6 +18,8 @@ pub(super) struct Table<S> {
     by_user: BTreeSet<(Arc<str>, u32)>,
     /// One entry an allocation.
     deadlines: BTreeSet<(Instant, u32)>,
+    /// Whether the deadlines take in those of permissions and channels.
+    watched: bool,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,7 @@ impl<S> Table<S> {
             by_tuple: HashMap::with_hasher(FixedState::with_seed(seed)),
             by_user: BTreeSet::new(),
             deadlines: BTreeSet::new(),
+            watched: false,
         }
     }
 
@@ -73,7 +76,7 @@ impl<S> Table<S> {
 
     /// Puts `allocation` into a slot without one.
     pub(super) fn put(&mut self, slot: u32, allocation: Box<Allocation<S>>) {
-        let deadline = allocation.deadline();
+        let deadline = self.deadline_of(&allocation);
         self.by_tuple.insert(allocation.five_tuple, slot);
         self.by_user.insert((Arc::clone(&allocation.user), slot));
         self.deadlines.insert((deadline, slot));
@@ -169,12 +172,29 @@ impl<S> Table<S> {
         &mut occupant.expect("slots are looked up before use").allocation
     }
 
-    /// Brings the deadline of an allocation up to date after its relayed addresses changed.
+    /// Takes in the deadlines of permissions and channels from here on.
+    pub(super) fn watch(&mut self) {
+        self.watched = true;
+        for slot in self.slots() {
+            self.rearm(slot);
+        }
+    }
+
+    /// Brings the deadline of an allocation up to date after its relayed addresses changed; where the
+    /// table is watched, after its permissions and channels changed too.
     pub(super) fn rearm(&mut self, slot: u32) {
+        let deadline = self.deadline_of(self.get(slot));
         if let Some(occupant) = &mut self.slots[slot as usize].occupant {
             self.deadlines.remove(&(occupant.deadline, slot));
-            occupant.deadline = occupant.allocation.deadline();
-            self.deadlines.insert((occupant.deadline, slot));
+            occupant.deadline = deadline;
+            self.deadlines.insert((deadline, slot));
+        }
+    }
+
+    fn deadline_of(&self, allocation: &Allocation<S>) -> Instant {
+        match self.watched {
+            true => allocation.first_end(),
+            false => allocation.deadline(),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use super::harness::*;
 use crate::engine::*;
-use std::sync::Arc;
 use std::time::Duration;
 use stun::attributes::*;
 use stun::message::Message;
@@ -307,7 +306,7 @@ fn any_of_the_secrets_verifies_and_removed_ones_only_for_what_lives() {
     };
     let mut boxed = TestBox::with_settings(with(&["south", "north"]));
     let (mut client, _) = Client::allocated(&mut boxed, CLIENT, "a");
-    boxed.engines[0].reconfigure(Arc::new(with(&["south"])));
+    boxed.reload(with(&["south"]));
     client.refresh(&mut boxed, 600).success();
     client.permit(&mut boxed, PEER).success();
     let mut late = Client::challenged(&mut boxed, "198.51.100.7:5001", "a");
@@ -482,7 +481,7 @@ fn the_usual_first_request_is_answered_even_with_a_long_realm() {
         realm: "r".repeat(100),
         ..settings()
     };
-    boxed.engines[0].reconfigure(Arc::new(quiet));
+    boxed.reload(quiet);
     assert_eq!(boxed.client_sends(&bare.five_tuple, &request), []);
     assert_eq!(boxed.stats().dropped.amplification, 1);
     // A stream cannot be spoofed.

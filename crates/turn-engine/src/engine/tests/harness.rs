@@ -1,6 +1,7 @@
 //! A box with virtual sockets and a virtual clock.
 
 pub(super) use super::client::*;
+use super::watched::Tally;
 use crate::credential::TurnSecrets;
 use crate::engine::*;
 use crate::shared::{RelayAddress, SharedState};
@@ -221,6 +222,8 @@ pub(super) struct TestBox {
     pub(super) now: Now,
     /// Runs that went out, hand-overs between workers included.
     pub(super) runs: usize,
+    /// What the events of permissions and channels say, once [`watch`](Self::watch) was called.
+    pub(super) tally: Tally,
     started: Instant,
 }
 
@@ -263,6 +266,7 @@ impl TestBox {
                 unix: UNIX,
             },
             runs: 0,
+            tally: Tally::default(),
             started,
         }
     }
@@ -340,6 +344,7 @@ impl TestBox {
             self.runs += collector.runs;
             outs.extend(collector.outs);
         }
+        self.tally.count(&outs);
         outs
     }
 
@@ -426,9 +431,20 @@ impl TestBox {
     pub(super) fn reload(&mut self, settings: Settings) {
         let (settings, now) = (Arc::new(settings), self.now);
         for worker in 0..self.engines.len() {
-            for user in self.engines[worker].reconfigure(Arc::clone(&settings)) {
-                self.run(worker, |engine, out| engine.drop_user(&user, now, out));
-            }
+            self.run(worker, |engine, out| {
+                for user in engine.reconfigure(Arc::clone(&settings), out) {
+                    engine.drop_user(&user, now, out);
+                }
+            });
+        }
+    }
+
+    /// Watches permissions and channels from here on.
+    pub(super) fn watch(&mut self) {
+        let now = self.now;
+        self.tally = Tally::default();
+        for worker in 0..self.engines.len() {
+            self.run(worker, |engine, out| engine.watch(now, out));
         }
     }
 

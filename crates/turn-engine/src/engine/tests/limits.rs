@@ -2,7 +2,6 @@
 
 use super::harness::*;
 use crate::engine::*;
-use std::sync::Arc;
 use std::time::Duration;
 
 fn quotas(user: u32, ip: u32, total: u32) -> Settings {
@@ -155,7 +154,7 @@ fn a_new_configuration_changes_the_quotas() {
     let mut boxed = TestBox::with_settings(quotas(1, 9, 9));
     assert_eq!(ask(&mut boxed, "198.51.100.7:1", "a").0, 0);
     assert_eq!(ask(&mut boxed, "198.51.100.7:2", "a").0, 486);
-    boxed.engines[0].reconfigure(Arc::new(quotas(2, 9, 9)));
+    boxed.reload(quotas(2, 9, 9));
     assert_eq!(ask(&mut boxed, "198.51.100.7:2", "a").0, 0);
 }
 

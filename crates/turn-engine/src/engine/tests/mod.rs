@@ -21,4 +21,5 @@ mod readdress;
 mod refresh;
 mod scarcity;
 mod users;
+mod watched;
 mod wire;

@@ -162,6 +162,7 @@ impl World {
         for user in 0..2 {
             world.mint(user);
         }
+        world.boxed.watch();
         world
     }
 
@@ -456,6 +457,19 @@ impl World {
         let relayed: usize = self.model.iter().flatten().map(|a| a.relayed.len()).sum();
         assert_eq!(self.boxed.ports.borrow().open.len(), relayed);
         assert_eq!(self.boxed.shared.free_ports(), 2 * PORTS.len() - relayed);
+        self.boxed.assert_tally();
+        for (client, allocation) in self.clients.iter().zip(&self.model) {
+            let (permissions, channels) = self.boxed.tally.of(&client.five_tuple);
+            let Some(allocation) = allocation else {
+                assert!(permissions.is_empty() && channels.is_empty());
+                continue;
+            };
+            let lives = |until: &u64| *until > self.clock;
+            let permitted = allocation.permissions.iter().filter(|(_, u)| lives(u));
+            assert_eq!(permissions, permitted.map(|(ip, _)| *ip).collect());
+            let bound = allocation.channels.iter().filter(|(_, (_, u))| lives(u));
+            assert_eq!(channels, bound.map(|(n, (peer, _))| (*n, *peer)).collect());
+        }
     }
 }
 

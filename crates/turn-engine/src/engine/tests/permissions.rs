@@ -2,7 +2,6 @@
 
 use super::harness::*;
 use crate::engine::*;
-use std::sync::Arc;
 use std::time::Duration;
 use stun::attributes::*;
 
@@ -146,10 +145,10 @@ fn a_tightened_policy_cuts_off_what_lives() {
     client.permit(&mut boxed, "1.1.1.1:1").success();
     let denied = vec!["8.8.0.0/16".parse().unwrap()];
     let policy = PeerPolicy::new(vec![], denied, vec![]);
-    boxed.engines[0].reconfigure(Arc::new(Settings {
+    boxed.reload(Settings {
         policy,
         ..settings()
-    }));
+    });
     assert_eq!(client.channel(&mut boxed, 0x4000, b"x"), []);
     assert_eq!(client.send(&mut boxed, PEER, b"x"), []);
     assert_eq!(boxed.peer_sends(relayed, addr(PEER), b"x"), []);

@@ -3,7 +3,6 @@
 use super::harness::*;
 use crate::engine::*;
 use crate::shared::RelayAddress;
-use std::sync::Arc;
 use stun::attributes::ATTR_XOR_RELAYED_ADDRESS;
 use stun::message::METHOD_ALLOCATE;
 
@@ -13,10 +12,10 @@ const THERE: &str = "198.51.100.99";
 fn move_to(boxed: &mut TestBox, address: RelayAddress) {
     boxed.shared.move_to(address);
     let policy = PeerPolicy::new(vec![], vec![], boxed.shared.addresses());
-    boxed.engines[0].reconfigure(Arc::new(Settings {
+    boxed.reload(Settings {
         policy,
         ..settings()
-    }));
+    });
 }
 
 #[test]
