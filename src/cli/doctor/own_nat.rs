@@ -2,6 +2,7 @@
 
 use super::dial;
 use super::examination::Examination;
+use super::fault::Fault;
 use super::report::{Diagnosis, Line};
 use super::url::{BaseUrl, IceUrl};
 use super::web::Web;
@@ -10,7 +11,7 @@ use crate::cli::nat::{self, Discovery, Filtering, Mapping, Server};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const STUN_PORT: u16 = 3478;
 /// The port after the first is what a box listens on as well (`turn.udp`).
@@ -19,7 +20,7 @@ const NEXT: u16 = 1;
 impl Examination {
     /// One line a family of the box.
     pub(super) async fn own_nat(&mut self, base: &BaseUrl, token: Option<&str>) {
-        let servers = self.stun_servers(base, token).await;
+        let (servers, no_box) = self.stun_servers(base, token).await;
         if servers.is_empty() {
             let diagnosis = Diagnosis {
                 finding: "no-address",
@@ -30,15 +31,20 @@ impl Examination {
             self.lines.push(line);
         }
         for server in servers {
-            let line = ask(server).await;
+            let line = ask(server, no_box.as_ref()).await;
             self.lines.push(line);
         }
     }
 
-    /// STUN needs no credential: where the box hands no URLs out without a token, its usual port is
-    /// asked.
-    async fn stun_servers(&self, base: &BaseUrl, token: Option<&str>) -> Vec<SocketAddr> {
+    /// Where the box's STUN is, and what is wrong where no box answers over HTTP. STUN needs no
+    /// credential: where the box hands no URLs out without a token, its usual port is asked.
+    async fn stun_servers(
+        &self,
+        base: &BaseUrl,
+        token: Option<&str>,
+    ) -> (Vec<SocketAddr>, Option<Diagnosis>) {
         let mut host = (base.host.clone(), STUN_PORT);
+        let mut no_box = None;
         let found = dial::resolve(&base.host, base.port).await;
         if let Some(address) = found.ok().and_then(|found| found.first().copied()) {
             let web = Web {
@@ -46,7 +52,12 @@ impl Examination {
                 address,
                 trust: Arc::clone(&self.trust),
             };
-            let handed = web.ice_servers(token).await.unwrap_or_default();
+            let handed = web.ice_servers(token).await.unwrap_or_else(|fault| {
+                if !is_of_a_box(&fault) {
+                    no_box = Some(self.seen.web(&fault, address, &base.host));
+                }
+                vec![]
+            });
             let urls = handed
                 .iter()
                 .filter_map(|entry| entry["urls"].as_array())
@@ -65,15 +76,21 @@ impl Examination {
                 }
             }
             if !addresses.is_empty() {
-                return addresses;
+                return (addresses, no_box);
             }
             host = (address.ip().to_string(), STUN_PORT);
         }
-        dial::resolve(&host.0, host.1).await.unwrap_or_default()
+        let found = dial::resolve(&host.0, host.1).await;
+        (found.unwrap_or_default(), no_box)
     }
 }
 
-async fn ask(server: SocketAddr) -> Line {
+/// Whether a box refuses credentials so: it asks for a token, or takes nobody now.
+fn is_of_a_box(fault: &Fault) -> bool {
+    matches!(fault, Fault::Http(401 | 403 | 429 | 503, _))
+}
+
+async fn ask(server: SocketAddr, no_box: Option<&Diagnosis>) -> Line {
     let family = if server.is_ipv4() { "IPv4" } else { "IPv6" };
     let check = format!("NAT {family}");
     let started = Instant::now();
@@ -88,7 +105,23 @@ async fn ask(server: SocketAddr) -> Line {
     };
     match found.await {
         Ok(Some(found)) => Line::ok(check, said(&found), started.elapsed()),
-        Ok(None) => Line::note(
+        Ok(None) => silent(check, server, no_box, started.elapsed()),
+        Err(_) => Line::note(
+            check,
+            "not found out",
+            Diagnosis {
+                finding: "no-route",
+                cause: format!("this machine has no {family}"),
+                fix: "nothing is wrong with that".into(),
+            },
+        ),
+    }
+}
+
+/// No answer came over UDP. That says something of this machine's network only where a box is.
+fn silent(check: String, server: SocketAddr, no_box: Option<&Diagnosis>, took: Duration) -> Line {
+    match no_box {
+        None => Line::note(
             check,
             "no UDP",
             Diagnosis {
@@ -99,13 +132,16 @@ async fn ask(server: SocketAddr) -> Line {
                     .into(),
             },
         ),
-        Err(_) => Line::note(
+        Some(diagnosis) => Line::failed(
             check,
             "not found out",
+            took,
             Diagnosis {
-                finding: "no-route",
-                cause: format!("this machine has no {family}"),
-                fix: "nothing is wrong with that".into(),
+                cause: format!(
+                    "no box answers: over UDP {server} is silent, and {}",
+                    diagnosis.cause
+                ),
+                ..diagnosis.clone()
             },
         ),
     }
@@ -152,6 +188,8 @@ fn said(found: &Discovery) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::diagnose::Observations;
+    use super::super::report::Status;
     use super::*;
 
     fn found(mapping: Option<Mapping>, filtering: Option<Filtering>) -> String {
@@ -161,6 +199,42 @@ mod tests {
             mapping,
             filtering,
         })
+    }
+
+    #[test]
+    fn silence_is_a_firewall_where_a_box_answers_and_a_failure_where_none_does() {
+        let (server, took) = ("192.0.2.9:3478".parse().unwrap(), Duration::ZERO);
+        let note = silent("NAT IPv4".into(), server, None, took);
+        assert_eq!((note.status, &*note.detail), (Status::Note, "no UDP"));
+
+        let at = "192.0.2.9:443".parse().unwrap();
+        let no_box = Observations::default().web(&Fault::Refused, at, "192.0.2.9");
+        let failed = silent("NAT IPv4".into(), server, Some(&no_box), took);
+        assert_eq!(
+            (failed.status, &*failed.detail),
+            (Status::Failed, "not found out")
+        );
+        let diagnosis = failed.diagnosis.unwrap();
+        assert_eq!(diagnosis.finding, "box-down");
+        assert_eq!(
+            diagnosis.cause,
+            "no box answers: over UDP 192.0.2.9:3478 is silent, and nothing listens on \
+             192.0.2.9:443: the box is not running, or listens elsewhere"
+        );
+        assert_eq!(diagnosis.fix, no_box.fix);
+    }
+
+    #[test]
+    fn a_box_that_asks_for_a_token_is_a_box() {
+        assert!(is_of_a_box(&Fault::Http(401, String::new())));
+        for fault in [
+            Fault::Http(404, String::new()),
+            Fault::Refused,
+            Fault::Silent,
+            Fault::Foreign,
+        ] {
+            assert!(!is_of_a_box(&fault), "{fault:?}");
+        }
     }
 
     #[test]
