@@ -70,7 +70,7 @@ export const ADMIN_WORDS = {
     'admin.mintCredentials': 'TURN credentials',
     'admin.minted': 'Made',
     'admin.drain': 'Restart',
-    'admin.drainHint': 'A drain refuses newcomers, lets calls end within drain.grace, then ends the process; systemd starts it again.',
+    'admin.drainHint': 'A drain takes no new clients, waits for calls up to drain.grace, then ends the process; systemd starts it again.',
     'admin.drainNow': 'Drain',
     'admin.forget': 'Forget the token',
     'admin.no': 'Cancel',

@@ -31,7 +31,7 @@ const COMING: usize = 500;
 /// How long after the death of a node its clients connect to the other one.
 const BEFORE_BURIAL: Duration = Duration::from_secs(6);
 /// Lease, burial and a slow machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Commands that only scripts use: what a node sends is counted without them.
 const INNER: [&str; 10] = [
     "hget", "hset", "hdel", "hkeys", "hexists", "hincrby", "hgetall", "pexpire", "del", "info",
@@ -127,7 +127,7 @@ impl Cluster {
             let subject = launcher.start_with(Kind::Callbox, &settings)?;
             let started = Instant::now();
             while !is_ready(subject.door.address) {
-                ensure!(started.elapsed() < PATIENCE, "a node does not get ready");
+                ensure!(started.elapsed() < TIMEOUT, "a node does not get ready");
                 std::thread::sleep(Duration::from_millis(50));
             }
             Ok(subject)
@@ -254,7 +254,7 @@ pub(crate) fn measure(launcher: &Launcher, length: Duration, rooms: usize) -> Re
     across.pace(MANY, length * 2)?;
     let took = started.elapsed().as_secs_f64();
     let sent = Instant::now();
-    while across.arrived < across.sent && sent.elapsed() < PATIENCE / 4 {
+    while across.arrived < across.sent && sent.elapsed() < TIMEOUT / 4 {
         across.take_in()?;
     }
     let after = cluster.cpu()?;
@@ -329,7 +329,7 @@ fn take_over(mut cluster: Cluster, rooms: usize) -> Result<(f64, f64)> {
     std::thread::sleep(BEFORE_BURIAL);
     let mut comers = Comers::open(&cluster.b, rooms)?;
     while cluster.redis.nodes()? > 1 {
-        ensure!(died.elapsed() < PATIENCE, "the node is not buried");
+        ensure!(died.elapsed() < TIMEOUT, "the node is not buried");
         std::thread::sleep(Duration::from_millis(5));
     }
     let buried = died.elapsed();
@@ -404,7 +404,7 @@ impl Comers {
         let started = Instant::now();
         while self.resumed < tokens.len() {
             self.turn()?;
-            ensure!(started.elapsed() < PATIENCE, "not all resume");
+            ensure!(started.elapsed() < TIMEOUT, "not all resume");
         }
         Ok(())
     }

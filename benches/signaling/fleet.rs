@@ -25,11 +25,11 @@ const PARTS: usize = 4;
 /// Descriptors of a process beside those of clients.
 const SPARE: u64 = 1_000;
 /// The longest wait for a fleet.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 const READY: Duration = Duration::from_secs(20);
 const SAID: Duration = Duration::from_secs(2);
-/// What is saved of the last who have come is on its way to Redis.
-const REST: Duration = Duration::from_secs(2);
+/// How long Redis may take to save the sessions of the clients that came last.
+const SAVE_DELAY: Duration = Duration::from_secs(2);
 const NODES: [&str; 2] = ["a", "b"];
 const HTTP: u16 = 24_080;
 const TLS: u16 = 24_443;
@@ -137,7 +137,7 @@ fn all_there(tallies: &Receiver<(usize, Tally)>, clients: usize) -> Result<(Inst
     let (began, mut said) = (Instant::now(), Instant::now());
     let mut parts: [Tally; PARTS] = Default::default();
     loop {
-        let left = PATIENCE.saturating_sub(began.elapsed());
+        let left = TIMEOUT.saturating_sub(began.elapsed());
         let tally = tallies.recv_timeout(left);
         let mut sum = Tally::default();
         parts.iter().for_each(|part| sum.add(part));
@@ -192,7 +192,7 @@ pub(crate) fn measure(launcher: &Launcher, asked: usize) -> Result<()> {
     let mut parts = (0..PARTS).map(part).collect::<Result<Vec<_>>>()?;
     let (there, first) = all_there(&tallies, clients)?;
     println!("after {} s: {first}", figure((there - began).as_secs_f64()));
-    std::thread::sleep(REST);
+    std::thread::sleep(SAVE_DELAY);
 
     for part in &mut parts {
         part.again()?;

@@ -25,7 +25,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 /// Loopback addresses that clients come from: each stays far below `signal.connections_per_ip`.
 const SOURCES: usize = 100;
 /// The longest that one client tries: somebody in front of a screen has left by then.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// RFC 8489 section 6.2.1: the first retransmission of a request over UDP.
 const RETRANSMIT: Duration = Duration::from_millis(500);
 /// What a client reads at once: thousands of them are in one process.
@@ -75,7 +75,7 @@ pub(crate) fn herd(subject: &Subject, clients: usize, descriptors: u64) -> Resul
         for number in 0..clients {
             let tls = Arc::clone(&tls);
             let one = come_back(number, address.into(), tls);
-            coming.spawn(async move { timeout(PATIENCE, one).await.context("took too long")? });
+            coming.spawn(async move { timeout(TIMEOUT, one).await.context("took too long")? });
         }
         let (mut here, mut refusals, mut last) = (vec![], BTreeMap::new(), started);
         while let Some(outcome) = coming.join_next().await {

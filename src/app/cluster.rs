@@ -43,7 +43,7 @@ use tokio::time::timeout;
 /// How long a start waits for Redis: whether the cluster's secret fits is known then.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 /// How long a node is waited for that was asked something.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an answer may take: requests of clients wait for messages meanwhile.
 const ANSWER: Duration = Duration::from_secs(40);
 /// Rooms of other nodes that are kept for a list: more than one reply holds.
@@ -328,7 +328,7 @@ pub(super) fn nodes(config: &Config, driver: &Arc<Driver>, cell: &Cell) -> Optio
 /// What another node says of itself now, or has said of late.
 async fn look_at(node: &Cluster, other: Incarnation) -> Value {
     let began = Instant::now();
-    let answer = node.ask(other, http::describe(), PATIENCE).await;
+    let answer = node.ask(other, http::describe(), TIMEOUT).await;
     let took = began.elapsed();
     let now = clock::unix_now_ms();
     let mut row = match answer.as_deref().and_then(http::described) {
@@ -369,7 +369,7 @@ fn others(cell: &Cell, driver: &Weak<Driver>) -> Arc<dyn Others> {
 
 /// Asks a node, whose name is looked up where it does not answer.
 async fn ask(node: &Cluster, of: Incarnation, question: String) -> Reply {
-    let answer = node.ask(of, question, PATIENCE).await;
+    let answer = node.ask(of, question, TIMEOUT).await;
     let name = match &answer {
         Some(_) => None,
         None => node
@@ -431,7 +431,7 @@ impl Others for Way {
                 }
                 Ok(Some(home)) if node.me() != Some(home) => {
                     // That node is gone, and nobody has wanted the room since.
-                    match node.take_over(&room, &place, PATIENCE).await {
+                    match node.take_over(&room, &place, TIMEOUT).await {
                         true => Home::Nowhere,
                         false => Home::Unknown(
                             "the room is being taken over from a node that is gone".to_owned(),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub(super) const UNIT: &str = "callbox.service";
 /// How long a hand-over may take: the new program is asked for five seconds at most, and ten thousand
 /// allocations move in a tenth of a second.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Which process, and whether to wait for it.
@@ -117,7 +117,7 @@ fn listen(process: u32) -> Result<UnixListener, String> {
 }
 
 fn wait(listener: &UnixListener, process: u32, pid: Pid) -> Result<String, String> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while Instant::now() < deadline {
         match listener.accept() {
             Ok((stream, _)) if is_of(&stream, pid) => return read(stream),
@@ -133,7 +133,7 @@ fn wait(listener: &UnixListener, process: u32, pid: Pid) -> Result<String, Strin
     }
     Err(format!(
         "pid {process} has not answered within {} s: look at its log",
-        PATIENCE.as_secs()
+        TIMEOUT.as_secs()
     ))
 }
 
@@ -146,7 +146,7 @@ fn read(mut stream: UnixStream) -> Result<String, String> {
     let mut line = String::new();
     let read = stream
         .set_nonblocking(false)
-        .and_then(|()| stream.set_read_timeout(Some(PATIENCE)))
+        .and_then(|()| stream.set_read_timeout(Some(TIMEOUT)))
         .and_then(|()| stream.read_to_string(&mut line));
     read.map_err(|error| format!("the answer breaks off: {error}"))?;
     match line.strip_prefix(answer::REFUSED) {

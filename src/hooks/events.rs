@@ -67,7 +67,7 @@ impl Topic {
 
 /// One event, as a listener gets it.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct ListenerEvent {
     /// What it is about.
     pub topic: Topic,
     /// One JSON object: `id`, `ts`, `node`, `type` and more.
@@ -86,7 +86,7 @@ pub(super) struct Shared {
     pub(super) wake: Notify,
     /// Whether there is a backend that wants them.
     delivers: AtomicBool,
-    listeners: broadcast::Sender<Told>,
+    listeners: broadcast::Sender<ListenerEvent>,
 }
 
 impl Events {
@@ -208,7 +208,7 @@ impl Events {
         if self.0.listeners.receiver_count() > 0 {
             let text = Arc::from(text);
             // It fails where the last listener has just gone.
-            let _ = self.0.listeners.send(Told {
+            let _ = self.0.listeners.send(ListenerEvent {
                 topic,
                 text,
                 traced,
@@ -225,14 +225,14 @@ impl Events {
 #[derive(Debug, Clone)]
 pub enum Delivered {
     /// An event.
-    Event(Told),
+    Event(ListenerEvent),
     /// So many events are lost: the listener was too slow.
     Gap(u64),
 }
 
 /// One that listens.
 pub struct Listener {
-    events: broadcast::Receiver<Told>,
+    events: broadcast::Receiver<ListenerEvent>,
     subjects: Vec<Subject>,
 }
 

@@ -14,7 +14,7 @@ pub mod signature;
 
 pub use authorize::{Authorizer, Counters, Decision};
 pub use delivery::Backend;
-pub use events::{Delivered, Events, Listener, Told, Topic};
+pub use events::{Delivered, Events, Listener, ListenerEvent, Topic};
 pub use queue::Remains;
 pub use request::Answered;
 

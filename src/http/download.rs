@@ -12,8 +12,8 @@ use tokio::time::sleep;
 
 /// How long a reader may take for one chunk: 64 KiB at 17 kbit/s.
 const STALLED: Duration = Duration::from_secs(30);
-/// How long a request waits for a file of others to be closed, and how often it looks.
-const PATIENCE: u32 = 50;
+/// How often a request looks whether a file of others is closed, and the pause between two looks.
+const ATTEMPTS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Whose connection a file goes to; nobody's in tests.
@@ -35,7 +35,7 @@ impl Download {
     pub(super) async fn slot(self) -> Option<Slot> {
         let mut charge = None;
         if let Some(caller) = &self.caller {
-            for _ in 0..PATIENCE {
+            for _ in 0..ATTEMPTS {
                 charge = caller.place.open_file();
                 if charge.is_some() {
                     break;

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 /// Names the connection of a client of `/api/messages`.
 pub(super) const COOKIE: &str = "callbox-polling";
 /// How long an answer is waited for: requests wait for messages for up to 25 seconds.
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 /// Digits by which an id names its node, and of all of it.
 const NODE: usize = 16;
 const WHOLE: usize = 48;
@@ -113,7 +113,7 @@ fn no_answer() -> Response {
 }
 
 async fn ask(nodes: &NodesAdmin, node: &str, question: &Question) -> Option<Answer> {
-    let answer = nodes.others.ask_node(node, question.text(), PATIENCE).await;
+    let answer = nodes.others.ask_node(node, question.text(), TIMEOUT).await;
     Answer::read(&answer?)
 }
 
@@ -201,7 +201,7 @@ fn follow(
     question: String,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> {
     stream::unfold((Some(first), true), move |(answer, goes_on)| {
-        let asked = others.ask_node(&node, question.clone(), PATIENCE);
+        let asked = others.ask_node(&node, question.clone(), TIMEOUT);
         async move {
             let is_first = answer.is_some();
             let began = Instant::now();

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// How long a worker may take to end or to restore: ten thousand allocations take a tenth of a
 /// second on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What a relay leaves to its successor.
 pub struct RelayState {
@@ -75,7 +75,7 @@ impl RelayHandle {
         self.intake()
             .command_all(|commands| commands.give_up = Some(order.clone()));
         drop(order);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut states: Vec<Option<WorkerState>> = (0..workers).map(|_| None).collect();
         let mut leases = vec![];
         for _ in 0..workers {
@@ -158,7 +158,7 @@ impl RelayHandle {
         let mut sum = Restored::default();
         for _ in 0..expected {
             // A worker that panics drops its sender.
-            let counted = counts.recv_timeout(PATIENCE);
+            let counted = counts.recv_timeout(TIMEOUT);
             sum += counted.map_err(|_| "a relay worker did not come up".to_owned())??;
         }
         handle.shared().release_unclaimed(Instant::now());

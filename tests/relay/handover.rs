@@ -55,7 +55,8 @@ async fn calls_over_udp_and_tcp_go_on_and_what_came_meanwhile_is_not_lost() {
         let (_, payload) = by_tcp.receive_channel();
         assert_eq!(payload, [number, 0, 0, 0]);
     }
-    // The books have come along too: a newcomer gets another port, and what ends is given back.
+    // The shared state has come along too: a newcomer gets another port, and the port of an allocation that
+    // ends is given back.
     assert_eq!(after.shared().allocations(), 2);
     let mut late = client::tcp(relay.tcp, relay.credential("carol"));
     assert!(!relayed.contains(&late.allocate().unwrap()));

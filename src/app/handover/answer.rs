@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 /// How long the program that waits may take to read a line.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The first words of an answer.
 pub const READY: &str = "ready";
@@ -34,7 +34,7 @@ pub fn say(word: &'static str, text: String) {
         let sent = address(process)
             .and_then(|address| UnixStream::connect_addr(&address))
             .and_then(|mut stream| {
-                stream.set_write_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(TIMEOUT))?;
                 writeln!(stream, "{word}: {text}")
             });
         if let Err(error) = sent {

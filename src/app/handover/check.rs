@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long it may take to read a configuration.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Bytes of what it says: as many as a pipe holds.
 const MAX_WORDS: u64 = 64 * 1024;
@@ -63,7 +63,7 @@ pub(super) fn ask(program: &OsString, config: Option<&Path>) -> Result<u32, Stri
 
 /// Returns whether it has ended well.
 fn wait(child: &mut Child) -> Result<bool, String> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(status.success()),
@@ -71,7 +71,7 @@ fn wait(child: &mut Child) -> Result<bool, String> {
             Ok(None) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("does not answer within {} s", PATIENCE.as_secs()));
+                return Err(format!("does not answer within {} s", TIMEOUT.as_secs()));
             }
             Err(error) => return Err(format!("cannot be waited for: {error}")),
         }

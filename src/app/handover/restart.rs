@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long the bus may take. Calls go on meanwhile.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 
@@ -32,7 +32,7 @@ pub(super) fn ask() -> Result<Option<Restart>, String> {
 }
 
 fn ask_bus(address: &Path, unit: &str) -> io::Result<Option<Restart>> {
-    let mut bus = Bus::connect(address, PATIENCE)?;
+    let mut bus = Bus::connect(address, TIMEOUT)?;
     let path = object(unit);
     let job = bus.property(SYSTEMD, &path, "org.freedesktop.systemd1.Unit", "Job")?;
     let job = match &job[..] {

@@ -1,4 +1,4 @@
-//! The relay ports of one family: which are free, which rest, which other programs hold, and the
+//! The relay ports of one family: which are free, which are in quarantine, which other programs hold, and the
 //! lease on one.
 //!
 //! Every operation costs the logarithm of the range at most: a request of a stranger must not make
@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a released port rests, so that a peer's late datagrams do not reach the next client;
+/// How long nobody gets a released port, so that a peer's late datagrams do not reach the next client;
 /// half of the two minutes that RFC 8656 section 6 would like would exhaust a busy range.
 const QUARANTINE: Duration = Duration::from_secs(30);
 
@@ -25,7 +25,7 @@ const QUARANTINE: Duration = Duration::from_secs(30);
 /// by chance (outgoing traffic of the system does) hold it for seconds or for good.
 const HELD: Duration = Duration::from_secs(60);
 
-/// Ports whose rest has ended that are set free by one request: one request takes two at most, so
+/// Ports whose quarantine has ended that are set free by one request: one request takes two at most, so
 /// that more than two keep up with any number of them.
 const RELEASED_A_TAKE: usize = 8;
 
@@ -41,8 +41,8 @@ pub(crate) enum Parity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Free,
-    /// Since when it rests.
-    Resting(Instant),
+    /// In quarantine, since when.
+    Quarantined(Instant),
     /// Lent, or held by another program.
     Away,
 }
@@ -57,11 +57,11 @@ pub(super) struct Pool {
     free_odd: Bag,
     /// The even ports of pairs of which both are free.
     free_pairs: Bag,
-    resting: BTreeSet<(Instant, u16)>,
-    resting_even: BTreeSet<(Instant, u16)>,
-    /// The even ports of pairs of which both are free or rest, by the time at which the later one
-    /// began to rest; pairs of which both are free are not among them.
-    resting_pairs: BTreeSet<(Instant, u16)>,
+    quarantined: BTreeSet<(Instant, u16)>,
+    quarantined_even: BTreeSet<(Instant, u16)>,
+    /// The even ports of pairs of which both are free or in quarantine, by the time at which the later one
+    /// was put there; pairs of which both are free are not among them.
+    quarantined_pairs: BTreeSet<(Instant, u16)>,
     /// In the order in which they are tried again.
     held: VecDeque<(Instant, u16)>,
     rng: StdRng,
@@ -85,16 +85,16 @@ impl Pool {
             free_even: Bag::new(first, size),
             free_odd: Bag::new(first, size),
             free_pairs: Bag::new(first, size),
-            resting: BTreeSet::new(),
-            resting_even: BTreeSet::new(),
-            resting_pairs: BTreeSet::new(),
+            quarantined: BTreeSet::new(),
+            quarantined_even: BTreeSet::new(),
+            quarantined_pairs: BTreeSet::new(),
             held: VecDeque::new(),
             rng,
         }
     }
 
     pub(super) fn available(&self) -> usize {
-        self.free_even.len() + self.free_odd.len() + self.resting.len()
+        self.free_even.len() + self.free_odd.len() + self.quarantined.len()
     }
 
     /// Ports that other programs held when they were tried last.
@@ -104,22 +104,22 @@ impl Pool {
 
     #[cfg(test)]
     pub(super) fn is_all_free(&self) -> bool {
-        self.free_even.len() + self.free_odd.len() == 0 && !self.resting.is_empty()
+        self.free_even.len() + self.free_odd.len() == 0 && !self.quarantined.is_empty()
     }
 
     /// Takes a port, or a pair of which the even one is returned. Where none is free, the one that
-    /// has rested longest has to do.
+    /// has been in quarantine longest has to do.
     pub(super) fn take(&mut self, parity: Parity, now: Instant) -> Option<u16> {
         self.release_from_quarantine(now);
         let port = match parity {
-            Parity::Any => self.any_free().or_else(|| first(&self.resting)),
+            Parity::Any => self.any_free().or_else(|| first(&self.quarantined)),
             Parity::Even => {
                 let free = self.free_even.pick(&mut self.rng);
-                free.or_else(|| first(&self.resting_even))
+                free.or_else(|| first(&self.quarantined_even))
             }
             Parity::EvenPair => {
                 let free = self.free_pairs.pick(&mut self.rng);
-                free.or_else(|| first(&self.resting_pairs))
+                free.or_else(|| first(&self.quarantined_pairs))
             }
         }?;
         self.put(port, Place::Away);
@@ -137,7 +137,7 @@ impl Pool {
 
     /// Takes back a port that was lent.
     pub(super) fn release(&mut self, port: u16, now: Instant) {
-        self.put(port, Place::Resting(now));
+        self.put(port, Place::Quarantined(now));
     }
 
     /// Takes back a port that turned out to be held by another program.
@@ -147,7 +147,7 @@ impl Pool {
 
     fn release_from_quarantine(&mut self, now: Instant) {
         for _ in 0..RELEASED_A_TAKE {
-            match self.resting.first() {
+            match self.quarantined.first() {
                 Some(&(since, port)) if now >= since + QUARANTINE => self.put(port, Place::Free),
                 _ => break,
             }
@@ -196,33 +196,33 @@ impl Pool {
         };
         match before {
             Some(Place::Free) => bag.remove(port),
-            Some(Place::Resting(since)) => {
-                self.resting.remove(&(since, port));
-                self.resting_even.remove(&(since, port));
+            Some(Place::Quarantined(since)) => {
+                self.quarantined.remove(&(since, port));
+                self.quarantined_even.remove(&(since, port));
             }
             _ => {}
         }
         match place {
             Place::Free => bag.insert(port),
-            Place::Resting(since) => {
-                self.resting.insert((since, port));
+            Place::Quarantined(since) => {
+                self.quarantined.insert((since, port));
                 if port == even {
-                    self.resting_even.insert((since, port));
+                    self.quarantined_even.insert((since, port));
                 }
             }
             Place::Away => {}
         }
         match pair_before {
             Place::Free => self.free_pairs.remove(even),
-            Place::Resting(since) => {
-                self.resting_pairs.remove(&(since, even));
+            Place::Quarantined(since) => {
+                self.quarantined_pairs.remove(&(since, even));
             }
             Place::Away => {}
         }
         match self.pair(even) {
             Place::Free => self.free_pairs.insert(even),
-            Place::Resting(since) => {
-                self.resting_pairs.insert((since, even));
+            Place::Quarantined(since) => {
+                self.quarantined_pairs.insert((since, even));
             }
             Place::Away => {}
         }
@@ -235,13 +235,15 @@ impl Pool {
         match (self.place(even).unwrap_or(away), high.unwrap_or(away)) {
             (Place::Away, _) | (_, Place::Away) => away,
             (Place::Free, other) | (other, Place::Free) => other,
-            (Place::Resting(low), Place::Resting(high)) => Place::Resting(low.max(high)),
+            (Place::Quarantined(low), Place::Quarantined(high)) => {
+                Place::Quarantined(low.max(high))
+            }
         }
     }
 }
 
-fn first(resting: &BTreeSet<(Instant, u16)>) -> Option<u16> {
-    resting.first().map(|&(_, port)| port)
+fn first(quarantined: &BTreeSet<(Instant, u16)>) -> Option<u16> {
+    quarantined.first().map(|&(_, port)| port)
 }
 
 /// Ports of a range from which one can be taken at random.

@@ -46,7 +46,7 @@ fn every_port_is_lent_once_in_an_order_that_the_seed_decides() {
 }
 
 #[test]
-fn a_released_port_rests_for_thirty_seconds_unless_the_range_runs_out() {
+fn a_released_port_is_in_quarantine_for_thirty_seconds_unless_the_range_runs_out() {
     let (shared, start) = shared(50_000..=50_002, 1);
     let at = |seconds| start + Duration::from_secs(seconds);
     let held = port(&shared, start).unwrap();

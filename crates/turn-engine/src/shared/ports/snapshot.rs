@@ -17,8 +17,9 @@ pub(in crate::shared) struct PoolSnapshot {
     free_even: Vec<u16>,
     free_odd: Vec<u16>,
     free_pairs: Vec<u16>,
-    /// Ports that rest, and for how many nanoseconds they have.
-    resting: Vec<(u16, u64)>,
+    /// Ports in quarantine, and for how many nanoseconds they have been.
+    #[serde(rename = "resting")]
+    quarantined: Vec<(u16, u64)>,
     /// Ports of other programs, and nanoseconds until they are tried again.
     held: Vec<(u16, u64)>,
 }
@@ -31,14 +32,14 @@ impl PoolSnapshot {
 
 impl Pool {
     pub(in crate::shared) fn snapshot(&mut self, now: Instant) -> PoolSnapshot {
-        let resting = self.resting.iter();
+        let quarantined = self.quarantined.iter();
         let held = self.held.iter();
         PoolSnapshot {
             seed: reseed(&mut self.rng),
             free_even: self.free_even.ports.clone(),
             free_odd: self.free_odd.ports.clone(),
             free_pairs: self.free_pairs.ports.clone(),
-            resting: resting
+            quarantined: quarantined
                 .map(|&(since, port)| (port, age(since, now)))
                 .collect(),
             held: held
@@ -62,10 +63,10 @@ impl Pool {
             }
         }
         pool.arrange_pairs(&snapshot.free_pairs);
-        for (port, rested) in snapshot.resting {
+        for (port, since) in snapshot.quarantined {
             if pool.place(port) == Some(Place::Away) {
-                let since = taken.checked_sub(Duration::from_nanos(rested));
-                pool.put(port, Place::Resting(since.unwrap_or(taken)));
+                let since = taken.checked_sub(Duration::from_nanos(since));
+                pool.put(port, Place::Quarantined(since.unwrap_or(taken)));
             }
         }
         let mut lent: Vec<u16> = ports

@@ -35,7 +35,7 @@ proptest! {
             now += Duration::from_secs(wait);
             // The range is so small that one look sets free whatever is due.
             for place in model.values_mut() {
-                if matches!(place, Place::Resting(since) if now >= *since + QUARANTINE) {
+                if matches!(place, Place::Quarantined(since) if now >= *since + QUARANTINE) {
                     *place = Place::Free;
                 }
             }
@@ -66,14 +66,14 @@ proptest! {
                         let before = model.insert(*port, Place::Away);
                         prop_assert_ne!(before, Some(Place::Away));
                         if free {
-                            prop_assert_eq!(before, Some(Place::Free), "a port rests in vain");
+                            prop_assert_eq!(before, Some(Place::Free), "a port is in quarantine in vain");
                         }
                     }
                 }
                 3 | 4 if !away.is_empty() => {
                     let port = away[usize::from(pick) % away.len()];
                     pool.release(port, now);
-                    model.insert(port, Place::Resting(now));
+                    model.insert(port, Place::Quarantined(now));
                 }
                 5 if !away.is_empty() => {
                     let port = away[usize::from(pick) % away.len()];
@@ -96,7 +96,7 @@ proptest! {
     }
 }
 
-/// A scan for each resting port took ten milliseconds a request here, on every worker's time.
+/// A scan for each quarantined port took ten milliseconds a request here, on every worker's time.
 #[test]
 fn no_request_looks_at_every_port_of_an_exhausted_range() {
     let range = 1_024..=u16::MAX;
@@ -108,12 +108,12 @@ fn no_request_looks_at_every_port_of_an_exhausted_range() {
         .clone()
         .filter(|port| port % 2 == 1)
         .for_each(|port| pool.release(port, start));
-    // A scan of the resting ports for each of them would take a billion steps a request.
+    // A scan of the quarantined ports for each of them would take a billion steps a request.
     for _ in 0..20_000 {
         assert_eq!(pool.take(Parity::EvenPair, start), None);
         assert_eq!(pool.take(Parity::Even, start), None);
     }
-    // And many that have rested long enough do not come back all in one request.
+    // And many whose quarantine has ended do not come back all in one request.
     let later = start + QUARANTINE;
     assert!(pool.take(Parity::Any, later).is_some());
     assert_eq!(
@@ -123,7 +123,7 @@ fn no_request_looks_at_every_port_of_an_exhausted_range() {
 }
 
 #[test]
-fn what_rests_longest_goes_first_for_every_wish() {
+fn what_is_in_quarantine_longest_goes_first_for_every_wish() {
     let (mut pool, start) = pool(50_000..=50_005);
     let at = |seconds| start + Duration::from_secs(seconds);
     (50_000..=50_005).for_each(|port| pool.claim(port).unwrap());
