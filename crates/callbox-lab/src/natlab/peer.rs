@@ -62,8 +62,11 @@ pub enum Order {
 /// What a peer says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
-    /// No relay is reached, or not over the only transport that is wanted.
-    NoRelay,
+    /// It is in the room, knows how it reaches the relay, and begins to look for a path.
+    Begun {
+        /// A relay is reached, over the only transport that is wanted if there is one.
+        has_relay: bool,
+    },
     /// The data channel is open.
     Connected {
         /// Since the offer.
@@ -75,6 +78,8 @@ pub enum News {
     Reconnected,
     /// ICE has found a path: the first one, or after a restart another one.
     Path,
+    /// ICE has found no path.
+    NoPath,
     /// It cannot go on.
     Failed(String),
 }
@@ -111,9 +116,7 @@ async fn play(
     let mut session = session.map_err(|error| format!("no signaling: {error}"))?;
     let way = find_way(&spec, &net, &session.ice_servers).await?;
     let via = way.relay.as_ref().map(Relay::via);
-    if via.is_none() {
-        let _ = news.send(News::NoRelay).await;
-    }
+    let has_relay = via.is_some();
     let setup = Setup {
         net,
         ice_servers: ice_servers(&spec, &session.ice_servers, &way),
@@ -121,6 +124,7 @@ async fn play(
         slack: spec.slack,
     };
     let mut rtc = Rtc::new(setup).await.map_err(|error| error.to_string())?;
+    let _ = news.send(News::Begun { has_relay }).await;
     let begun = Instant::now();
     if session.is_second {
         offer(&mut rtc, &mut session).await?;
@@ -166,7 +170,10 @@ async fn play(
                 Event::Path => {
                     let _ = news.send(News::Path).await;
                 }
-                Event::Failed => return Err("ICE found no path".into()),
+                Event::Failed => {
+                    let _ = news.send(News::NoPath).await;
+                    break;
+                }
             },
             outcome = talked => {
                 talking = None;

@@ -43,8 +43,8 @@ pub struct Running {
     pub orders: mpsc::Sender<Order>,
     /// What it says.
     pub news: mpsc::Receiver<News>,
-    /// It has said that it reaches no relay.
-    pub lacks_relay: bool,
+    /// What it has said when it began to look for a path: whether it reaches a relay.
+    pub begun: Option<bool>,
 }
 
 impl Running {
@@ -54,7 +54,7 @@ impl Running {
         Self {
             orders,
             news,
-            lacks_relay: false,
+            begun: None,
         }
     }
 }

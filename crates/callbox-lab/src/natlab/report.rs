@@ -49,6 +49,9 @@ pub fn line(row: &Row) -> String {
         "{:<33} {only:<5} {:<9} {:<7} {by:<8} {connect:>7}  {packets:<25} {verdict}\n",
         row.pair, row.expected, row.actual
     );
+    if row.tries > 1 {
+        let _ = writeln!(line, "    made {} times", row.tries);
+    }
     if let Some(after) = &row.after {
         let how = match after.uninterrupted {
             true => "data went on",
@@ -59,6 +62,9 @@ pub fn line(row: &Row) -> String {
             "    after the {}: {how}, {}, {} ms",
             after.what, after.actual, after.recover_ms
         );
+        if after.tries > 1 {
+            let _ = writeln!(line, "    ICE was restarted {} times", after.tries);
+        }
     }
     if let Some(fault) = &row.fault {
         let _ = writeln!(line, "    {fault}");
@@ -127,8 +133,10 @@ pub fn to_junit(proofs: &[Proof], rows: &[Row], seconds: f64) -> String {
         let seconds = ms.map_or(0.0, |ms| f64::from(ms) / 1_000.0);
         let _ = write!(
             xml,
-            "<testcase classname=\"natlab.{only}\" name=\"{}\" time=\"{seconds:.3}\">",
-            escaped(&row.pair)
+            "<testcase classname=\"natlab.{only}\" name=\"{}\" time=\"{seconds:.3}\">\
+             <properties><property name=\"tries\" value=\"{}\"/></properties>",
+            escaped(&row.pair),
+            row.tries
         );
         if let Some(fault) = &row.fault {
             let _ = write!(
@@ -163,6 +171,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::matrix::Call;
+    use super::super::verdict::Unconnected;
     use super::*;
 
     fn rows() -> Vec<Row> {
@@ -175,7 +184,9 @@ mod tests {
         };
         let mut good = row("full/none");
         good.connect_ms = Some(1_234);
-        vec![good, row("none/none").unconnected("a <b> & \"c\"\u{7}")]
+        good.tries = 2;
+        let why = Unconnected::NoPath("a <b> & \"c\"\u{7}".into());
+        vec![good, row("none/none").unconnected(&why)]
     }
 
     #[test]
@@ -188,7 +199,8 @@ mod tests {
         for wanted in [
             "tests=\"2\" failures=\"1\" time=\"2.500\"",
             "<property name=\"full\" value=\"EIM/EIF\"/>",
-            "name=\"full/none\" time=\"1.234\"></testcase>",
+            "name=\"full/none\" time=\"1.234\"><properties><property name=\"tries\" \
+             value=\"2\"/></properties></testcase>",
             "<failure message=\"not connected: a &lt;b&gt; &amp; &quot;c&quot;?\">",
         ] {
             assert!(xml.contains(wanted), "{wanted}\n{xml}");
@@ -200,10 +212,13 @@ mod tests {
         let json = to_json("https://h", &[], &rows(), 1.0);
         assert_eq!(json["ok"], false);
         assert_eq!(json["calls"][0]["ok"], true);
+        assert_eq!(json["calls"][0]["tries"], 2);
+        assert_eq!(json["calls"][1]["tries"], 1);
         assert_eq!(json["calls"][1]["expected"], "direct");
         assert_eq!(json["calls"][1]["actual"], "none");
         let table: String = rows().iter().map(line).collect();
         assert!(table.contains("not connected: a <b>"));
+        assert_eq!(table.matches("made 2 times").count(), 1, "{table}");
         assert!(summary(&rows(), 1.0).contains("1 NOT as expected"));
     }
 }

@@ -6,18 +6,21 @@ use super::matrix::{Call, Pair, Path};
 use super::peer::{News, Order, Spec};
 use super::real::Running;
 use super::session::Room;
-use super::verdict::{After, Row, Seen, direct_ends, path};
+use super::verdict::{After, Row, Seen, Unconnected, direct_ends, path};
 use crate::kind::Kind;
 use futures_util::StreamExt as _;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
+/// Each side joins and tries the relays; it may wait for an answer of the box, and then for a relay that is
+/// silent.
+const BEGINS_WITHIN: Duration = Duration::from_secs(20);
 /// A call that is to connect may take so long.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(20);
-/// A call that is to find no path is watched for so long.
+/// A call that is to find no path is watched for so long, from when both sides look for one.
 const FAILS_WITHIN: Duration = Duration::from_secs(7);
 /// All that is said takes half a second; what was lost is sent again after longer and longer
 /// pauses.
@@ -180,7 +183,10 @@ async fn begin(ground: &Ground, call: Call, options: &Options) -> Begun {
     let mut tries = 0;
     loop {
         tries += 1;
-        let row = Row::new(call);
+        let row = Row {
+            tries,
+            ..Row::new(call)
+        };
         match connect(ground, call, options).await {
             Ok((sides, _, seen)) if tries < TRIES && is_chance(call, &seen) => leave(&sides).await,
             Ok((sides, after, seen)) => {
@@ -229,7 +235,7 @@ async fn connect(
     ground: &Ground,
     call: Call,
     options: &Options,
-) -> Result<([Running; 2], Duration, Seen), String> {
+) -> Result<([Running; 2], Duration, Seen), Unconnected> {
     let room = format!("natlab-{:016x}", rand::random::<u64>());
     let start = |kind: Kind, side: usize| {
         let room = Room {
@@ -256,37 +262,44 @@ async fn connect(
     let Pair(a, b) = call.pair;
     let (first, second) = tokio::try_join!(start(a, 0), start(b, 1))?;
     let mut sides = [first, second];
+    let both = try_join_all(sides.iter_mut().map(begun));
+    let both = timeout(BEGINS_WITHIN + 24 * ground.slack(), both).await;
+    both.map_err(|_| "a side did not begin in time".to_owned())??;
     let patience = match call.expected() {
         Path::None => FAILS_WITHIN,
         _ if options.is_lossy => 2 * CONNECTS_WITHIN,
         _ => CONNECTS_WITHIN,
     };
-    let both = join_all(sides.iter_mut().map(connected));
+    let both = try_join_all(sides.iter_mut().map(connected));
     let both = timeout(patience + 24 * ground.slack(), both).await;
-    let both = both.map_err(|_| no_path(call, &sides))?;
-    let mut after = Duration::ZERO;
-    for one in both {
-        after = after.max(one?);
-    }
+    let both = both.map_err(|_| no_path(call, &sides))??;
+    let after = both.into_iter().max().unwrap_or_default();
     let seen = talk(ground, call.pair, &mut sides, options).await?;
     Ok((sides, after, seen))
 }
 
-fn no_path(call: Call, sides: &[Running; 2]) -> String {
+fn no_path(call: Call, sides: &[Running; 2]) -> Unconnected {
     let mut why = "no path was found in time".to_owned();
     let Pair(a, b) = call.pair;
     for (kind, side) in [a, b].into_iter().zip(sides) {
-        if side.lacks_relay {
+        if side.begun == Some(false) {
             let over = call
                 .only
                 .map_or(String::new(), |via| format!(" over {via}"));
             why += &format!("; the side behind {kind} reaches no relay{over}");
         }
     }
-    why
+    Unconnected::NoPath(why)
 }
 
-async fn connected(side: &mut Running) -> Result<Duration, String> {
+async fn begun(side: &mut Running) -> Result<(), Unconnected> {
+    while side.begun.is_none() {
+        next(side).await?;
+    }
+    Ok(())
+}
+
+async fn connected(side: &mut Running) -> Result<Duration, Unconnected> {
     loop {
         if let News::Connected { after } = next(side).await? {
             return Ok(after);
@@ -294,14 +307,16 @@ async fn connected(side: &mut Running) -> Result<Duration, String> {
     }
 }
 
-async fn next(side: &mut Running) -> Result<News, String> {
-    loop {
-        match side.news.recv().await {
-            Some(News::NoRelay) => side.lacks_relay = true,
-            Some(News::Failed(why)) => return Err(why),
-            Some(news) => return Ok(news),
-            None => return Err("a peer ended".into()),
+async fn next(side: &mut Running) -> Result<News, Unconnected> {
+    match side.news.recv().await {
+        Some(News::Failed(why)) => Err(Unconnected::Fault(why)),
+        Some(News::NoPath) => Err(Unconnected::NoPath("ICE found no path".into())),
+        Some(News::Begun { has_relay }) => {
+            side.begun = Some(has_relay);
+            Ok(News::Begun { has_relay })
         }
+        Some(news) => Ok(news),
+        None => Err(Unconnected::Fault("a peer ended".into())),
     }
 }
 
@@ -397,6 +412,7 @@ async fn recover(
     let after = After {
         what: name,
         actual: path(&seen),
+        tries,
         uninterrupted: goes_on,
         recover_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
     };

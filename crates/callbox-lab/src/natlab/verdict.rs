@@ -7,6 +7,7 @@ use crate::nat::Counts;
 use crate::packet::Protocol;
 use callbox::cli::reach::Via;
 use serde::Serialize;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -46,6 +47,34 @@ impl Packets {
     }
 }
 
+/// Why a call has no path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unconnected {
+    /// Both sides looked for a path, and ICE found none.
+    NoPath(String),
+    /// A side did not come so far, or the lab failed.
+    Fault(String),
+}
+
+impl fmt::Display for Unconnected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::NoPath(why) | Self::Fault(why)) = self;
+        f.pad(why)
+    }
+}
+
+impl From<String> for Unconnected {
+    fn from(why: String) -> Self {
+        Self::Fault(why)
+    }
+}
+
+impl From<Unconnected> for String {
+    fn from(why: Unconnected) -> Self {
+        why.to_string()
+    }
+}
+
 /// What one phase of a call showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
@@ -66,6 +95,9 @@ pub struct Row {
     pub expected: Path,
     /// The path that was taken.
     pub actual: Path,
+    /// How often the call was made: more than once where webrtc-rs took another path by chance, or where
+    /// its question to a STUN server was lost on a link that loses packets.
+    pub tries: u32,
     /// By which transport each side reached the relay, if it did.
     pub transports: [Option<Via>; 2],
     /// From the offer to the open data channel.
@@ -87,6 +119,8 @@ pub struct After {
     pub what: &'static str,
     /// The path that is taken now.
     pub actual: Path,
+    /// How often ICE was restarted until the path was not one that webrtc-rs took by chance.
+    pub tries: u32,
     /// Whether data went on without a new offer.
     pub uninterrupted: bool,
     /// From the disturbance to data in both directions.
@@ -102,6 +136,7 @@ impl Row {
             only: call.only,
             expected: call.expected(),
             actual: Path::None,
+            tries: 1,
             transports: [None; 2],
             connect_ms: None,
             packets: None,
@@ -117,10 +152,12 @@ impl Row {
         self.fault.is_none()
     }
 
-    /// Judges a call that did not connect.
+    /// Judges a call that did not connect. Where no path is expected, only ICE may have failed: of a
+    /// side that could not join, nothing is known.
     #[must_use]
-    pub fn unconnected(mut self, why: &str) -> Self {
-        if self.expected != Path::None {
+    pub fn unconnected(mut self, why: &Unconnected) -> Self {
+        let is_expected = self.expected == Path::None && matches!(why, Unconnected::NoPath(_));
+        if !is_expected {
             self.fault = Some(format!("not connected: {why}"));
         }
         self
@@ -316,7 +353,14 @@ mod tests {
     fn a_call_that_is_to_fail_is_good_when_it_fails() {
         let mut none = call("none/tls-only");
         none.only = Some(Via::Tcp);
-        assert!(Row::new(none).unconnected("ICE found no path").is_good());
-        assert!(!Row::new(call("none/full")).unconnected("x").is_good());
+        let no_path = Unconnected::NoPath("no path was found in time".into());
+        assert!(Row::new(none).unconnected(&no_path).is_good());
+        assert!(!Row::new(call("none/full")).unconnected(&no_path).is_good());
+        let refused = Unconnected::Fault("the box answered room-full".into());
+        let refused = Row::new(none).unconnected(&refused);
+        assert_eq!(
+            refused.fault.as_deref(),
+            Some("not connected: the box answered room-full")
+        );
     }
 }
