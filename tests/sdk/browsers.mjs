@@ -361,7 +361,7 @@ describe('a box that is killed under a call', { timeout: 240_000 }, () => {
     const took = await Promise.all([back(ann, 'Ben'), back(ben, 'Ann')]);
     console.log(`# relayed media was back ${took} ms after the box`);
     // Three seconds are the goal; a loaded machine adds some.
-    assert.ok(Math.max(...took) < 6_000, `${took} ms`);
+    assert.ok(Math.max(...took) < 8_000, `${took} ms`);
     for (const page of [ann, ben]) assert.deepEqual((await events(page)).filter((event) => /^(left|came|stream)/.test(event)), []);
   });
 });
