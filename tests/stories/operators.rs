@@ -6,7 +6,7 @@ use crate::http::{json, send};
 use crate::turn_client;
 use callbox::auth::credential::TurnSecrets;
 use serde_json::{Value, json as value};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
