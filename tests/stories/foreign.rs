@@ -313,65 +313,6 @@ async fn messages_of_mqtt_are_counted_and_not_frames() {
     answers.sort_unstable();
     assert_eq!(answers, [0x40, 0x40, 0x40, 0x40, 0x40, 0xD0]);
     let admin = "Authorization: Bearer sesame\r\n";
-    let (_, _, body) = send(&callbox, "GET", "/v1/clients", admin, "").await;
-    let peer = json(&body)["clients"][0]["peerId"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let path = format!("/v1/clients/{peer}");
-    assert_eq!(send(&callbox, "DELETE", &path, admin, "").await.0, 204);
-    assert!(mint().await > before, "what was minted before is revoked");
-}
-
-/// Version 5 has words for the end, whatever its messages are.
-#[tokio::test]
-async fn over_the_rate_a_client_of_mqtt_5_is_told_why_it_is_closed() {
-    let callbox = Callbox::start(
-        "[compat]\nenabled = [\"mqtt\"]\n[signal]\nrate = \"1/s\"\n[auth]\nadmin_token = \"sesame\"",
-    )
-    .await;
-    for qos in [0, 1] {
-        let mut socket = connect(&callbox, "/mqtt", Some("mqtt")).await;
-        let hello = [&text("MQTT")[..], &[5, 2, 0, 60, 0], &text("c")].concat();
-        packet(&mut socket, 0x10, &hello).await;
-        assert_eq!(answer(&mut socket).await[0], 0x20);
-        let id: &[u8] = if qos > 0 { &[0, 1] } else { &[] };
-        let publish = [&text("t")[..], id, b"\0m"].concat();
-        let head = [0x30 | qos << 1, publish.len() as u8];
-        let ping: &[u8] = if qos > 0 { &[] } else { &[0xC0, 0] };
-        let said = [&head[..], &publish, ping].concat();
-        // Ten seconds' worth passes at once. Each is answered, one of QoS 0 by what follows it.
-        let last = loop {
-            socket.send(Message::binary(said.clone())).await.unwrap();
-            let last = answer(&mut socket).await;
-            if !matches!(last[0], 0x40 | 0xD0) {
-                break last;
-            }
-        };
-        assert_eq!(last, [0xE0, 1, 0x96], "QoS {qos}");
-    }
-}
-
-/// Libraries write a packet in pieces, or several at once.
-#[tokio::test]
-async fn messages_of_mqtt_are_counted_and_not_frames() {
-    let callbox =
-        Callbox::start("[compat]\nenabled = [\"mqtt\"]\n[auth]\nadmin_token = \"sesame\"").await;
-    let (mut socket, _) = mqtt(&callbox, "c", None).await;
-    let publish = [&[0x32, 6][..], &text("t"), &[0, 1], b"m"].concat();
-    for _ in 0..3 {
-        for byte in &publish {
-            socket.send(Message::binary(vec![*byte])).await.unwrap();
-        }
-    }
-    let twice = [&publish[..], &publish, b"\xc0"].concat();
-    socket.send(Message::binary(twice)).await.unwrap();
-    socket.send(Message::binary(vec![0])).await.unwrap();
-    for _ in 0..5 {
-        assert_eq!(answer(&mut socket).await[0], 0x40);
-    }
-    assert_eq!(answer(&mut socket).await[0], 0xD0);
-    let admin = "Authorization: Bearer sesame\r\n";
     let (_, _, metrics) = send(&callbox, "GET", "/metrics", admin, "").await;
     // CONNECT, five PUBLISH and PINGREQ.
     let line = "callbox_signal_dialect_messages_total{dialect=\"mqtt\",direction=\"received\"} 7\n";
