@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// What a client says to names. No text of another message begins with this field.
+/// What a client says to names. It has this field alone: every message of the native protocol has a `type` before
+/// the fields that its client chooses.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Wrapped<'a> {
     names: Said<'a>,
 }

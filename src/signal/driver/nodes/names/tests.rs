@@ -3,6 +3,7 @@
 use super::*;
 use crate::protocol::parse;
 use proptest::prelude::*;
+use serde_json::json;
 
 fn message(kind: MessageType, request: ExchangeRequest) -> ClientMessage {
     ClientMessage {
@@ -71,13 +72,28 @@ proptest! {
     /// No message that a client of the native protocol can send is taken for one about names.
     #[test]
     fn nothing_else_concerns_names(text in ".*", name: String) {
-        for text in [text, serde_json::json!({ "type": "ping", "t": 1, "names": name }).to_string()] {
+        for text in [text, json!({ "type": "ping", "t": 1, "names": name }).to_string()] {
             let Ok(message) = parse(&text) else { continue };
             prop_assert!(!concerns_names(&message.request));
             prop_assert!(super::text(&message).is_none());
             let carried = message.to_text().unwrap();
             prop_assert!(read(ConnId(7), &carried).is_none());
         }
+    }
+}
+
+/// A message carries fields that its client chooses to the home of the room.
+#[test]
+fn no_field_of_a_message_is_taken_for_one_about_names() {
+    for names in [
+        json!("release"),
+        json!("alive"),
+        json!({"claim": {"name": "ann", "proof": [0, 1]}}),
+    ] {
+        let call = json!({"type": "call", "to": "ann", "names": names});
+        let carried = parse(&call.to_string()).unwrap().to_text().unwrap();
+        assert!(carried.contains("names"), "{carried}");
+        assert!(read(ConnId(7), &carried).is_none(), "{carried}");
     }
 }
 
