@@ -1,7 +1,7 @@
 //! What nodes say to each other, as bytes: batches of entries.
 //!
 //! The head of a batch is readable, its entries are sealed. Another wire version is refused with its
-//! number. Entries of a kind from [`SKIPPABLE`] on say how long they are, so that a node passes over those
+//! number. Entries of kind 24 and above say how long they are, so that a node passes over those
 //! that a later release has added. Decoding allocates no more than it was given, and whatever it is given
 //! never panics.
 
