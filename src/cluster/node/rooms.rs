@@ -2,7 +2,6 @@
 
 use super::super::Incarnation;
 use super::super::ownership::{Claimed, Fields, Key, Outcome, Way};
-use super::saves::image_place;
 use super::{Effect, Node, PEOPLE, hex};
 use crate::protocol::Locator;
 use crate::signal::hub::ConnId;
@@ -81,6 +80,12 @@ impl Rooms {
 #[derive(Deserialize)]
 struct Named {
     room: Arc<str>,
+}
+
+/// Where an image belongs: to the epoch in which the room was given up. A node may write one after another
+/// node has taken the room, and what has happened there since would be undone by it.
+pub(super) fn image_place<'a>(key: &'a Key, given: &'a [u8; 8]) -> [&'a [u8]; 3] {
+    [key.as_bytes(), IMAGE.as_bytes(), given]
 }
 
 impl Node {

@@ -4,7 +4,7 @@ use super::super::ownership::Fields;
 use super::super::redis::Save;
 use super::super::seal::NONCE_LEN;
 use super::super::store::Fate;
-use super::rooms::{IMAGE, Unsaved};
+use super::rooms::{IMAGE, Unsaved, image_place};
 use super::{Effect, Key, Node, Record};
 use rand::RngExt;
 use std::mem;
@@ -13,12 +13,6 @@ use std::time::Instant;
 
 /// Rooms of one save, so that none is larger than an answer may take.
 const MAX_SAVES: usize = 1_000;
-
-/// Where an image belongs: to the epoch in which the room was given up. A node may write one after another
-/// node has taken the room, and what has happened there since would be undone by it.
-pub(super) fn image_place<'a>(key: &'a Key, given: &'a [u8; 8]) -> [&'a [u8]; 3] {
-    [key.as_bytes(), IMAGE.as_bytes(), given]
-}
 
 impl Node {
     /// Takes what has changed, unless something is being saved.
