@@ -248,12 +248,10 @@ export async function servePage(source) {
   return { url: `http://127.0.0.1:${server.address().port}/`, stop: () => server.close() };
 }
 
-/**
- * Headless Chromium. Each page has a context of its own: pages of one context find each other by
- * BroadcastChannel and localStorage, without any server.
- */
+/** Headless Chromium with a profile of its own. */
 export async function startBrowser() {
-  const browser = await chromium.launch({
+  const profile = mkdtempSync(join(tmpdir(), 'callbox-compat-'));
+  const context = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     args: [
       '--headless',
@@ -269,14 +267,15 @@ export async function startBrowser() {
   });
   return {
     open: async (url) => {
-      const context = await browser.newContext();
       const page = await context.newPage();
-      page.on('close', () => context.close().catch(() => {}));
       page.setDefaultTimeout(SOON);
       page.on('pageerror', (error) => console.error('page:', error.message));
       await page.goto(url);
       return page;
     },
-    stop: () => browser.close(),
+    stop: async () => {
+      await context.close();
+      rmSync(profile, { recursive: true, force: true });
+    },
   };
 }
