@@ -85,9 +85,10 @@ impl Examination {
     }
 }
 
-/// Whether a box refuses credentials so: it asks for a token, or takes nobody now.
+/// Whether a box may be there all the same: it asks for a token, or takes nobody now, or has a certificate that
+/// this machine does not trust.
 fn is_of_a_box(fault: &Fault) -> bool {
-    matches!(fault, Fault::Http(401 | 403 | 429 | 503, _))
+    matches!(fault, Fault::Http(401 | 403 | 429 | 503, _) | Fault::Tls(_))
 }
 
 async fn ask(server: SocketAddr, no_box: Option<&Diagnosis>) -> Line {
